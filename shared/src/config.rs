@@ -1,0 +1,308 @@
+//! The settings, read once from the environment.
+use crate::{DatabaseUrl, session::SessionRules};
+use std::fmt;
+use tracing::level_filters::LevelFilter;
+
+/// Better Auth's public default secret (better-auth 1.7, utils/constants): anybody can sign with it.
+const BETTER_AUTH_DEFAULT_SECRETS: [&str; 2] =
+    ["better-auth-secret-12345678901234567890", "better-auth-secret-123456789"];
+
+/// Everything a function is told by its environment.
+pub struct Config {
+    /// Where the tasks are. `DATABASE_URL`.
+    pub database_url: DatabaseUrl,
+    /// What makes a request a person's. `BETTER_AUTH_*`, `TRUSTED_ORIGINS`, `REQUIRE_SIGNED_TOKENS`.
+    pub session_rules: SessionRules,
+    /// How many requests one process serves at a time. `AWS_LAMBDA_MAX_CONCURRENCY`, set by Lambda; 1 without it.
+    pub max_concurrency: usize,
+}
+
+/// All that is wrong with the settings, one sentence each, none with a value that could be secret.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigErrors(Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.join("; "))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Config {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// Names every setting that is missing or wrong, not just the first.
+    pub fn from_env() -> Result<Self, ConfigErrors> {
+        Self::from_settings(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+    }
+
+    /// Reads settings from wherever `get` finds them by name.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub fn from_settings(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let get = |name: &str| get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let mut errors = Vec::new();
+
+        let database_url = match get("DATABASE_URL") {
+            Some(url) => DatabaseUrl::parse(&url).map_err(|error| errors.push(format!("DATABASE_URL {error}"))).ok(),
+            None => {
+                errors.push("DATABASE_URL is not set: it is the API role's URL of the PostgreSQL database".to_owned());
+                None
+            }
+        };
+        let secret = keep(signing_secret(get("BETTER_AUTH_SECRETS"), get("BETTER_AUTH_SECRET")), &mut errors);
+        let base_url = keep(base_url(get("BETTER_AUTH_URL")), &mut errors);
+        let prefix = keep(cookie_prefix(get("BETTER_AUTH_COOKIE_PREFIX")), &mut errors);
+        let mut trusted_origins = keep(trusted_origins(get("TRUSTED_ORIGINS")), &mut errors).unwrap_or_default();
+        let require_signed = keep(switch("REQUIRE_SIGNED_TOKENS", get("REQUIRE_SIGNED_TOKENS")), &mut errors);
+        let max_concurrency = keep(max_concurrency(get("AWS_LAMBDA_MAX_CONCURRENCY")), &mut errors);
+        keep(log_level(&get), &mut errors);
+
+        match (database_url, secret, base_url, prefix, require_signed, max_concurrency) {
+            (
+                Some(database_url),
+                Some(secret),
+                Some(base),
+                Some(prefix),
+                Some(require_signed),
+                Some(max_concurrency),
+            ) if errors.is_empty() => {
+                let cookie_name = format!("{}{prefix}.session_token", if base.is_https { "__Secure-" } else { "" });
+                // The library trusts its own base URL too.
+                trusted_origins.push(base.origin);
+                let session_rules = SessionRules::new(cookie_name, &secret, require_signed, trusted_origins);
+                Ok(Self { database_url, session_rules, max_concurrency })
+            }
+            _ => Err(ConfigErrors(errors)),
+        }
+    }
+}
+
+fn keep<T>(result: Result<T, String>, errors: &mut Vec<String>) -> Option<T> {
+    result.map_err(|error| errors.push(error)).ok()
+}
+
+/// The secret that signs session cookies. `BETTER_AUTH_SECRETS` (`2:new,1:old`) wins over `BETTER_AUTH_SECRET`, and its
+/// first entry is the current one, as in better-auth 1.7 (context/secret-utils).
+fn signing_secret(secrets: Option<String>, secret: Option<String>) -> Result<String, String> {
+    let (name, secret) = match (secrets, secret) {
+        (Some(secrets), _) => ("BETTER_AUTH_SECRETS", current_secret(&secrets)?),
+        (None, Some(secret)) => ("BETTER_AUTH_SECRET", secret),
+        (None, None) => {
+            return Err(
+                "BETTER_AUTH_SECRET is not set: it is the secret that Better Auth signs its cookies with".into()
+            );
+        }
+    };
+    if BETTER_AUTH_DEFAULT_SECRETS.contains(&secret.as_str()) {
+        return Err(format!(
+            "{name} is Better Auth's public default: make one of your own, as with 'openssl rand -base64 32'"
+        ));
+    }
+    Ok(secret)
+}
+
+fn current_secret(secrets: &str) -> Result<String, String> {
+    let mut seen = Vec::new();
+    let mut current = None;
+    for (index, entry) in secrets.split(',').enumerate() {
+        let position = index + 1;
+        let Some((version, value)) = entry.trim().split_once(':') else {
+            return Err(format!(
+                "BETTER_AUTH_SECRETS has no '<version>:' in its entry {position}: it has to look like 2:new,1:old"
+            ));
+        };
+        let Ok(version) = version.trim().parse::<u32>() else {
+            return Err(format!(
+                "BETTER_AUTH_SECRETS has a version that is not a whole number in its entry {position}"
+            ));
+        };
+        if seen.contains(&version) {
+            return Err(format!("BETTER_AUTH_SECRETS has the version of its entry {position} twice"));
+        }
+        seen.push(version);
+        if value.trim().is_empty() {
+            return Err(format!("BETTER_AUTH_SECRETS has no secret in its entry {position}"));
+        }
+        current.get_or_insert_with(|| value.trim().to_owned());
+    }
+    current.ok_or_else(|| "BETTER_AUTH_SECRETS is empty".to_owned())
+}
+
+/// The front end's address, of which only scheme and origin matter here.
+struct BaseUrl {
+    is_https: bool,
+    origin: String,
+}
+
+/// `BETTER_AUTH_URL`, by default where `next dev` serves.
+fn base_url(url: Option<String>) -> Result<BaseUrl, String> {
+    let url = url.unwrap_or_else(|| "http://localhost:3000".to_owned());
+    let wrong = || "BETTER_AUTH_URL is not an http:// or https:// URL".to_owned();
+    let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let origin = origin(&format!("{scheme}://{authority}")).ok_or_else(wrong)?;
+    Ok(BaseUrl { is_https: origin.starts_with("https://"), origin })
+}
+
+fn cookie_prefix(prefix: Option<String>) -> Result<String, String> {
+    let prefix = prefix.unwrap_or_else(|| "better-auth".to_owned());
+    // RFC 6265, section 4.1.1: a cookie's name is a token of RFC 9110, section 5.6.2.
+    if prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)) {
+        Ok(prefix)
+    } else {
+        Err("BETTER_AUTH_COOKIE_PREFIX has a character that a cookie's name cannot have".to_owned())
+    }
+}
+
+fn trusted_origins(list: Option<String>) -> Result<Vec<String>, String> {
+    let list = list.unwrap_or_default();
+    let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| {
+            if entry.contains('*') {
+                return Err("TRUSTED_ORIGINS has a '*': name each origin, as in https://app.example.com".to_owned());
+            }
+            origin(entry.strip_suffix('/').unwrap_or(entry)).ok_or_else(|| {
+                "TRUSTED_ORIGINS has an entry that is not an origin like https://app.example.com".to_owned()
+            })
+        })
+        .collect()
+}
+
+/// An origin as browsers serialise it (RFC 6454, section 6.1): lower case, without the scheme's default port.
+fn origin(text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    let (scheme, authority) = text.split_once("://")?;
+    let default_port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return None,
+    };
+    let authority = authority.strip_suffix(default_port).unwrap_or(authority);
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let host_is_valid =
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
+    let port_is_valid = port.is_none_or(|port| port.parse::<u16>().is_ok());
+    (host_is_valid && port_is_valid).then(|| format!("{scheme}://{authority}"))
+}
+
+fn switch(name: &str, value: Option<String>) -> Result<bool, String> {
+    match value.map(|value| value.to_ascii_lowercase()).as_deref() {
+        None | Some("false" | "0") => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some(_) => Err(format!("{name} is neither true nor false")),
+    }
+}
+
+fn max_concurrency(value: Option<String>) -> Result<usize, String> {
+    match value.map(|value| value.parse::<usize>()) {
+        None => Ok(1),
+        Some(Ok(number @ 1..=1000)) => Ok(number),
+        Some(_) => Err("AWS_LAMBDA_MAX_CONCURRENCY is not a whole number from 1 to 1000".to_owned()),
+    }
+}
+
+/// `LOG_LEVEL`, else Lambda's own `AWS_LAMBDA_LOG_LEVEL`, else info.
+pub(crate) fn log_level(get: &impl Fn(&str) -> Option<String>) -> Result<LevelFilter, String> {
+    for name in ["LOG_LEVEL", "AWS_LAMBDA_LOG_LEVEL"] {
+        if let Some(value) = get(name) {
+            return match value.to_ascii_lowercase().as_str() {
+                "off" => Ok(LevelFilter::OFF),
+                "fatal" | "error" => Ok(LevelFilter::ERROR),
+                "warn" => Ok(LevelFilter::WARN),
+                "info" => Ok(LevelFilter::INFO),
+                "debug" => Ok(LevelFilter::DEBUG),
+                "trace" => Ok(LevelFilter::TRACE),
+                _ => Err(format!("{name} is none of off, error, warn, info, debug, trace")),
+            };
+        }
+    }
+    Ok(LevelFilter::INFO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: [(&str, &str); 2] = [
+        ("DATABASE_URL", "postgres://a:s3cret@h/d"),
+        ("BETTER_AUTH_SECRET", "s3cret-0123456789-0123456789-0123456789"),
+    ];
+
+    fn config(changes: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+        Config::from_settings(|name| {
+            let settings = changes.iter().chain(&GOOD);
+            settings.clone().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_two_required_settings_are_enough() {
+        assert!(config(&[]).is_ok());
+    }
+
+    #[test]
+    fn each_wrong_setting_is_named_in_one_sentence_without_a_secret() {
+        for (name, value, says) in [
+            ("DATABASE_URL", "", "DATABASE_URL is not set"),
+            ("DATABASE_URL", "s3cret", "DATABASE_URL is not a URL"),
+            ("BETTER_AUTH_SECRET", "", "BETTER_AUTH_SECRET is not set"),
+            ("BETTER_AUTH_SECRET", "better-auth-secret-12345678901234567890", "public default"),
+            ("BETTER_AUTH_SECRETS", "s3cret", "<version>:"),
+            ("BETTER_AUTH_SECRETS", "x:s3cret", "entry 1"),
+            ("BETTER_AUTH_SECRETS", "2:s3cret,-1:s3cret", "entry 2"),
+            ("BETTER_AUTH_SECRETS", "2:s3cret,2:s3cret", "twice"),
+            ("BETTER_AUTH_SECRETS", "2:", "no secret"),
+            ("BETTER_AUTH_SECRETS", "1:better-auth-secret-12345678901234567890", "public default"),
+            ("BETTER_AUTH_URL", "app.example.com", "BETTER_AUTH_URL"),
+            ("BETTER_AUTH_URL", "ftp://app.example.com", "BETTER_AUTH_URL"),
+            ("BETTER_AUTH_URL", "https://", "BETTER_AUTH_URL"),
+            ("BETTER_AUTH_COOKIE_PREFIX", "my app", "BETTER_AUTH_COOKIE_PREFIX"),
+            ("BETTER_AUTH_COOKIE_PREFIX", "a=b;", "BETTER_AUTH_COOKIE_PREFIX"),
+            ("TRUSTED_ORIGINS", "*", "TRUSTED_ORIGINS has a '*'"),
+            ("TRUSTED_ORIGINS", "https://a.example.com,b.example.com", "TRUSTED_ORIGINS"),
+            ("TRUSTED_ORIGINS", "https://a.example.com/path", "TRUSTED_ORIGINS"),
+            ("REQUIRE_SIGNED_TOKENS", "perhaps", "REQUIRE_SIGNED_TOKENS"),
+            ("AWS_LAMBDA_MAX_CONCURRENCY", "0", "AWS_LAMBDA_MAX_CONCURRENCY"),
+            ("LOG_LEVEL", "loud", "LOG_LEVEL"),
+            ("AWS_LAMBDA_LOG_LEVEL", "loud", "AWS_LAMBDA_LOG_LEVEL"),
+        ] {
+            let error =
+                config(&[(name, value)]).err().unwrap_or_else(|| panic!("{name}={value} was taken")).to_string();
+            assert!(error.contains(says), "{name}={value}: {error}");
+            assert!(!error.contains("s3cret") && !error.contains(';'), "{error}");
+        }
+    }
+
+    #[test]
+    fn all_wrong_settings_are_named_at_once() {
+        let error =
+            config(&[("DATABASE_URL", ""), ("BETTER_AUTH_SECRET", ""), ("LOG_LEVEL", "x")]).err().unwrap().to_string();
+        for name in ["DATABASE_URL", "BETTER_AUTH_SECRET", "LOG_LEVEL"] {
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_send_them() {
+        for (written, sent) in [
+            ("https://App.Example.com", "https://app.example.com"),
+            ("https://app.example.com:443", "https://app.example.com"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://localhost:80", "http://localhost"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+        ] {
+            assert_eq!(origin(written).as_deref(), Some(sent), "{written}");
+        }
+        for wrong in ["app.example.com", "https://", "https://a:b@c", "https://a:99999", "file://x", "https://a b"] {
+            assert_eq!(origin(wrong), None, "{wrong}");
+        }
+    }
+}

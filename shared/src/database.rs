@@ -1,0 +1,317 @@
+//! The one way to the database: every statement runs as a [`Caller`] and proves the session as it runs.
+use crate::{Config, DatabaseUrl, Error, session::SessionToken};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+};
+use native_tls::{Certificate, TlsConnector};
+use postgres_native_tls::MakeTlsConnector;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use tokio::time::timeout;
+use tokio_postgres::{
+    NoTls, Row,
+    config::SslNegotiation,
+    error::SqlState,
+    types::{ToSql, Type},
+};
+
+/// How long a statement may take, in seconds. The API role's `statement_timeout` ends it in the server before that.
+const STATEMENT_TIMEOUT_S: u64 = 10;
+/// What failed is tried once more only when it failed within this time, in seconds: a client waits for both.
+const RETRY_WITHIN_S: u64 = 2;
+/// A connection idle for longer than this is tried before it is used, in seconds: a frozen process sees no goodbye.
+const IDLE_CHECK_AFTER_S: u64 = 60;
+/// How long that try may take, in seconds.
+const IDLE_CHECK_TIMEOUT_S: u64 = 2;
+/// How often a recycled connection's task gets to run, so that it sees a server's goodbye that has already arrived.
+const YIELDS_BEFORE_USE: usize = 4;
+
+/// A statement's parameters with their types, so that it needs no round trip to ask for them.
+pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
+/// The pool, shared by all requests of a process.
+#[derive(Clone)]
+pub(crate) struct Database {
+    pool: Pool,
+    last_used: Arc<WallClock>,
+}
+
+impl Database {
+    /// Prepares the pool; nothing is connected yet.
+    ///
+    /// # Errors
+    /// One sentence when the URL's `sslrootcert` cannot be read, or TLS cannot be set up.
+    pub(crate) fn new(config: &Config) -> Result<Self, String> {
+        let url = &config.database_url;
+        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = if url.uses_tls() {
+            Manager::from_config(url.config().clone(), tls(url)?, manager_config)
+        } else {
+            Manager::from_config(url.config().clone(), NoTls, manager_config)
+        };
+        // The URL's connect_timeout covers one address of the TCP connect; this bounds the whole handshake.
+        let connect_timeout = url.config().get_connect_timeout().copied();
+        let last_used = Arc::new(WallClock::default());
+        let pool = Pool::builder(manager)
+            .max_size(config.max_concurrency)
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts { wait: connect_timeout, create: connect_timeout, recycle: None })
+            .pre_recycle(refuse_if_dead(last_used.clone()))
+            .build()
+            .map_err(|error| format!("the connection pool cannot be built: {error}"))?;
+        Ok(Self { pool, last_used })
+    }
+
+    /// Connects ahead of the first request: Lambda gives a whole CPU to Init, and a fraction of one afterwards.
+    pub(crate) async fn connect(&self) -> Result<(), Error> {
+        self.connection().await.map(drop)
+    }
+
+    /// A connection to use now. A connect that failed at once is tried once more: nothing has been sent that could happen
+    /// twice.
+    async fn connection(&self) -> Result<Object, Error> {
+        let began = Instant::now();
+        match self.pool.get().await {
+            Err(PoolError::Backend(_)) if began.elapsed().as_secs() < RETRY_WITHIN_S => Ok(self.pool.get().await?),
+            result => Ok(result?),
+        }
+    }
+
+    /// Runs a statement: one round trip. After a lost connection it runs once more if that does no harm.
+    async fn run(&self, statement: &Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
+        let began = Instant::now();
+        let mut may_repeat = statement.is_repeatable;
+        loop {
+            let client = self.connection().await?;
+            let limit = Duration::from_secs(STATEMENT_TIMEOUT_S);
+            match timeout(limit, client.query_typed(statement.sql, parameters)).await {
+                Ok(Ok(rows)) => {
+                    self.last_used.set_now();
+                    return Ok(rows);
+                }
+                Ok(Err(error)) if is_lost(&client, &error) => {
+                    drop(Object::take(client));
+                    if !may_repeat || began.elapsed().as_secs() >= RETRY_WITHIN_S {
+                        return Err(error.into());
+                    }
+                    may_repeat = false;
+                }
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => {
+                    // The statement is still under way on this connection: the next one would wait behind it.
+                    drop(Object::take(client));
+                    return Err(Error::Unavailable(format!("no answer to a statement within {STATEMENT_TIMEOUT_S} s")));
+                }
+            }
+        }
+    }
+}
+
+/// What may be run without a session: whether the database answers.
+#[derive(Clone)]
+pub struct Probe(pub(crate) Database);
+
+impl Probe {
+    /// Asks the database for nothing, in one round trip.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it does not answer.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.0.run(&Statement { sql: "select", is_repeatable: true }, &[]).await.map(drop)
+    }
+}
+
+/// The person asking. Only [`crate::serve`] makes one, and every statement proves the session as it runs.
+#[derive(Clone)]
+pub struct Caller {
+    database: Database,
+    token: SessionToken,
+    /// The user whom the path names, in `/api/{user_id}/tasks`.
+    path_user_id: Option<String>,
+    has_asked: Arc<AtomicBool>,
+}
+
+impl Caller {
+    pub(crate) fn new(database: Database, token: SessionToken, path_user_id: Option<String>) -> Self {
+        // PostgreSQL takes no U+0000, so no user's id has one; replaced, it is still nobody's.
+        let path_user_id = path_user_id.map(|id| id.replace('\0', "\u{FFFD}"));
+        Self { database, token, path_user_id, has_asked: Arc::default() }
+    }
+
+    /// The path's user, when it names one: the caller, or else no statement succeeds.
+    pub fn path_user_id(&self) -> Option<&str> {
+        self.path_user_id.as_deref()
+    }
+
+    /// Runs a statement as this caller and gives its rows, of which there is at least one.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] when the path names another user, and what
+    /// the database says.
+    pub(crate) async fn query(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
+        self.has_asked.store(true, Ordering::Relaxed);
+        let token = self.token.secret();
+        let mut all: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(2 + parameters.len());
+        all.push((&token, Type::TEXT));
+        all.push((&self.path_user_id, Type::TEXT));
+        all.extend_from_slice(parameters);
+
+        let rows = self.database.run(&statement, &all).await?;
+        let first = rows.first().ok_or(Error::Unauthenticated)?;
+        if first.try_get("mine")? { Ok(rows) } else { Err(Error::Forbidden("The path names another user.")) }
+    }
+
+    /// As [`Caller::query`], for statements that give one row.
+    pub(crate) async fn query_one(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Row, Error> {
+        self.query(statement, parameters).await?.into_iter().next().ok_or(Error::Unauthenticated)
+    }
+
+    /// Makes sure that the session has been proven before a request that asked the database nothing is answered: a wrong
+    /// title is nobody's business without a session.
+    pub(crate) async fn prove(&self) -> Result<(), Error> {
+        if self.has_asked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.query(authorised!("select s.mine from s"), &[]).await.map(drop)
+    }
+}
+
+/// SQL that starts from the caller. [`authorised!`] makes them; other text does not compile.
+#[derive(Clone, Copy)]
+pub(crate) struct Statement {
+    sql: &'static str,
+    is_repeatable: bool,
+}
+
+impl Statement {
+    /// Checked while compiling: the text asks for the caller, and its last part reads from that.
+    pub(crate) const fn new(sql: &'static str) -> Self {
+        assert!(
+            contains(sql, "from caller($1)"),
+            "the statement does not ask for the caller: make it with authorised!"
+        );
+        assert!(contains(sql, "s.mine"), "the statement does not say whether the path's user is the caller (s.mine)");
+        assert!(contains(sql, " from s"), "the statement does not read from s, the caller");
+        Self { sql, is_repeatable: true }
+    }
+
+    /// For statements that do something else when they run twice.
+    pub(crate) const fn never_repeated(self) -> Self {
+        Self { is_repeatable: false, ..self }
+    }
+}
+
+/// A statement that begins with `s`: the caller's row, or none without a live session. `$1` is the token, `$2` the user
+/// whom the path names or null; the statement's own parameters begin at `$3`.
+///
+/// No row is 401, `mine` false is 403; what a null means is the statement's.
+macro_rules! authorised {
+    ($sql:literal) => {
+        const {
+            $crate::database::Statement::new(concat!(
+                "with s as materialized (\
+                 select user_id, expires_at, ($2 is null or user_id::text = $2) as mine from caller($1)) ",
+                $sql
+            ))
+        }
+    };
+}
+pub(crate) use authorised;
+
+const fn contains(text: &str, part: &str) -> bool {
+    let (text, part) = (text.as_bytes(), part.as_bytes());
+    let mut rest = text;
+    while rest.len() >= part.len() {
+        let (head, _) = rest.split_at(part.len());
+        let mut remaining = (head, part);
+        while let ([a, left @ ..], [b, right @ ..]) = remaining {
+            if *a != *b {
+                break;
+            }
+            remaining = (left, right);
+        }
+        if remaining.1.is_empty() {
+            return true;
+        }
+        rest = rest.split_at(1).1;
+    }
+    false
+}
+
+/// Whether a statement failed because its connection ended, on its own or by the server's word.
+fn is_lost(client: &Object, error: &tokio_postgres::Error) -> bool {
+    let said_goodbye = |code: &SqlState| {
+        [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN].contains(code) || code.code().starts_with("08")
+    };
+    client.is_closed() || error.is_closed() || error.code().is_some_and(said_goodbye)
+}
+
+/// TLS that verifies the server's certificate and name, by the URL's own root or the system's.
+fn tls(url: &DatabaseUrl) -> Result<MakeTlsConnector, String> {
+    let mut builder = TlsConnector::builder();
+    if let Some(path) = url.ca_file() {
+        let unreadable = |_| format!("DATABASE_URL has an sslrootcert that cannot be read: {}", path.display());
+        let pem = std::fs::read(path).map_err(unreadable)?;
+        let certificates = Certificate::stack_from_pem(&pem)
+            .map_err(|_| format!("DATABASE_URL has an sslrootcert that is not a PEM file: {}", path.display()))?;
+        builder.disable_built_in_roots(true);
+        for certificate in certificates {
+            builder.add_root_certificate(certificate);
+        }
+    }
+    if url.config().get_ssl_negotiation() == SslNegotiation::Direct {
+        // A server that takes TLS without asking first wants it named (PostgreSQL 17, protocol flow, SSL).
+        postgres_native_tls::set_postgresql_alpn(&mut builder);
+    }
+    builder.build().map(MakeTlsConnector::new).map_err(|error| format!("TLS cannot be set up: {error}"))
+}
+
+/// Refuses a pooled connection that is closed or, when it was idle for long, does not answer.
+fn refuse_if_dead(last_used: Arc<WallClock>) -> Hook {
+    Hook::async_fn(move |client, _| {
+        let last_used = last_used.clone();
+        Box::pin(async move {
+            for _ in 0..YIELDS_BEFORE_USE {
+                tokio::task::yield_now().await;
+            }
+            if client.is_closed() {
+                return Err(HookError::message("closed by the server"));
+            }
+            if last_used.seconds_ago() > IDLE_CHECK_AFTER_S {
+                let limit = Duration::from_secs(IDLE_CHECK_TIMEOUT_S);
+                match timeout(limit, client.simple_query("")).await {
+                    Ok(Ok(_)) => last_used.set_now(),
+                    _ => return Err(HookError::message("no answer after a long idle time")),
+                }
+            }
+            Ok(())
+        })
+    })
+}
+
+/// When a connection was last known to work, by the clock that goes on while Lambda freezes the process.
+#[derive(Default)]
+struct WallClock(AtomicU64);
+
+impl WallClock {
+    fn set_now(&self) {
+        self.0.store(unix_seconds(), Ordering::Relaxed);
+    }
+
+    /// Zero for a connection that was never used: it is new.
+    fn seconds_ago(&self) -> u64 {
+        match self.0.load(Ordering::Relaxed) {
+            0 => 0,
+            then => unix_seconds().saturating_sub(then),
+        }
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

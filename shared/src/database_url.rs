@@ -1,0 +1,369 @@
+//! The DATABASE_URL that people paste, made into what the drivers take.
+use percent_encoding::percent_decode_str;
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
+
+/// How long a connection may take to be made when the URL has no `connect_timeout`, in seconds.
+const CONNECT_TIMEOUT_S: u64 = 5;
+
+/// A PostgreSQL connection URL as Neon, Prisma, SQLAlchemy, psql and libpq write it.
+///
+/// Parameters that only other clients know are dropped; TLS is forced, and the server's certificate and host name are
+/// verified, for every host that is not this machine. It has no `Debug` or `Display`: it holds a password.
+#[derive(Clone)]
+pub struct DatabaseUrl {
+    config: tokio_postgres::Config,
+    ca_file: Option<PathBuf>,
+    host: String,
+}
+
+/// What is wrong with a database URL, in one sentence without a part of the URL that could be secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidDatabaseUrl(String);
+
+impl fmt::Display for InvalidDatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for InvalidDatabaseUrl {}
+
+impl DatabaseUrl {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong, and never shows user, password or database.
+    pub fn parse(pasted: &str) -> Result<Self, InvalidDatabaseUrl> {
+        let url = unwrap_pasted(pasted);
+        if url.is_empty() {
+            return invalid("is empty");
+        }
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return invalid("is not a URL: it has to look like postgresql://user:password@host/database");
+        };
+        // SQLAlchemy names its driver in the scheme: postgresql+psycopg2.
+        if !matches!(scheme.split('+').next(), Some("postgres" | "postgresql")) {
+            return invalid("is not a PostgreSQL URL: it has to begin with postgresql://");
+        }
+        let (base, query) = rest.split_once('?').unwrap_or((rest, ""));
+        check_authority(base)?;
+
+        let mut config: tokio_postgres::Config =
+            format!("postgresql://{base}").parse().map_err(describe_parse_error)?;
+        let mut parameters = Parameters::default();
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            parameters.apply(&mut config, name, &decode(value)?)?;
+        }
+
+        let host = match config.get_hosts() {
+            [] => return invalid("names no host (a '/', '?' or '#' in the password has to be percent-encoded)"),
+            [Host::Tcp(host)] => host.clone(),
+            [Host::Unix(path)] => path.to_string_lossy().into_owned(),
+            _ => return invalid("names more than one host"),
+        };
+        if host.is_empty() {
+            return invalid("names no host");
+        }
+        match config.get_user() {
+            None | Some("") => return invalid("names no user"),
+            Some(_) => {}
+        }
+        match config.get_dbname() {
+            None | Some("") => return invalid("names no database: it has to end in /database"),
+            Some(_) => {}
+        }
+        if config.get_password().is_some_and(|password| password.len() > 3 && password.iter().all(|&byte| byte == b'*'))
+        {
+            return invalid("has its password masked by asterisks: copy it with the password shown");
+        }
+
+        let use_tls = !is_local(&host) || parameters.tls_asked;
+        config.ssl_mode(if use_tls { SslMode::Require } else { SslMode::Disable });
+        if !use_tls {
+            config.ssl_negotiation(SslNegotiation::Postgres);
+            config.channel_binding(ChannelBinding::Disable);
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(Duration::from_secs(CONNECT_TIMEOUT_S));
+        }
+        Ok(Self { config, ca_file: parameters.ca_file.filter(|_| use_tls), host })
+    }
+
+    /// The host's name or address, or the folder of its Unix socket.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Whether this is a pooler by Neon's naming (`ep-name-123-pooler.region.aws.neon.tech`), where session state such as
+    /// a migration's lock does not hold.
+    pub fn is_neon_pooler(&self) -> bool {
+        self.host.split('.').next().is_some_and(|label| label.ends_with("-pooler"))
+    }
+
+    /// The port; 5432 where the URL has none.
+    pub fn port(&self) -> u16 {
+        self.config.get_ports().first().copied().unwrap_or(5432)
+    }
+
+    /// The role to connect as.
+    pub fn user(&self) -> &str {
+        self.config.get_user().unwrap_or_default()
+    }
+
+    /// The role's password. Secret.
+    pub fn password(&self) -> Option<String> {
+        self.config.get_password().map(|password| String::from_utf8_lossy(password).into_owned())
+    }
+
+    /// The database's name.
+    pub fn database(&self) -> &str {
+        self.config.get_dbname().unwrap_or_default()
+    }
+
+    /// Whether the connection is encrypted, with the server's certificate verified.
+    pub fn uses_tls(&self) -> bool {
+        self.config.get_ssl_mode() == SslMode::Require
+    }
+
+    /// The PEM file to verify the server's certificate with (`sslrootcert`); without one the system's roots do.
+    pub fn ca_file(&self) -> Option<&std::path::Path> {
+        self.ca_file.as_deref()
+    }
+
+    /// The settings for tokio-postgres.
+    pub(crate) fn config(&self) -> &tokio_postgres::Config {
+        &self.config
+    }
+}
+
+/// Strips what gets copied along with a URL: white space, quotes, `psql`, `export`, the variable's name, `jdbc:`.
+fn unwrap_pasted(pasted: &str) -> &str {
+    let mut url = pasted.trim();
+    loop {
+        let shorter = ["psql ", "export ", "DATABASE_URL=", "DATABASE_URL_UNPOOLED=", "jdbc:"]
+            .iter()
+            .find_map(|prefix| url.strip_prefix(prefix))
+            .or_else(|| ['"', '\'', '`'].iter().find_map(|&quote| url.strip_prefix(quote)?.strip_suffix(quote)));
+        match shorter {
+            Some(shorter) => url = shorter.trim(),
+            None => return url,
+        }
+    }
+}
+
+/// Finds the mistakes in `user:password@host` that a lenient parser would turn into a puzzling host name.
+fn check_authority(base: &str) -> Result<(), InvalidDatabaseUrl> {
+    let (authority, path) = base.split_once('/').unwrap_or((base, ""));
+    if authority.matches('@').count() > 1 {
+        return invalid("has more than one '@': one in the password has to be written as %40");
+    }
+    if authority.contains('#') || path.contains('@') {
+        return invalid("has a '#' or '/' before its '@': in the password they have to be written as %23 and %2F");
+    }
+    if authority.contains(['<', '>', ' ', '{', '}', '$']) {
+        return invalid("has a placeholder or a space in it where user, password and host belong");
+    }
+    let bad_escape = authority.split('%').skip(1).any(|rest| {
+        let digits = rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count();
+        digits != 2
+    });
+    if bad_escape {
+        return invalid(
+            "has a '%' that is not followed by two hexadecimal digits: in the password it has to be written as %25",
+        );
+    }
+    Ok(())
+}
+
+/// What the query parameters say that tokio-postgres's own settings cannot hold.
+#[derive(Default)]
+struct Parameters {
+    tls_asked: bool,
+    ca_file: Option<PathBuf>,
+}
+
+impl Parameters {
+    /// Takes over one parameter. Those of other clients (`pgbouncer`, `pool_timeout`, `schema`, ...) mean nothing here.
+    fn apply(
+        &mut self,
+        config: &mut tokio_postgres::Config,
+        name: &str,
+        value: &str,
+    ) -> Result<(), InvalidDatabaseUrl> {
+        match name {
+            "sslmode" => {
+                self.tls_asked = match value {
+                    "disable" | "allow" | "prefer" => false,
+                    "require" | "verify-ca" | "verify-full" => true,
+                    _ => {
+                        return invalid(
+                            "has an sslmode that is none of disable, allow, prefer, require, verify-ca, verify-full",
+                        );
+                    }
+                }
+            }
+            // JDBC, asyncpg and node-postgres.
+            "ssl" => self.tls_asked |= !matches!(value, "false" | "0" | "disable" | "allow" | "prefer"),
+            "sslrootcert" if value != "system" => self.ca_file = Some(PathBuf::from(value)),
+            "sslnegotiation" => {
+                config.ssl_negotiation(match value {
+                    "postgres" => SslNegotiation::Postgres,
+                    "direct" => SslNegotiation::Direct,
+                    _ => return invalid("has an sslnegotiation that is neither postgres nor direct"),
+                });
+            }
+            "channel_binding" => {
+                config.channel_binding(match value {
+                    "disable" => ChannelBinding::Disable,
+                    "prefer" => ChannelBinding::Prefer,
+                    "require" => ChannelBinding::Require,
+                    _ => return invalid("has a channel_binding that is none of disable, prefer, require"),
+                });
+            }
+            "connect_timeout" => {
+                let Ok(seconds) = value.parse::<u32>() else {
+                    return invalid("has a connect_timeout that is not a whole number of seconds");
+                };
+                // libpq and Prisma: 0 is no limit, which no request behind an API gateway can wait for.
+                if seconds > 0 {
+                    config.connect_timeout(Duration::from_secs(seconds.into()));
+                }
+            }
+            "application_name" => drop(config.application_name(value)),
+            "host" => drop(config.host(value)),
+            "port" => {
+                let Ok(port) = value.parse() else { return invalid("has a port that is not a number up to 65535") };
+                config.port(port);
+            }
+            "user" => drop(config.user(value)),
+            "password" => drop(config.password(value)),
+            "dbname" => drop(config.dbname(value)),
+            // Neon's way to name the endpoint for clients that send no SNI; this one sends it.
+            "options" if value.trim_start().starts_with("endpoint=") => {}
+            "options" => {
+                return invalid(
+                    "has the parameter options, which poolers refuse: use 'alter role ... set ...' in the database instead",
+                );
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Whether nothing can listen in between: this machine's loopback addresses and Unix sockets.
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.starts_with('/') || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn decode(value: &str) -> Result<String, InvalidDatabaseUrl> {
+    match percent_decode_str(value).decode_utf8() {
+        Ok(value) if !value.contains('\0') => Ok(value.into_owned()),
+        _ => invalid("has a parameter that is not text when percent-decoded"),
+    }
+}
+
+/// tokio-postgres's own messages can name a part of the URL; only which part was wrong is told on.
+fn describe_parse_error(error: tokio_postgres::Error) -> InvalidDatabaseUrl {
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    let part = ["port", "host"].into_iter().find(|part| cause.contains(&format!("`{part}`")));
+    InvalidDatabaseUrl(match part {
+        Some("port") => "has a port that is not a number up to 65535".to_owned(),
+        Some(part) => format!("has an invalid {part}"),
+        None => "cannot be read: it has to look like postgresql://user:password@host/database".to_owned(),
+    })
+}
+
+fn invalid<T>(what: &str) -> Result<T, InvalidDatabaseUrl> {
+    Err(InvalidDatabaseUrl(what.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> DatabaseUrl {
+        DatabaseUrl::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+
+    fn refused(url: &str) -> String {
+        let error = DatabaseUrl::parse(url).err().unwrap_or_else(|| panic!("{url} was taken")).to_string();
+        assert!(!error.contains("s3cret"), "{error}");
+        error
+    }
+
+    #[test]
+    fn urls_of_other_clients_are_taken() {
+        for url in [
+            "postgresql://ann:s3cret@ep-x-pooler.eu.aws.neon.tech/db?sslmode=require&channel_binding=require",
+            "  'postgres://ann:s3cret@ep-x-pooler.eu.aws.neon.tech/db?sslmode=verify-full&sslrootcert=system'\n",
+            "psql 'postgresql://ann:s3cret@ep-x-pooler.eu.aws.neon.tech/db?sslmode=require'",
+            "DATABASE_URL=\"postgresql://ann:s3cret@ep-x-pooler.eu.aws.neon.tech/db\"",
+            "postgresql+psycopg2://ann:s3cret@ep-x-pooler.eu.aws.neon.tech/db",
+            "postgresql+asyncpg://ann:s3cret@ep-x-pooler.eu.aws.neon.tech/db?ssl=require",
+            "postgres://ann:s3cret@ep-x-pooler.eu.aws.neon.tech:5432/db?pgbouncer=true&connection_limit=1&pool_timeout=0&schema=public",
+            "jdbc:postgresql://ep-x-pooler.eu.aws.neon.tech/db?user=ann&password=s3cret&sslmode=require",
+            "postgresql://ann:s3cret@ep-x-pooler.eu.aws.neon.tech/db?options=endpoint%3Dep-x&uselibpqcompat=true&connect_timeout=0",
+        ] {
+            let url = parsed(url);
+            assert_eq!((url.user(), url.database(), url.port()), ("ann", "db", 5432));
+            assert_eq!(url.host(), "ep-x-pooler.eu.aws.neon.tech");
+            assert_eq!(url.password().as_deref(), Some("s3cret"));
+            assert!(url.uses_tls() && url.is_neon_pooler());
+        }
+    }
+
+    #[test]
+    fn a_password_is_percent_decoded() {
+        assert_eq!(parsed("postgres://a:p%40%2F%23%25@h/d").password().as_deref(), Some("p@/#%"));
+    }
+
+    #[test]
+    fn tls_is_forced_for_every_host_that_is_not_local() {
+        assert!(parsed("postgres://a:b@db.example.com/d?sslmode=disable").uses_tls());
+        assert!(parsed("postgres://a:b@10.0.0.7/d").uses_tls());
+        assert!(parsed("postgres://a:b@localhost.example.com/d").uses_tls());
+        assert!(parsed("postgres://a:b@127.0.0.1/d?sslmode=require").uses_tls());
+        assert!(!parsed("postgres://a:b@127.0.0.1/d").uses_tls());
+        assert!(!parsed("postgres://a:b@[::1]:6000/d?sslmode=prefer").uses_tls());
+        assert!(!parsed("postgres://a:b@localhost/d?sslmode=disable").uses_tls());
+        assert!(!parsed("postgres:///d?host=/run/postgresql&user=a").uses_tls());
+    }
+
+    #[test]
+    fn a_wrong_url_is_one_clear_sentence_without_a_secret() {
+        for (url, says) in [
+            ("", "is empty"),
+            ("   ", "is empty"),
+            ("''", "is empty"),
+            ("host=localhost password=s3cret", "is not a URL"),
+            ("localhost:5432/db", "is not a URL"),
+            ("mysql://a:s3cret@h/d", "has to begin with postgresql://"),
+            ("https://a:s3cret@h/d", "has to begin with postgresql://"),
+            ("postgres://a:s3cret@h:port/d", "port"),
+            ("postgres://a:s3cret@h:99999/d", "port"),
+            ("postgres://a:s3@cret@h/d", "%40"),
+            ("postgres://a:s3#cret@h/d", "%23"),
+            ("postgres://a:s3/cret@h/d", "%2F"),
+            ("postgres://a:s3cret%@h/d", "%25"),
+            ("postgres://a:<s3cret>@h/d", "placeholder"),
+            ("postgres://a:****************@h/d", "asterisks"),
+            ("postgres://a:s3cret@h", "names no database"),
+            ("postgres://a:s3cret@h/", "names no database"),
+            ("postgres://:s3cret@h/d", "names no user"),
+            ("postgres://h/d", "names no user"),
+            ("postgres://a:s3cret@/d", "names no host"),
+            ("postgres://a:s3cret@h1,h2/d", "more than one host"),
+            ("postgres://a:s3cret@h/d?sslmode=s3cret", "sslmode"),
+            ("postgres://a:s3cret@h/d?sslnegotiation=s3cret", "sslnegotiation"),
+            ("postgres://a:s3cret@h/d?channel_binding=s3cret", "channel_binding"),
+            ("postgres://a:s3cret@h/d?connect_timeout=s3cret", "connect_timeout"),
+            ("postgres://a:s3cret@h/d?options=-c%20search_path%3Ds3cret", "options"),
+            ("postgres://a:s3cret@h/d?application_name=%00", "not text"),
+        ] {
+            let error = refused(url);
+            assert!(error.contains(says), "{url:?}: {error}");
+        }
+    }
+}

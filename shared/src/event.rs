@@ -1,0 +1,242 @@
+//! The request, as API Gateway's HTTP API sends it (payload format 2.0).
+//!
+//! lambda_http's own conversion is not used: one character outside of ASCII in any header makes it refuse the event, one
+//! in any cookie makes it drop all cookies, and a body that is not base64 makes it panic. Clients choose all three.
+use crate::{Error, tasks::TaskId};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use lambda_http::http::Method;
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::{borrow::Cow, collections::HashMap};
+
+/// The largest body that is read, in bytes.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+
+/// What the client sent.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    #[serde(default)]
+    route_key: Option<String>,
+    #[serde(default)]
+    raw_path: Option<String>,
+    #[serde(default)]
+    raw_query_string: Option<String>,
+    #[serde(default)]
+    cookies: Option<Vec<String>>,
+    #[serde(default)]
+    headers: Option<HashMap<String, String>>,
+    #[serde(default)]
+    path_parameters: Option<HashMap<String, String>>,
+    #[serde(default)]
+    body: Option<String>,
+    #[serde(default)]
+    is_base64_encoded: bool,
+    request_context: RequestContext,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RequestContext {
+    #[serde(default)]
+    request_id: Option<String>,
+    http: HttpContext,
+}
+
+#[derive(Deserialize)]
+struct HttpContext {
+    #[serde(deserialize_with = "method")]
+    method: Method,
+}
+
+impl Request {
+    /// The path's `{id}`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for what no task can have for an id.
+    pub fn task_id(&self) -> Result<TaskId, Error> {
+        self.path_parameter("id").ok_or(Error::NotFound).and_then(|id| TaskId::parse(&id))
+    }
+
+    /// The body, which has to be a JSON object.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedMediaType`], [`Error::PayloadTooLarge`], [`Error::BadRequest`] when it is not JSON, and
+    /// [`Error::Invalid`] when it is JSON of another kind.
+    pub fn json_object(&self) -> Result<Map<String, Value>, Error> {
+        if !self.header("content-type").is_none_or(is_json) {
+            return Err(Error::UnsupportedMediaType);
+        }
+        match serde_json::from_slice(&self.body()?) {
+            Ok(Value::Object(object)) => Ok(object),
+            Ok(_) => Err(Error::invalid("body", "must be a JSON object")),
+            Err(_) => Err(Error::BadRequest("The body is not valid JSON.")),
+        }
+    }
+
+    /// Whether nothing was sent for a body.
+    pub fn has_no_body(&self) -> bool {
+        self.body.as_deref().unwrap_or_default().is_empty()
+    }
+
+    /// The query's parameters, decoded, in the order in which they were sent.
+    pub fn query(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        form_urlencoded::parse(self.raw_query_string.as_deref().unwrap_or_default().as_bytes())
+    }
+
+    /// A header's value, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        // API Gateway sends names in lower case; the emulators that do not are found by the second look.
+        let headers = self.headers.as_ref()?;
+        let value = headers
+            .get(name)
+            .or_else(|| headers.iter().find_map(|(known, value)| known.eq_ignore_ascii_case(name).then_some(value)));
+        value.map(String::as_str)
+    }
+
+    pub(crate) fn method(&self) -> &Method {
+        &self.request_context.http.method
+    }
+
+    /// The path as the client sent it.
+    pub(crate) fn path(&self) -> &str {
+        self.raw_path.as_deref().unwrap_or_default()
+    }
+
+    /// The user whom the path names, in `/api/{user_id}/tasks`.
+    pub(crate) fn path_user_id(&self) -> Option<String> {
+        self.path_parameter("user_id").map(Cow::into_owned)
+    }
+
+    /// Everything that came as cookies, in the order in which it was sent.
+    pub(crate) fn cookies(&self) -> impl Iterator<Item = &str> {
+        let listed = self.cookies.iter().flatten().map(String::as_str);
+        // API Gateway moves the header's content into the list; emulators leave it.
+        let header = if self.cookies.as_ref().is_none_or(Vec::is_empty) { self.header("cookie") } else { None };
+        listed.chain(header)
+    }
+
+    /// API Gateway's own id of the request, which its access log has too.
+    pub(crate) fn gateway_request_id(&self) -> &str {
+        self.request_context.request_id.as_deref().unwrap_or_default()
+    }
+
+    /// The route that matched, such as `GET /api/tasks/{id}`: the path with its parameters' names in place of their values.
+    pub(crate) fn route(&self) -> String {
+        if let Some(route_key) = self.route_key.as_deref().filter(|key| key.contains('/')) {
+            return route_key.to_owned();
+        }
+        let mut parameters: Vec<_> = self.path_parameters.iter().flatten().collect();
+        let segments = self.path().split('/').rev().map(|segment| {
+            match parameters.iter().position(|(_, value)| value.as_str() == segment) {
+                Some(index) => format!("{{{}}}", parameters.swap_remove(index).0),
+                None => segment.to_owned(),
+            }
+        });
+        let mut segments: Vec<_> = segments.collect();
+        segments.reverse();
+        format!("{} {}", self.method(), segments.join("/"))
+    }
+
+    /// A path parameter, percent-decoded: not every gateway has done so.
+    fn path_parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+        let value = self.path_parameters.as_ref()?.get(name)?;
+        Some(percent_decode_str(value).decode_utf8_lossy())
+    }
+
+    fn body(&self) -> Result<Cow<'_, [u8]>, Error> {
+        let body = self.body.as_deref().unwrap_or_default();
+        let body = if self.is_base64_encoded {
+            if body.len() / 4 * 3 > MAX_BODY_BYTES + 2 {
+                return Err(Error::PayloadTooLarge);
+            }
+            Cow::Owned(STANDARD.decode(body).map_err(|_| Error::BadRequest("The body is not valid base64."))?)
+        } else {
+            Cow::Borrowed(body.as_bytes())
+        };
+        if body.len() > MAX_BODY_BYTES { Err(Error::PayloadTooLarge) } else { Ok(body) }
+    }
+}
+
+/// `application/json`, with or without parameters, and the types made from it (RFC 6839).
+fn is_json(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
+}
+
+/// A method that is not one of HTTP's cannot have matched a route.
+fn method<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Method, D::Error> {
+    let text = Cow::<str>::deserialize(deserializer)?;
+    Method::from_bytes(text.as_bytes()).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn request(mut event: Value) -> Request {
+        if event["requestContext"].is_null() {
+            event["requestContext"] = json!({"http": {"method": "GET"}});
+        }
+        serde_json::from_value(event).unwrap()
+    }
+
+    #[test]
+    fn the_route_is_told_without_the_values_of_its_parameters() {
+        let keyed = request(json!({"routeKey": "GET /api/tasks/{id}", "rawPath": "/api/tasks/7"}));
+        assert_eq!(keyed.route(), "GET /api/tasks/{id}");
+        let unkeyed = request(json!({
+            "routeKey": "$default", "rawPath": "/api/tasks/tasks/7", "pathParameters": {"id": "7", "user_id": "tasks"},
+            "requestContext": {"http": {"method": "PUT"}},
+        }));
+        assert_eq!(unkeyed.route(), "PUT /api/tasks/{user_id}/{id}");
+    }
+
+    #[test]
+    fn characters_outside_of_ascii_lose_no_header_and_no_cookie() {
+        let request =
+            request(json!({"headers": {"X-Name": "Zoë", "Origin": "https://a"}, "cookies": ["name=Zoë", "b=2"]}));
+        assert_eq!(request.header("x-name"), Some("Zoë"));
+        assert_eq!(request.header("origin"), Some("https://a"));
+        assert_eq!(request.cookies().collect::<Vec<_>>(), ["name=Zoë", "b=2"]);
+    }
+
+    #[test]
+    fn a_body_is_read_by_its_media_type_and_size() {
+        let body = |content_type: Value, body: &str, base64: bool| {
+            let headers = if content_type.is_null() { json!({}) } else { json!({"content-type": content_type}) };
+            request(json!({"headers": headers, "body": body, "isBase64Encoded": base64})).json_object()
+        };
+        for media_type in [
+            json!(null),
+            json!("application/json"),
+            json!("Application/JSON; charset=utf-8"),
+            json!("application/merge-patch+json"),
+        ] {
+            assert!(body(media_type.clone(), "{}", false).is_ok(), "{media_type}");
+        }
+        for media_type in ["text/plain", "application/x-www-form-urlencoded", "", "application/jsonp"] {
+            assert!(matches!(body(json!(media_type), "{}", false), Err(Error::UnsupportedMediaType)), "{media_type}");
+        }
+        assert!(body(json!(null), "e30=", true).is_ok());
+        for (text, base64) in
+            [("", false), ("{", false), ("nonsense", false), ("{}", true), ("//79", true), ("\u{FEFF}{}", false)]
+        {
+            assert!(matches!(body(json!(null), text, base64), Err(Error::BadRequest(_))), "{text}");
+        }
+        for other in ["null", "[]", "1", "\"x\""] {
+            assert!(matches!(body(json!(null), other, false), Err(Error::Invalid(_))), "{other}");
+        }
+        let padded = |length: usize| format!("{{}}{}", " ".repeat(length - 2));
+        assert!(body(json!(null), &padded(MAX_BODY_BYTES), false).is_ok());
+        assert!(matches!(body(json!(null), &padded(MAX_BODY_BYTES + 1), false), Err(Error::PayloadTooLarge)));
+        assert!(body(json!(null), &STANDARD.encode(padded(MAX_BODY_BYTES)), true).is_ok());
+        assert!(matches!(
+            body(json!(null), &STANDARD.encode(padded(MAX_BODY_BYTES + 1)), true),
+            Err(Error::PayloadTooLarge)
+        ));
+        assert!(matches!(body(json!(null), &"[".repeat(200), false), Err(Error::BadRequest(_))));
+    }
+}

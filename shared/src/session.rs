@@ -1,0 +1,276 @@
+//! Who is asking: Better Auth's session token, from a cookie or a bearer header, as better-auth 1.7 reads them.
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use lambda_http::http::Method;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::Serialize;
+use sha2::Sha256;
+
+use crate::{Caller, Error, Request, database::authorised, tasks::Timestamp};
+
+/// What JavaScript's `encodeURIComponent` encodes.
+const NOT_IN_URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+
+/// Who the caller is, and until when.
+#[derive(Debug, Serialize)]
+pub struct Session {
+    /// The user's id.
+    pub user_id: String,
+    /// When the session ends; asking here does not extend it.
+    pub expires_at: Timestamp,
+}
+
+/// The caller's own session.
+///
+/// # Errors
+/// [`Error::Unauthenticated`] without a live session.
+pub async fn current(caller: &Caller) -> Result<Session, Error> {
+    let sql = authorised!("select s.mine, s.user_id::text, s.expires_at from s");
+    let row = caller.query_one(sql, &[]).await?;
+    Ok(Session { user_id: row.try_get("user_id")?, expires_at: row.try_get("expires_at")? })
+}
+
+/// How a request proves whose it is.
+pub struct SessionRules {
+    cookie_name: String,
+    signature: Hmac<Sha256>,
+    require_signed: bool,
+    trusted_origins: Vec<String>,
+}
+
+/// `session.token`: whoever has it is signed in. It cannot be printed.
+#[derive(Clone)]
+pub(crate) struct SessionToken(String);
+
+/// A token and how it came.
+pub(crate) enum Credential {
+    /// `Authorization: Bearer`, which a page of another origin cannot make a browser send.
+    Bearer(SessionToken),
+    /// A cookie, which browsers send by themselves: a write needs a trusted `Origin` as well.
+    Cookie(SessionToken),
+}
+
+impl SessionRules {
+    pub(crate) fn new(cookie_name: String, secret: &str, require_signed: bool, trusted_origins: Vec<String>) -> Self {
+        let signature = match Hmac::new_from_slice(secret.as_bytes()) {
+            Ok(signature) => signature,
+            Err(_) => unreachable!("HMAC takes keys of every length (RFC 2104, section 2)"),
+        };
+        Self { cookie_name, signature, require_signed, trusted_origins }
+    }
+
+    /// The session cookie with a token in it, `name=value` as a browser sends it back: for tools that play the browser.
+    pub fn cookie(&self, token: &str) -> String {
+        let signature = STANDARD.encode(self.signature.clone().chain_update(token.as_bytes()).finalize().into_bytes());
+        let value = format!("{token}.{signature}");
+        format!("{}={}", self.cookie_name, utf8_percent_encode(&value, NOT_IN_URI_COMPONENT))
+    }
+
+    /// The credential of a request, or `None` when it has none or only badly signed ones.
+    ///
+    /// A bearer header wins over a cookie unless it is badly signed, as in the library's bearer plugin.
+    pub(crate) fn credential(&self, request: &Request) -> Option<Credential> {
+        let bearer = request.header("authorization").and_then(|header| self.bearer_token(header));
+        match bearer {
+            Some(token) => Some(Credential::Bearer(token)),
+            None => self.cookie_token(request.cookies()).map(Credential::Cookie),
+        }
+    }
+
+    /// Whether a request authorised by a cookie may write: its `Origin` is one of the trusted ones.
+    pub(crate) fn may_write_with_cookie(&self, request: &Request) -> bool {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        is_read
+            || request.header("origin").is_some_and(|origin| self.trusted_origins.iter().any(|known| known == origin))
+    }
+
+    /// The token of an `Authorization` header: `token.signature`, percent-encoded or not, or the bare token.
+    fn bearer_token(&self, header: &str) -> Option<SessionToken> {
+        const SCHEME: &str = "bearer ";
+        let scheme = header.get(..SCHEME.len())?;
+        if !scheme.eq_ignore_ascii_case(SCHEME) {
+            return None;
+        }
+        let value = header.get(SCHEME.len()..)?.trim();
+        if value.contains('.') {
+            // The library signs what stands before the first dot and reads the cookie up to the last: one dot it is.
+            let value = decode_uri_component(value);
+            if value.matches('.').count() == 1 { self.verified(&value) } else { None }
+        } else if self.require_signed {
+            None
+        } else {
+            SessionToken::new(value)
+        }
+    }
+
+    /// The token of the session cookie, from the `name=value` pairs of a request.
+    fn cookie_token<'a>(&self, cookies: impl Iterator<Item = &'a str>) -> Option<SessionToken> {
+        let value = cookies
+            .flat_map(|header| header.split(';'))
+            .filter_map(|pair| pair.split_once('='))
+            .find_map(|(name, value)| (name.trim() == self.cookie_name).then(|| value.trim()))?;
+        let value = match value.strip_prefix('"') {
+            Some(quoted) => quoted.strip_suffix('"').unwrap_or(quoted),
+            None => value,
+        };
+        self.verified(&decode_uri_component(value))
+    }
+
+    /// The token of `token.signature`, when the signature is good. Compared in constant time.
+    fn verified(&self, signed: &str) -> Option<SessionToken> {
+        const SIGNATURE_LENGTH: usize = 44;
+        let (token, signature) = signed.rsplit_once('.')?;
+        if signature.len() != SIGNATURE_LENGTH || !signature.ends_with('=') {
+            return None;
+        }
+        let signature = STANDARD.decode(signature).ok()?;
+        self.signature.clone().chain_update(token.as_bytes()).verify_slice(&signature).ok()?;
+        SessionToken::new(token)
+    }
+}
+
+impl SessionToken {
+    /// An opaque token; only what PostgreSQL cannot hold, and so cannot have stored, is none.
+    fn new(token: &str) -> Option<Self> {
+        (!token.is_empty() && !token.contains('\0')).then(|| Self(token.to_owned()))
+    }
+
+    /// The token itself, for the statement that checks it.
+    pub(crate) fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+/// JavaScript's `decodeURIComponent`, and the text as it was where that would throw, as the library does.
+fn decode_uri_component(text: &str) -> String {
+    let is_well_formed = text.split('%').skip(1).all(|rest| {
+        let mut digits = rest.bytes();
+        let is_hex = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
+        is_hex(digits.next()) && is_hex(digits.next())
+    });
+    match percent_decode_str(text).decode_utf8() {
+        Ok(decoded) if is_well_formed => decoded.into_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "better-auth.session_token";
+    // Made by better-call 1.7's signCookieValue("Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A", SECRET).
+    const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
+
+    fn rules() -> SessionRules {
+        SessionRules::new(NAME.into(), SECRET, false, vec!["https://app.example.com".into()])
+    }
+
+    fn signed(token: &str, secret: &str) -> String {
+        let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap().chain_update(token.as_bytes());
+        format!("{token}.{}", STANDARD.encode(mac.finalize().into_bytes()))
+    }
+
+    fn cookie(header: &str) -> Option<String> {
+        rules().cookie_token([header].into_iter()).map(|token| token.0)
+    }
+
+    fn bearer(header: &str) -> Option<String> {
+        rules().bearer_token(header).map(|token| token.0)
+    }
+
+    #[test]
+    fn a_signed_cookie_is_a_session_in_each_form_that_the_library_reads() {
+        let value = signed("tok", SECRET);
+        let encoded = value.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+        for header in [
+            format!("{NAME}={encoded}"),
+            format!("{NAME}={value}"),
+            format!("{NAME}=\"{encoded}\""),
+            format!("a=b; {NAME}={encoded}; c=d"),
+            format!("a=b;{NAME}={encoded}"),
+            format!("  {NAME} = {encoded} "),
+            format!("{NAME}={encoded}; {NAME}=other"),
+        ] {
+            assert_eq!(cookie(&header).as_deref(), Some("tok"), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_without_a_good_signature_is_no_session() {
+        let value = signed("tok", SECRET);
+        let other = signed("tok", "another-secret-of-the-tests-0123456789");
+        for header in [
+            String::new(),
+            NAME.to_owned(),
+            format!("{NAME}="),
+            format!("{NAME}=tok"),
+            format!("{NAME}=tok."),
+            format!("{NAME}={other}"),
+            format!("{NAME}=x{value}"),
+            format!("{NAME}={value}="),
+            format!("{NAME}={}", value.replace("tok.", "tok2.")),
+            format!("{NAME}={}", value.replace("tok.", ".")),
+            format!("{NAME}={}", value.trim_end_matches('=')),
+            format!("{NAME}={}", value.replace('=', "%253D")),
+            format!("__Secure-{NAME}={value}"),
+            format!("Better-Auth.session_token={value}"),
+            format!("{NAME}=bad; {NAME}={value}"),
+        ] {
+            assert_eq!(cookie(&header), None, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_is_the_bare_token_or_a_signed_one() {
+        let value = signed("tok", SECRET);
+        let encoded = value.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+        for header in [
+            "Bearer tok".to_owned(),
+            "bearer tok".to_owned(),
+            "BEARER   tok  ".to_owned(),
+            format!("Bearer {value}"),
+            format!("Bearer {encoded}"),
+        ] {
+            assert_eq!(bearer(&header).as_deref(), Some("tok"), "{header}");
+        }
+        for header in
+            ["", "Bearer", "Bearer ", "Basic tok", "Bearertok", "tok", "Bearer tok.x", "Bearer .", "Bearér tok"]
+        {
+            assert_eq!(bearer(header), None, "{header}");
+        }
+        assert_eq!(bearer(&format!("Bearer {}", signed("a.b", SECRET))), None, "the library refuses a second dot");
+        assert_eq!(bearer("Bearer any-alphabet+/=~"), Some("any-alphabet+/=~".into()));
+    }
+
+    #[test]
+    fn bare_tokens_can_be_refused() {
+        let rules = SessionRules::new(NAME.into(), SECRET, true, vec![]);
+        assert!(rules.bearer_token("Bearer tok").is_none());
+        assert!(rules.bearer_token(&format!("Bearer {}", signed("tok", SECRET))).is_some());
+    }
+
+    #[test]
+    fn decoding_is_that_of_javascript() {
+        for (text, decoded) in [
+            ("a%2Bb", "a+b"),
+            ("a+b", "a+b"),
+            ("%C3%A9", "é"),
+            ("%", "%"),
+            ("%2", "%2"),
+            ("%zz%41", "%zz%41"),
+            ("%ff", "%ff"),
+        ] {
+            assert_eq!(decode_uri_component(text), decoded);
+        }
+    }
+}
