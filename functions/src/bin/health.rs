@@ -1,0 +1,13 @@
+//! `GET /health`: whether the database answers. Needs no session and shows nothing.
+use shared::{Error, Probe, Response, ok, serve_without_session};
+use std::{collections::BTreeMap, process::ExitCode};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    serve_without_session(health).await
+}
+
+async fn health(database: Probe) -> Result<Response, Error> {
+    database.ping().await?;
+    Ok(ok(&BTreeMap::from([("status", "ok")])))
+}

@@ -1,0 +1,16 @@
+//! `GET /api/tasks`: the caller's tasks, newest first, in pages.
+use shared::{
+    Caller, Error, Request, Response, serve, task_page,
+    tasks::{self, ListQuery},
+};
+use std::process::ExitCode;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    serve(list_tasks).await
+}
+
+async fn list_tasks(caller: Caller, request: Request) -> Result<Response, Error> {
+    let page = tasks::list(&caller, &ListQuery::parse(&request)?).await?;
+    Ok(task_page(&caller, page))
+}

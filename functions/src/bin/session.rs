@@ -1,0 +1,12 @@
+//! `GET /api/session`: who the caller is, and until when.
+use shared::{Caller, Error, Request, Response, ok, serve, session};
+use std::process::ExitCode;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    serve(current_session).await
+}
+
+async fn current_session(caller: Caller, _: Request) -> Result<Response, Error> {
+    Ok(ok(&session::current(&caller).await?))
+}

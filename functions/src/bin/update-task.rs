@@ -1,0 +1,16 @@
+//! `PUT /api/tasks/{id}`: changes what the body names of one of the caller's tasks.
+use shared::{
+    Caller, Error, Request, Response, serve, task,
+    tasks::{self, TaskChanges},
+};
+use std::process::ExitCode;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    serve(update_task).await
+}
+
+async fn update_task(caller: Caller, request: Request) -> Result<Response, Error> {
+    let changes = TaskChanges::parse(&request)?;
+    Ok(task(&tasks::update(&caller, request.task_id()?, &changes).await?))
+}
