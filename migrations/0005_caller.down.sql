@@ -1,0 +1,2 @@
+drop function public.caller(text);
+drop function migration_tools.install_caller();

@@ -1,0 +1,442 @@
+//! The migrations, on a real PostgreSQL. `cargo xtask test migrations` starts it.
+use migrations::{Error, State};
+use shared::DatabaseUrl;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The schema document's own tables and indexes, as its Alembic migration and SQLModel make them.
+const DOCUMENT_SCHEMA: &str = r#"
+    create table "user" (id varchar(36) primary key, email varchar(255) unique not null, name varchar(255),
+        email_verified boolean default false, image text, created_at timestamp default now(), updated_at timestamp default now());
+    create table session (id varchar(36) primary key, user_id varchar(36) references "user" (id), expires_at timestamp not null,
+        created_at timestamp default now(), ip_address varchar(45), user_agent text);
+    create table account (id varchar(36) primary key, user_id varchar(36) references "user" (id), provider varchar(50) not null,
+        provider_account_id varchar(255) not null, access_token text, refresh_token text, expires_at timestamp);
+    create table tasks (id serial primary key, user_id varchar(36) not null references "user" (id), title varchar(200) not null,
+        description text, completed boolean, created_at timestamp, updated_at timestamp);
+    create index idx_tasks_user_id on tasks (user_id);
+    create index idx_tasks_completed on tasks (completed);
+    insert into "user" (id, email) values ('ada', 'ada@example.com');
+    insert into session (id, user_id, expires_at) values ('s1', 'ada', now() + interval '1 day');
+    insert into account (id, user_id, provider, provider_account_id) values ('a1', 'ada', 'github', '1');
+    insert into tasks (user_id, title, completed, created_at) values
+        ('ada', 'nothing said', null, null), ('ada', 'done', true, '2025-01-01');
+"#;
+
+/// Better Auth 1.7's own default schema, as its `compileMigrations` writes it, with somebody signed in.
+const LIBRARY_SCHEMA: &str = r#"
+    create table "user" ("id" text not null primary key, "name" text not null, "email" text not null unique,
+        "emailVerified" boolean not null, "image" text, "createdAt" timestamptz default CURRENT_TIMESTAMP not null,
+        "updatedAt" timestamptz default CURRENT_TIMESTAMP not null);
+    create table "session" ("id" text not null primary key, "expiresAt" timestamptz not null, "token" text not null unique,
+        "createdAt" timestamptz default CURRENT_TIMESTAMP not null, "updatedAt" timestamptz not null, "ipAddress" text,
+        "userAgent" text, "userId" text not null references "user" ("id") on delete cascade);
+    create table "account" ("id" text not null primary key, "accountId" text not null, "providerId" text not null,
+        "userId" text not null references "user" ("id") on delete cascade, "accessToken" text, "refreshToken" text,
+        "idToken" text, "accessTokenExpiresAt" timestamptz, "refreshTokenExpiresAt" timestamptz, "scope" text,
+        "password" text, "createdAt" timestamptz default CURRENT_TIMESTAMP not null, "updatedAt" timestamptz not null);
+    create table "verification" ("id" text not null primary key, "identifier" text not null, "value" text not null,
+        "expiresAt" timestamptz not null, "createdAt" timestamptz default CURRENT_TIMESTAMP not null,
+        "updatedAt" timestamptz default CURRENT_TIMESTAMP not null);
+    create index "session_userId_idx" on "session" ("userId");
+    create index "account_userId_idx" on "account" ("userId");
+    create index "verification_identifier_idx" on "verification" ("identifier");
+    insert into "user" values ('ada-with-an-id-of-more-than-36-characters', 'Ada', 'ada@example.com', true);
+    insert into "session" ("id", "expiresAt", "token", "updatedAt", "userId")
+        values ('s1', now() + interval '1 hour', 'live', now(), 'ada-with-an-id-of-more-than-36-characters'),
+            ('s2', now() - interval '1 hour', 'over', now(), 'ada-with-an-id-of-more-than-36-characters');
+"#;
+
+/// An empty database, and its owner's URL.
+async fn empty_database() -> DatabaseUrl {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let file = std::env::var("TASKS_TEST_SERVICES")
+        .expect("these tests need PostgreSQL: run 'cargo xtask test migrations', which starts it");
+    let services: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let text = |name: &str| services[name].as_str().unwrap().to_owned();
+    let name = format!("migrations_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let port = &services["postgres_port"];
+    let admin_url =
+        format!("postgresql://postgres:{}@127.0.0.1:{port}/postgres?sslmode=disable", text("superuser_password"));
+    let mut admin = PgConnection::connect(&admin_url).await.unwrap();
+    execute(&mut admin, "select pg_advisory_lock(1)").await;
+    // template0 is as a new server has it; others may be written to by now.
+    execute(&mut admin, &format!("create database {name} owner tasks_owner template template0")).await;
+    admin.close().await.unwrap();
+    DatabaseUrl::parse(&text("owner_url").replace("/tasks?", &format!("/{name}?"))).unwrap()
+}
+
+async fn connected() -> PgConnection {
+    migrations::connect(&empty_database().await).await.unwrap()
+}
+
+async fn execute(connection: &mut PgConnection, statements: &str) {
+    sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(connection).await.unwrap();
+}
+
+/// The rows of a query, each column as text.
+async fn rows(connection: &mut PgConnection, query: &str) -> Vec<String> {
+    let columns = "select string_agg(value, ' ' order by place) from json_each_text(row_to_json(r)) with ordinality as c (name, value, place)";
+    let rows = sqlx::raw_sql(AssertSqlSafe(format!("select ({columns}) as line from ({query}) r")));
+    rows.fetch_all(connection).await.unwrap().iter().map(|row| row.get::<String, _>("line")).collect()
+}
+
+async fn up(connection: &mut PgConnection) {
+    migrations::up(connection, |_| {}).await.unwrap();
+}
+
+async fn down(connection: &mut PgConnection) {
+    migrations::down(connection, Some(0), |_| {}).await.unwrap();
+}
+
+/// Every relation and function of ours and anybody's.
+async fn objects(connection: &mut PgConnection) -> Vec<String> {
+    let query = "select relname::text as name from pg_class where relnamespace = 'public'::regnamespace
+        union all select proname from pg_proc where pronamespace = 'public'::regnamespace
+        union all select nspname from pg_namespace where nspname !~ '^pg_' and nspname not in ('public', 'information_schema')
+        order by 1";
+    rows(connection, query).await.into_iter().filter(|name| !name.starts_with("_sqlx_migrations")).collect()
+}
+
+#[tokio::test]
+async fn an_empty_database_gets_the_documents_tables() {
+    let mut connection = connected().await;
+    up(&mut connection).await;
+    let columns = rows(
+        &mut connection,
+        "select table_name, column_name, data_type, character_maximum_length, is_nullable, column_default
+        from information_schema.columns where table_schema = 'public' and table_name <> '_sqlx_migrations'
+        order by table_name, ordinal_position",
+    );
+    insta::assert_snapshot!(columns.await.join("\n"), @r#"
+    account id character varying 36 NO
+    account user_id character varying 36 YES
+    account provider character varying 50 NO
+    account provider_account_id character varying 255 NO
+    account access_token text YES
+    account refresh_token text YES
+    account expires_at timestamp without time zone YES
+    account id_token text YES
+    account refresh_token_expires_at timestamp without time zone YES
+    account scope text YES
+    account password text YES
+    account created_at timestamp without time zone NO now()
+    account updated_at timestamp without time zone NO now()
+    session id character varying 36 NO
+    session user_id character varying 36 YES
+    session expires_at timestamp without time zone NO
+    session created_at timestamp without time zone YES now()
+    session ip_address character varying 45 YES
+    session user_agent text YES
+    session token text NO
+    session updated_at timestamp without time zone NO now()
+    tasks id integer NO nextval('tasks_id_seq'::regclass)
+    tasks user_id character varying 36 NO
+    tasks title character varying 200 NO
+    tasks description text YES
+    tasks completed boolean NO false
+    tasks created_at timestamp without time zone NO now()
+    tasks updated_at timestamp without time zone NO now()
+    user id character varying 36 NO
+    user email character varying 255 NO
+    user name character varying 255 YES
+    user email_verified boolean YES false
+    user image text YES
+    user created_at timestamp without time zone YES now()
+    user updated_at timestamp without time zone YES now()
+    verification id character varying 36 NO
+    verification identifier text NO
+    verification value text NO
+    verification expires_at timestamp without time zone NO
+    verification created_at timestamp without time zone NO now()
+    verification updated_at timestamp without time zone NO now()
+    "#);
+    let constraints = rows(
+        &mut connection,
+        "select conrelid::regclass::text as tab, pg_get_constraintdef(oid) as definition from pg_constraint
+        where connamespace = 'public'::regnamespace and conrelid <> '_sqlx_migrations'::regclass and contype in ('c', 'f', 'p', 'u')
+        order by 1, 2",
+    );
+    insta::assert_snapshot!(constraints.await.join("\n"), @r#"
+    "user" PRIMARY KEY (id)
+    "user" UNIQUE (email)
+    account FOREIGN KEY (user_id) REFERENCES "user"(id) ON DELETE CASCADE
+    account PRIMARY KEY (id)
+    session FOREIGN KEY (user_id) REFERENCES "user"(id) ON DELETE CASCADE
+    session PRIMARY KEY (id)
+    session UNIQUE (token)
+    tasks CHECK (((char_length((title)::text) >= 1) AND (char_length((title)::text) <= 200)))
+    tasks FOREIGN KEY (user_id) REFERENCES "user"(id) ON DELETE CASCADE
+    tasks PRIMARY KEY (id)
+    verification PRIMARY KEY (id)
+    "#);
+    let indexes = rows(
+        &mut connection,
+        "select indexdef from pg_indexes where schemaname = 'public' and indexname !~ '(_pkey|_key)$' order by 1",
+    );
+    insta::assert_snapshot!(indexes.await.join("\n"), @r#"
+    CREATE INDEX account_user_id_idx ON public.account USING btree (user_id)
+    CREATE INDEX idx_session_expires ON public.session USING btree (expires_at)
+    CREATE INDEX idx_session_user_id ON public.session USING btree (user_id)
+    CREATE INDEX idx_tasks_completed ON public.tasks USING btree (completed)
+    CREATE INDEX idx_tasks_created_at ON public.tasks USING btree (created_at DESC)
+    CREATE INDEX idx_tasks_user_completed ON public.tasks USING btree (user_id, completed)
+    CREATE INDEX idx_tasks_user_id ON public.tasks USING btree (user_id)
+    CREATE INDEX idx_tasks_user_list ON public.tasks USING btree (user_id, created_at DESC, id DESC)
+    CREATE INDEX verification_identifier_idx ON public.verification USING btree (identifier)
+    "#);
+}
+
+#[tokio::test]
+async fn down_leaves_nothing_of_an_empty_database_and_up_works_again() {
+    let mut connection = connected().await;
+    let before = objects(&mut connection).await;
+    up(&mut connection).await;
+    let after = objects(&mut connection).await;
+    down(&mut connection).await;
+    assert_eq!(objects(&mut connection).await, before);
+    up(&mut connection).await;
+    assert_eq!(objects(&mut connection).await, after);
+}
+
+#[tokio::test]
+async fn down_takes_every_right_from_the_apis_role() {
+    let mut connection = connected().await;
+    let rights = "select nspname as thing from pg_namespace where nspacl::text like '%tasks_api%'
+        union all select relname from pg_class where relacl::text like '%tasks_api%'
+        union all select proname from pg_proc where proacl::text like '%tasks_api%'
+        union all select setting from pg_db_role_setting, unnest(setconfig) as setting
+            where setrole = to_regrole('tasks_api') and setdatabase = (select oid from pg_database where datname = current_database())
+        order by 1";
+    up(&mut connection).await;
+    assert_eq!(
+        rows(&mut connection, rights).await,
+        ["caller", "idle_in_transaction_session_timeout=9s", "public", "statement_timeout=9s", "tasks", "tasks_id_seq"]
+    );
+    migrations::down(&mut connection, Some(5), |_| {}).await.unwrap();
+    assert!(rows(&mut connection, rights).await.is_empty());
+}
+
+#[tokio::test]
+async fn down_goes_one_step_or_to_a_version() {
+    let mut connection = connected().await;
+    up(&mut connection).await;
+    let mut reverted = Vec::new();
+    migrations::down(&mut connection, None, |it| reverted.push(it.version)).await.unwrap();
+    migrations::down(&mut connection, Some(2), |it| reverted.push(it.version)).await.unwrap();
+    assert_eq!(reverted, [6, 5, 4, 3]);
+    migrations::down(&mut connection, Some(0), |it| reverted.push(it.version)).await.unwrap();
+    assert_eq!(reverted, [6, 5, 4, 3, 2, 1]);
+    let error = migrations::down(&mut connection, None, |_| {}).await.unwrap_err();
+    assert!(matches!(error, Error::NothingApplied), "{error}");
+}
+
+#[tokio::test]
+async fn the_documents_own_tables_are_kept_with_every_row_up_and_down() {
+    let mut connection = connected().await;
+    execute(&mut connection, DOCUMENT_SCHEMA).await;
+    let tasks = "select id, user_id, title from tasks order by id";
+    let others = "select id, user_id, 'session' from session union all select id, user_id, provider from account union all select id, email, '' from \"user\"";
+    let (tasks_before, others_before) = (rows(&mut connection, tasks).await, rows(&mut connection, others).await);
+    for _ in 0..2 {
+        up(&mut connection).await;
+        assert_eq!(rows(&mut connection, tasks).await, tasks_before);
+        assert_eq!(rows(&mut connection, others).await, others_before);
+        let filled =
+            "select completed, created_at is not null as c, updated_at is not null as u from tasks order by id";
+        assert_eq!(rows(&mut connection, filled).await, ["false true true", "true true true"]);
+        let sessions =
+            "select length(token) > 40 as is_long, expires_at < now() at time zone 'utc' as is_over from session";
+        assert_eq!(
+            rows(&mut connection, sessions).await,
+            ["true true"],
+            "a session without a token has one that nobody knows, and is over"
+        );
+        down(&mut connection).await;
+        assert_eq!(rows(&mut connection, tasks).await, tasks_before);
+        assert_eq!(rows(&mut connection, others).await, others_before);
+        let indexes = "select indexname from pg_indexes where tablename = 'tasks' order by 1";
+        assert_eq!(rows(&mut connection, indexes).await, ["idx_tasks_completed", "idx_tasks_user_id", "tasks_pkey"]);
+    }
+    up(&mut connection).await;
+    execute(&mut connection, "delete from account; delete from session; delete from \"user\"").await;
+    assert!(rows(&mut connection, tasks).await.is_empty(), "the tasks go with their owner");
+}
+
+#[tokio::test]
+async fn better_auths_own_tables_are_adopted_as_they_are() {
+    for (kind, schema) in [
+        ("its default", LIBRARY_SCHEMA.to_owned()),
+        (
+            "ids of type uuid",
+            LIBRARY_SCHEMA
+                .replace("\"id\" text", "\"id\" uuid")
+                .replace("\"userId\" text", "\"userId\" uuid")
+                .replace("'ada-with-an-id-of-more-than-36-characters'", "'0b8f1f0e-0000-4000-8000-000000000001'")
+                .replace("('s1'", "(gen_random_uuid()")
+                .replace("('s2'", "(gen_random_uuid()"),
+        ),
+    ] {
+        let mut connection = connected().await;
+        execute(&mut connection, &schema).await;
+        let before = objects(&mut connection).await;
+        let columns = "select table_name, column_name, data_type from information_schema.columns
+            where table_name in ('user', 'session', 'account', 'verification') and table_schema = 'public' order by 1, 2";
+        let columns_before = rows(&mut connection, columns).await;
+        for timezone in ["UTC", "Pacific/Kiritimati"] {
+            up(&mut connection).await;
+            assert_eq!(rows(&mut connection, columns).await, columns_before, "{kind}");
+            execute(&mut connection, &format!("set timezone = '{timezone}'")).await;
+            let caller = "select user_id = (select id from \"user\") as is_ada,
+                abs(extract(epoch from expires_at - (now() at time zone 'utc')) - 3600) < 60 as is_utc from caller('live')";
+            assert_eq!(rows(&mut connection, caller).await, ["true true"], "{kind}");
+            assert!(rows(&mut connection, "select user_id from caller('over')").await.is_empty(), "{kind}");
+            execute(&mut connection, "insert into tasks (user_id, title) select user_id, 'x' from caller('live')")
+                .await;
+            execute(&mut connection, "delete from tasks").await;
+            let indexes =
+                "select indexdef from pg_indexes where tablename = 'session' and indexdef like '%(\"userId\")'";
+            assert_eq!(rows(&mut connection, indexes).await.len(), 1, "{kind}: no second index on the same column");
+            down(&mut connection).await;
+            assert_eq!(objects(&mut connection).await, before, "{kind}");
+        }
+        assert_eq!(rows(&mut connection, "select count(*) from session").await, ["2"], "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn every_up_fits_the_session_check_to_the_columns() {
+    let mut connection = connected().await;
+    up(&mut connection).await;
+    execute(
+        &mut connection,
+        "insert into \"user\" (id, email) values ('ada', 'ada@example.com');
+        insert into session (id, user_id, token, expires_at) values ('s1', 'ada', 'live', now() at time zone 'utc' + interval '1 hour');
+        alter table session rename user_id to \"userId\";
+        alter table session rename expires_at to \"expiresAt\";
+        alter table session alter \"expiresAt\" type timestamptz using \"expiresAt\" at time zone 'utc'",
+    )
+    .await;
+    up(&mut connection).await;
+    assert_eq!(rows(&mut connection, "select user_id from caller('live')").await, ["ada"]);
+    let may = "select has_function_privilege('tasks_api', 'caller(text)', 'execute') as api, has_function_privilege('public', 'caller(text)', 'execute') as everybody";
+    assert_eq!(rows(&mut connection, may).await, ["true false"]);
+}
+
+#[tokio::test]
+async fn a_schema_that_cannot_be_served_is_told_by_its_table_and_columns() {
+    for (statements, says) in [
+        ("create table \"user\" (uid text primary key)", vec!["user", "id"]),
+        (
+            "create table \"user\" (id text primary key); create table session (id text primary key, owner text, expires_at timestamp)",
+            vec!["session", "user_id or userId"],
+        ),
+        (
+            "create table tasks (id bigserial primary key, user_id varchar(36), title text, description text, completed boolean, created_at timestamptz)",
+            vec!["tasks", "id (integer)", "created_at (timestamp", "updated_at"],
+        ),
+    ] {
+        let mut connection = connected().await;
+        execute(&mut connection, statements).await;
+        let before = objects(&mut connection).await;
+        let error = migrations::up(&mut connection, |_| {}).await.unwrap_err().to_string();
+        for part in says {
+            assert!(error.contains(part), "{error}");
+        }
+        down(&mut connection).await;
+        assert_eq!(objects(&mut connection).await, before);
+    }
+}
+
+#[tokio::test]
+async fn down_keeps_tables_that_hold_rows_and_up_takes_them_over() {
+    let mut connection = connected().await;
+    up(&mut connection).await;
+    execute(
+        &mut connection,
+        "insert into \"user\" (id, email) values ('ada', 'ada@example.com');
+        insert into session (id, user_id, token, expires_at) values ('s1', 'ada', 'secret', '2100-01-01');
+        insert into tasks (user_id, title) values ('ada', 'kept')",
+    )
+    .await;
+    down(&mut connection).await;
+    assert_eq!(rows(&mut connection, "select title from tasks").await, ["kept"]);
+    assert_eq!(rows(&mut connection, "select token from session").await, ["secret"]);
+    assert!(!objects(&mut connection).await.contains(&"account".to_owned()), "what is empty goes");
+    up(&mut connection).await;
+    assert_eq!(rows(&mut connection, "select user_id from caller('secret')").await, ["ada"]);
+    execute(&mut connection, "delete from \"user\"").await;
+    down(&mut connection).await;
+    assert_eq!(objects(&mut connection).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn two_runs_at_once_apply_each_migration_once() {
+    let url = empty_database().await;
+    let mut first = migrations::connect(&url).await.unwrap();
+    let mut second = migrations::connect(&url).await.unwrap();
+    let (one, other) = tokio::join!(migrations::up(&mut first, |_| {}), migrations::up(&mut second, |_| {}));
+    one.unwrap();
+    other.unwrap();
+    let applied = rows(&mut first, "select version, count(*) from _sqlx_migrations group by 1 order by 1").await;
+    assert_eq!(applied, ["1 1", "2 1", "3 1", "4 1", "5 1", "6 1"]);
+}
+
+#[tokio::test]
+async fn status_tells_applied_pending_changed_and_unknown() {
+    let mut connection = connected().await;
+    let states =
+        |migrations: Vec<migrations::Migration>| migrations.iter().map(|it| (it.version, it.state)).collect::<Vec<_>>();
+    let (applied, pending) = (State::Applied, State::Pending);
+    let status = migrations::status(&mut connection).await.unwrap();
+    assert_eq!(states(status), [1, 2, 3, 4, 5, 6].map(|version| (version, pending)));
+    assert!(objects(&mut connection).await.is_empty(), "asking changes nothing");
+
+    up(&mut connection).await;
+    migrations::down(&mut connection, Some(5), |_| {}).await.unwrap();
+    let status = migrations::status(&mut connection).await.unwrap();
+    assert_eq!(states(status), [(1, applied), (2, applied), (3, applied), (4, applied), (5, applied), (6, pending)]);
+
+    execute(&mut connection, "update _sqlx_migrations set checksum = 'x' where version = 2").await;
+    execute(&mut connection, "insert into _sqlx_migrations values (9999, 'of another version', now(), true, 'x', 0)")
+        .await;
+    let status = migrations::status(&mut connection).await.unwrap();
+    assert_eq!(
+        states(status),
+        [
+            (1, applied),
+            (2, State::Changed),
+            (3, applied),
+            (4, applied),
+            (5, applied),
+            (6, pending),
+            (9999, State::Unknown)
+        ]
+    );
+    let error = migrations::up(&mut connection, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("9999"), "{error}");
+    execute(&mut connection, "delete from _sqlx_migrations where version = 9999").await;
+    let error = migrations::up(&mut connection, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("0002") && error.contains("changed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_says_why_and_leaves_nothing() {
+    let mut connection = connected().await;
+    execute(&mut connection, DOCUMENT_SCHEMA).await;
+    execute(&mut connection, "insert into tasks (user_id, title) values ('ada', '')").await;
+    let error = migrations::up(&mut connection, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("migration 0003 failed") && error.contains("title"), "{error}");
+    let nulls = "select count(*) from tasks where completed is null";
+    assert_eq!(rows(&mut connection, nulls).await, ["2"], "it was rolled back");
+    execute(&mut connection, "delete from tasks where title = ''").await;
+    drop(connection);
+}
+
+#[tokio::test]
+async fn a_pooled_endpoint_is_refused() {
+    let url =
+        DatabaseUrl::parse("postgresql://a:s3cret@ep-cool-name-123456-pooler.eu-central-1.aws.neon.tech/db").unwrap();
+    let error = migrations::connect(&url).await.unwrap_err();
+    assert!(matches!(error, Error::Pooled) && !error.to_string().contains("s3cret"), "{error}");
+}
