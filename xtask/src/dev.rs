@@ -1,0 +1,281 @@
+//! `cargo xtask dev`: the API on this machine, on a database of its own or on a given one.
+use crate::{
+    migrate,
+    postgres::{self, Postgres, Purpose, secret, write_private},
+    process::{Running, run_command, step},
+    seed::{SeededUser, seed},
+    tools::{cargo, cargo_lambda, root, target},
+};
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+use reqwest::StatusCode;
+use shared::Config;
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use tokio::{process::Command, time::sleep};
+
+/// How many instances of each function the local server runs at most, as Lambda would run more when calls overlap.
+const CONCURRENCY: &str = "2";
+
+/// How long the API may take to answer once it has been built, in seconds.
+const START_TIMEOUT_S: u64 = 120;
+
+/// What `cargo xtask dev` is told.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The port on 127.0.0.1 that the API listens on.
+    #[arg(long, default_value_t = 9000)]
+    port: u16,
+    /// Where the database and the file of settings are kept, target/dev by default
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+/// Brings everything up, says how to use it, and keeps it until Ctrl-C.
+pub async fn dev(options: &Options) -> Result<()> {
+    let port = options.port;
+    if TcpListener::bind(("127.0.0.1", port)).is_err() {
+        bail!("port {port} is taken: choose another with --port");
+    }
+    let folder = options.folder.clone().unwrap_or_else(|| target().join("dev"));
+    let folder = std::path::absolute(folder)?;
+    fs::create_dir_all(&folder)?;
+    let env_file = EnvFile::new(&folder);
+    let postgres_folder = folder.join("postgres");
+    let given = given_databases(&postgres_folder)?;
+
+    // Wrong settings first: the rest takes minutes.
+    let mut settings = Settings::new(&folder, port)?;
+    settings.set("DATABASE_URL", given.as_ref().map_or("postgresql://a@localhost/tasks", |(url, _)| url));
+    settings.read()?;
+
+    let cargo_lambda = cargo_lambda().await?;
+    step("Building the functions (a fresh clone compiles OpenSSL too: a few minutes)");
+    run_command(&mut cargo(&["build", "--package", "functions", "--bins"])).await?;
+
+    let (postgres, owner_url) = match given {
+        Some((_, owner_url)) => {
+            step("Using the database that DATABASE_URL and DATABASE_URL_UNPOOLED name");
+            (None, owner_url)
+        }
+        None => {
+            step("Starting PostgreSQL");
+            let postgres = Postgres::start(&postgres_folder, Purpose::Development).await?;
+            step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));
+            settings.set("DATABASE_URL", &postgres.api_url());
+            let owner_url = postgres.owner_url();
+            (Some(postgres), owner_url)
+        }
+    };
+    let config = settings.read()?;
+
+    step("Applying migrations");
+    let mut connection = migrate::connect(&owner_url).await?;
+    let migrated = migrate::up(&mut connection, Some(&config.database_url)).await;
+    if postgres.is_some() {
+        let folder = postgres_folder.display();
+        migrated
+            .with_context(|| format!("the development database cannot be migrated (remove {folder} to begin anew)"))?;
+    } else {
+        migrated?;
+    }
+    step("Adding two people with tasks, if they are not there yet");
+    let users = seed(&mut connection).await?;
+    drop(connection);
+
+    step("Starting the API (cargo lambda watch)");
+    let mut watch = Running::start(
+        Command::new(cargo_lambda)
+            .args(["lambda", "watch", "-A", "127.0.0.1", "-P", &port.to_string(), "--concurrency", CONCURRENCY])
+            .current_dir(root())
+            .envs(&settings.0)
+            // Errors and warnings of a rebuild, and no line for each instance that starts.
+            .env("CARGO_TERM_QUIET", "true")
+            .env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "warn".into()))
+            // The owner's rights are not for the functions.
+            .env_remove("DATABASE_URL_UNPOOLED"),
+        // Asked to end, it reports an error for each of the functions; they hold nothing that is not in the database.
+        Signal::SIGKILL,
+    )?;
+    let base_url = format!("http://127.0.0.1:{port}");
+    wait_until_ready(&mut watch, &base_url).await?;
+    env_file.write(&settings, &config, &users, &base_url, &owner_url)?;
+    print_welcome(&env_file.0, &users[0], &base_url);
+
+    let status = watch.wait().await?;
+    bail!("cargo lambda watch ended: {status}")
+}
+
+/// The environment of the functions: what we were given, else what we make.
+struct Settings(BTreeMap<String, String>);
+
+impl Settings {
+    fn new(folder: &Path, port: u16) -> Result<Self> {
+        let mut settings = Self(BTreeMap::new());
+        if std::env::var_os("BETTER_AUTH_SECRETS").is_none() {
+            settings.set_default("BETTER_AUTH_SECRET", || kept_secret(folder))?;
+        }
+        settings.set_default("BETTER_AUTH_URL", || Ok("http://localhost:3000".to_owned()))?;
+        settings.set_default("TRUSTED_ORIGINS", || {
+            Ok(format!("http://localhost:3000,http://localhost:{port},http://127.0.0.1:{port}"))
+        })?;
+        Ok(settings)
+    }
+
+    fn set(&mut self, name: &str, value: &str) {
+        self.0.insert(name.to_owned(), value.to_owned());
+    }
+
+    fn set_default(&mut self, name: &str, make: impl FnOnce() -> Result<String>) -> Result<()> {
+        let value = match std::env::var(name) {
+            Ok(value) if !value.trim().is_empty() => value,
+            _ => make()?,
+        };
+        self.set(name, &value);
+        Ok(())
+    }
+
+    /// As the functions will read them.
+    fn read(&self) -> Result<Config> {
+        let get = |name: &str| self.0.get(name).cloned().or_else(|| std::env::var(name).ok());
+        Ok(Config::from_settings(get)?)
+    }
+}
+
+/// The two URLs of a database that is not ours, when they are set.
+///
+/// Those of our own, from a shell that has sourced the file of an earlier run, do not count.
+fn given_databases(postgres_folder: &Path) -> Result<Option<(String, String)>> {
+    let get = |name: &str| {
+        let value = std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+        value.filter(|url| !postgres::is_of(postgres_folder, url))
+    };
+    match (get("DATABASE_URL"), get("DATABASE_URL_UNPOOLED")) {
+        (Some(url), Some(owner_url)) => Ok(Some((url, owner_url))),
+        (None, None) => Ok(None),
+        (Some(_), None) => bail!(
+            "DATABASE_URL_UNPOOLED is not set: with DATABASE_URL it has to name the same database, as the owner and without a pooler"
+        ),
+        (None, Some(_)) => bail!(
+            "DATABASE_URL is not set: with DATABASE_URL_UNPOOLED it has to name the same database, as the API's role"
+        ),
+    }
+}
+
+/// A secret of the development database's, which keeps its cookies good between runs.
+fn kept_secret(folder: &Path) -> Result<String> {
+    let file = folder.join("better-auth-secret");
+    if let Ok(kept) = fs::read_to_string(&file) {
+        return Ok(kept);
+    }
+    let made = secret()?;
+    write_private(&file, made.as_bytes())?;
+    Ok(made)
+}
+
+/// Calls each function once, so that none has its first start still before it when a person calls.
+async fn wait_until_ready(watch: &mut Running, base_url: &str) -> Result<()> {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(START_TIMEOUT_S)).build()?;
+    let until = Instant::now() + Duration::from_secs(START_TIMEOUT_S);
+    loop {
+        watch.check()?;
+        match client.get(format!("{base_url}/health")).send().await {
+            Ok(answer) if answer.status() == StatusCode::OK => break,
+            Ok(answer) if Instant::now() > until => bail!("the API answers {} to /health", answer.status()),
+            Err(error) if Instant::now() > until => return Err(error).context("the API does not answer"),
+            _ => sleep(Duration::from_millis(200)).await,
+        }
+    }
+    for (method, path) in [
+        ("GET", "/api/tasks"),
+        ("POST", "/api/tasks"),
+        ("GET", "/api/tasks/0"),
+        ("PUT", "/api/tasks/0"),
+        ("DELETE", "/api/tasks/0"),
+        ("PATCH", "/api/tasks/0/complete"),
+        ("GET", "/api/session"),
+    ] {
+        let answer = client.request(method.parse()?, format!("{base_url}{path}")).send().await?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            bail!("{method} {path} answers {} where it should ask for a session", answer.status());
+        }
+    }
+    Ok(())
+}
+
+/// The file to be sourced. It is there while the API is: whoever waits for it finds the API ready.
+struct EnvFile(PathBuf);
+
+impl EnvFile {
+    fn new(folder: &Path) -> Self {
+        let file = Self(folder.join("env"));
+        file.remove();
+        file
+    }
+
+    fn write(
+        &self,
+        settings: &Settings,
+        config: &Config,
+        users: &[SeededUser; 2],
+        base_url: &str,
+        owner_url: &str,
+    ) -> Result<()> {
+        let [first, second] = users;
+        let cookie = config.session_rules.cookie(&first.token);
+        let setting = |name: &str| settings.0.get(name).map_or("", String::as_str);
+        let mut lines = String::from("# Written by cargo xtask dev. To be sourced: . target/dev/env\n");
+        for (name, value) in [
+            ("TASKS_URL", base_url),
+            ("TASKS_TOKEN", &first.token),
+            ("TASKS_COOKIE", &cookie),
+            ("TASKS_USER_ID", &first.id),
+            ("TASKS_TOKEN_2", &second.token),
+            ("DATABASE_URL", setting("DATABASE_URL")),
+            ("DATABASE_URL_UNPOOLED", owner_url),
+            ("BETTER_AUTH_SECRET", setting("BETTER_AUTH_SECRET")),
+        ] {
+            lines += &format!("export {name}={}\n", shell_quoted(value));
+        }
+        let unfinished = self.0.with_extension("new");
+        write_private(&unfinished, lines.as_bytes())?;
+        Ok(fs::rename(unfinished, &self.0)?)
+    }
+
+    fn remove(&self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Drop for EnvFile {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn shell_quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+fn print_welcome(env_file: &Path, user: &SeededUser, base_url: &str) {
+    println!(
+        "
+The API answers on {base_url}. List the tasks of one of its users, and add one:
+
+  curl -H 'Authorization: Bearer {token}' {base_url}/api/tasks
+
+  curl -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \\
+    -d '{{\"title\": \"Buy bread\"}}' {base_url}/api/tasks
+
+URLs, tokens and secrets for scripts:  . {env}
+Ctrl-C ends everything.
+",
+        token = user.token,
+        env = env_file.display(),
+    );
+}

@@ -1,0 +1,81 @@
+//! The developer's commands: `cargo xtask dev`, `cargo xtask test`, `cargo xtask migrate`, `cargo xtask sizes`.
+mod dev;
+mod migrate;
+mod pgbouncer;
+mod postgres;
+mod process;
+mod seed;
+mod sizes;
+mod test;
+mod tools;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::{filter::LevelFilter, fmt};
+
+/// The developer's commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the API on this machine, on a PostgreSQL of its own or the one that DATABASE_URL and DATABASE_URL_UNPOOLED name
+    Dev(dev::Options),
+    /// Run the tests, all or by part
+    Test(test::Options),
+    /// Build the functions for release and print size, GLIBC version and shared libraries of each
+    Sizes,
+    /// Bring a database's tables up to date, or back
+    #[command(subcommand)]
+    Migrate(migrate::Action),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Warnings of the database's, such as what a down migration keeps.
+    fmt().with_max_level(LevelFilter::WARN).with_writer(std::io::stderr).without_time().with_target(false).init();
+    // What was started ends when the future that holds it is dropped: at its end, or here.
+    let result = tokio::select! {
+        result = run(&cli.command) => result,
+        code = interrupted() => return ExitCode::from(code),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Dev(options) => dev::dev(options).await,
+        Command::Test(options) => test::test(options).await,
+        Command::Sizes => sizes::sizes().await,
+        Command::Migrate(action) => migrate::migrate(action).await,
+    }
+}
+
+/// Waits for a signal that asks us to end, and gives the exit code that shells expect after it.
+async fn interrupted() -> u8 {
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
+        return std::future::pending().await;
+    };
+    let code = tokio::select! {
+        _ = interrupt.recv() => 130,
+        _ = terminate.recv() => 143,
+        _ = hangup.recv() => 129,
+    };
+    process::step("Stopping");
+    code
+}

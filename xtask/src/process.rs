@@ -1,0 +1,132 @@
+//! Starting other programs so that none outlives us: not after a failure, and not after Ctrl-C.
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
+};
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+use tokio::process::{Child, Command};
+
+/// How long a program may take to end after it was asked to, in seconds.
+const STOP_TIMEOUT_S: u64 = 15;
+
+/// A running program with everything it starts. Dropping it ends them all, and waits until they have ended.
+pub struct Running {
+    name: String,
+    child: Child,
+    pid: Pid,
+    stop_signal: Signal,
+}
+
+impl Running {
+    /// Starts `command` in a process group of its own, so that Ctrl-C in the terminal reaches us alone.
+    pub fn start(command: &mut Command, stop_signal: Signal) -> Result<Self> {
+        let name = command.as_std().get_program().to_string_lossy().into_owned();
+        let child = command
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("{name} cannot be started"))?;
+        let pid = child.id().context("the program ended at once")?;
+        Ok(Self { name, child, pid: Pid::from_raw(i32::try_from(pid)?), stop_signal })
+    }
+
+    /// Fails when the program has ended, which it should not have.
+    pub fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("{} ended: {status}", self.name),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the program's end.
+    pub async fn wait(&mut self) -> Result<std::process::ExitStatus> {
+        Ok(self.child.wait().await?)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut rest = descendants(self.pid);
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            let _ = kill(self.pid, self.stop_signal);
+            if self.stop_signal == Signal::SIGKILL {
+                // All of them at the same moment, before one complains that another has gone.
+                for pid in &rest {
+                    let _ = kill(*pid, Signal::SIGKILL);
+                }
+            }
+            let until = Instant::now() + Duration::from_secs(STOP_TIMEOUT_S);
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+                rest.extend(descendants(self.pid));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        // What the program started and did not end itself.
+        let _ = killpg(self.pid, Signal::SIGKILL);
+        for pid in &rest {
+            let _ = kill(*pid, Signal::SIGTERM);
+        }
+        let until = Instant::now() + Duration::from_secs(2);
+        while rest.iter().any(|pid| kill(*pid, None).is_ok()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for pid in &rest {
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
+        let _ = self.child.try_wait();
+    }
+}
+
+/// All processes that descend from one, by what `ps` says: that works on Linux and macOS alike.
+fn descendants(of: Pid) -> HashSet<Pid> {
+    let Ok(output) = std::process::Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output() else {
+        return HashSet::new();
+    };
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    let pairs: Vec<(i32, i32)> = table
+        .lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(str::parse);
+            Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+        })
+        .collect();
+    let mut found = HashSet::new();
+    let mut parents = vec![of.as_raw()];
+    while let Some(parent) = parents.pop() {
+        for (pid, _) in pairs.iter().filter(|(_, ppid)| *ppid == parent) {
+            if found.insert(Pid::from_raw(*pid)) {
+                parents.push(*pid);
+            }
+        }
+    }
+    found
+}
+
+/// Says what is being done.
+pub fn step(what: impl AsRef<str>) {
+    eprintln!("==> {}", what.as_ref());
+}
+
+/// Runs a program to its end, its output going where ours does; fails when it fails.
+pub async fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = S>) -> Result<()> {
+    run_command(Command::new(program).args(args)).await
+}
+
+/// As [`run`], for a command with more to it.
+pub async fn run_command(command: &mut Command) -> Result<()> {
+    let words = command.as_std();
+    let line: Vec<_> =
+        std::iter::once(words.get_program()).chain(words.get_args()).map(OsStr::to_string_lossy).collect();
+    let line = line.join(" ");
+    let status = Running::start(command, Signal::SIGTERM)?.wait().await?;
+    if !status.success() {
+        bail!("'{line}' failed ({status})");
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! `cargo xtask test`: everything that has to hold, or a part of it.
+use crate::{
+    migrate,
+    pgbouncer::PgBouncer,
+    postgres::{Postgres, Purpose, write_private},
+    process::{run_command, step},
+    tools::{cargo, target},
+};
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use serde_json::json;
+use std::{path::PathBuf, time::Instant};
+use tokio::process::Command;
+
+/// A part of the tests.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// The code is formatted.
+    Fmt,
+    /// No warning of clippy's, in any target.
+    Clippy,
+    /// The documentation builds without a warning.
+    Doc,
+    /// What the API compiles is free of the migration library and the AWS SDK.
+    Dependencies,
+    /// Unit tests, which need nothing.
+    Unit,
+    /// The functions, through a Lambda Runtime API, on PostgreSQL behind PgBouncer.
+    Api,
+    /// The migrations, on PostgreSQL.
+    Migrations,
+    /// `cargo xtask dev`, from its start to Ctrl-C, and the routes through cargo lambda watch.
+    Dev,
+}
+
+/// What `cargo xtask test` is told.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The parts to run; all of them without one
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// Only tests whose name contains this (for unit, api, migrations and dev)
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+/// Runs the parts in order, and ends with the first that fails.
+pub async fn test(options: &Options) -> Result<()> {
+    let parts = if options.parts.is_empty() { Part::value_variants() } else { &options.parts };
+    let filter: Vec<&str> = options.filter.iter().map(String::as_str).collect();
+    let mut services = None;
+    let mut summary = Vec::new();
+    for part in parts {
+        let name = part.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        if matches!(part, Part::Api | Part::Migrations) && services.is_none() {
+            services = Some(Services::start().await?);
+        }
+        step(format!("Testing: {name}"));
+        let began = Instant::now();
+        run_part(*part, &filter, services.as_ref()).await.with_context(|| format!("the part '{name}' failed"))?;
+        summary.push(format!("{name:14} passed in {:5.1} s", began.elapsed().as_secs_f64()));
+    }
+    println!("\n{}", summary.join("\n"));
+    Ok(())
+}
+
+async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> Result<()> {
+    let with_filter = |args: &[&str]| {
+        let mut command = cargo(args);
+        command.args(filter);
+        command
+    };
+    match part {
+        Part::Fmt => run_command(&mut cargo(&["fmt", "--all", "--check"])).await,
+        Part::Clippy => {
+            run_command(&mut cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))
+                .await
+        }
+        Part::Doc => {
+            let mut command = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
+            run_command(command.env("RUSTDOCFLAGS", "-D warnings")).await
+        }
+        Part::Dependencies => dependencies().await,
+        Part::Unit => {
+            run_command(&mut with_filter(&[
+                "test",
+                "--locked",
+                "--workspace",
+                "--exclude",
+                "functions",
+                "--lib",
+                "--bins",
+            ]))
+            .await
+        }
+        Part::Api => {
+            run_with(services, &mut with_filter(&["test", "--locked", "--package", "functions", "--test", "api"])).await
+        }
+        Part::Migrations => {
+            run_with(
+                services,
+                &mut with_filter(&["test", "--locked", "--package", "migrations", "--test", "migrations"]),
+            )
+            .await
+        }
+        Part::Dev => run_command(&mut with_filter(&["test", "--locked", "--package", "xtask", "--test", "dev"])).await,
+    }
+}
+
+async fn run_with(services: Option<&Services>, command: &mut Command) -> Result<()> {
+    let services = services.context("the services run")?;
+    run_command(command.env("TASKS_TEST_SERVICES", &services.file)).await
+}
+
+/// The servers that the integration tests use, with a migrated database for them to copy.
+struct Services {
+    _pooler: PgBouncer,
+    _postgres: Postgres,
+    file: PathBuf,
+}
+
+impl Services {
+    async fn start() -> Result<Self> {
+        let folder = target().join("test");
+        step("Starting PostgreSQL");
+        let postgres = Postgres::start(&folder.join("postgres"), Purpose::Test).await?;
+        step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));
+        let mut connection = migrate::connect(&postgres.owner_url()).await?;
+        let api_url = shared::DatabaseUrl::parse(&postgres.api_url())?;
+        migrate::up(&mut connection, Some(&api_url)).await?;
+        drop(connection);
+        let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres).await?;
+
+        let file = folder.join("services.json");
+        let services = json!({
+            "postgres_port": postgres.port(),
+            "superuser_password": postgres.superuser_password(),
+            "owner_url": postgres.owner_url(),
+            "pooler_port": pooler.port(),
+            "api_password": postgres.api_password(),
+            "template": postgres.database(),
+            "certificate": postgres.certificate(),
+        });
+        write_private(&file, services.to_string().as_bytes())?;
+        Ok(Self { _pooler: pooler, _postgres: postgres, file })
+    }
+}
+
+/// Fails when a heavy dependency has come into what every function and its tests compile.
+async fn dependencies() -> Result<()> {
+    let tree =
+        cargo(&["tree", "--locked", "--package", "functions", "--edges", "normal,build,dev", "--prefix", "none"]);
+    let output = { tree }.output().await?;
+    if !output.status.success() {
+        bail!("cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let tree = String::from_utf8(output.stdout)?;
+    for heavy in ["aws-", "sqlx", "rustls", "ring "] {
+        if let Some(line) = tree.lines().find(|line| line.starts_with(heavy)) {
+            bail!("the functions or their tests depend on {line}");
+        }
+    }
+    Ok(())
+}

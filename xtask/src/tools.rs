@@ -1,0 +1,87 @@
+//! Where things are, and getting the tools that the machine lacks.
+use crate::process::{run, run_command, step};
+use anyhow::{Context as _, Result, bail};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
+use tokio::process::Command;
+
+/// The version that the local server was tried with.
+const CARGO_LAMBDA: &str = "cargo-lambda==1.9.2";
+
+/// The project's folder.
+pub fn root() -> PathBuf {
+    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest_dir.parent().unwrap_or(manifest_dir).to_owned()
+}
+
+/// Where everything goes that is not source.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// A cargo command in the project's folder.
+pub fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root());
+    command
+}
+
+/// cargo-lambda, from PyPI in an environment of its own under target/ where the machine has not got it there yet.
+pub async fn cargo_lambda() -> Result<PathBuf> {
+    let venv = target().join("tools/cargo-lambda");
+    let program = venv.join("bin/cargo-lambda");
+    let installed = venv.join("installed");
+    if std::fs::read_to_string(&installed).is_ok_and(|version| version == CARGO_LAMBDA) {
+        return Ok(program);
+    }
+    let python = find_in_path("python3")
+        .context("python3 is missing: install it with 'apt install python3 python3-venv' or 'brew install python'")?;
+    step(format!("Installing {CARGO_LAMBDA} from PyPI into {}", venv.display()));
+    run(&python, ["-m", "venv", &venv.to_string_lossy()])
+        .await
+        .context("python3 cannot make an environment: 'apt install python3-venv' gives it what it needs")?;
+    // Without its dependencies: it would bring the Zig compiler, which only cross-compiling needs.
+    run(venv.join("bin/pip"), ["install", "--quiet", "--disable-pip-version-check", "--no-deps", CARGO_LAMBDA]).await?;
+    std::fs::write(installed, CARGO_LAMBDA)?;
+    Ok(program)
+}
+
+/// A program of the machine's, installed by apt where that is possible; else the error says how to install it.
+pub async fn find_or_install(what: &str, find: impl Fn() -> Option<PathBuf>, package: &str) -> Result<PathBuf> {
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    let can_install = nix::unistd::geteuid().is_root() && find_in_path("apt-get").is_some();
+    if !can_install {
+        bail!("{what} is missing: install it with 'sudo apt install {package}' or 'brew install {package}'");
+    }
+    step(format!("Installing {what} (apt-get install {package})"));
+    // A package that brings a service must neither start it nor make a database of its own.
+    let no_cluster = Path::new("/etc/postgresql-common/createcluster.conf");
+    if package.starts_with("postgresql") && !no_cluster.exists() {
+        std::fs::create_dir_all("/etc/postgresql-common")?;
+        std::fs::write(no_cluster, "create_main_cluster = false\n")?;
+    }
+    let apt = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.arg("-qq").args(args).envs([("DEBIAN_FRONTEND", "noninteractive"), ("RUNLEVEL", "1")]);
+        command
+    };
+    run_command(&mut apt(&["update"])).await?;
+    run_command(&mut apt(&["install", "-y", "--no-install-recommends", package])).await?;
+    find().with_context(|| format!("{what} is still missing after 'apt-get install {package}'"))
+}
+
+/// A program by its name, as the shell would find it, and in the folders that only root's PATH has.
+pub fn find_in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// A port of this machine that nothing listens on.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

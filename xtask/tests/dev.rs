@@ -1,0 +1,323 @@
+//! `cargo xtask dev` as a newcomer meets it: from its start, over every route through cargo lambda watch, to Ctrl-C.
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use reqwest::{Method, Response, StatusCode, header::HeaderMap};
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long the command may take to be ready, in seconds: it may have to build the functions first.
+const READY_TIMEOUT_S: u64 = 1200;
+/// How long it may take to end after Ctrl-C, in seconds.
+const END_TIMEOUT_S: u64 = 60;
+
+/// A running `cargo xtask dev` in a folder of its own.
+struct Dev {
+    process: Child,
+    folder: PathBuf,
+}
+
+impl Dev {
+    fn start(folder: &Path, port: u16, settings: &[(&str, &str)]) -> Self {
+        let process = command()
+            .args(["dev", "--port", &port.to_string(), "--folder"])
+            .arg(folder)
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { process, folder: folder.to_owned() }
+    }
+
+    /// Waits for the file that says where everything is, and reads it as a shell would.
+    fn environment(&mut self) -> HashMap<String, String> {
+        let file = self.folder.join("env");
+        let until = Instant::now() + Duration::from_secs(READY_TIMEOUT_S);
+        while !file.exists() {
+            assert_eq!(self.process.try_wait().unwrap(), None, "cargo xtask dev ended");
+            assert!(Instant::now() < until, "cargo xtask dev is not ready");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let script = format!(". {}; env -0", file.display());
+        let output = Command::new("sh").args(["-c", &script]).env_clear().output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split('\0')
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect()
+    }
+
+    /// Presses Ctrl-C and waits for the end, after which nothing is left of all that was started.
+    fn stop(mut self) {
+        let before = processes();
+        let pid = self.process.id();
+        let started: Vec<_> =
+            before.iter().filter(|process| descends(process, pid, &before)).map(|process| process.pid).collect();
+        assert!(started.len() > 10, "a server, a gateway and the functions should be running: {started:?}");
+        kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGINT).unwrap();
+        let until = Instant::now() + Duration::from_secs(END_TIMEOUT_S);
+        let status = loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < until, "cargo xtask dev does not end");
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        assert_eq!(status.code(), Some(130));
+        let left: Vec<_> = processes().into_iter().filter(|process| started.contains(&process.pid)).collect();
+        assert!(left.is_empty(), "still running: {left:?}");
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // After a failed test: it ends what it started.
+        if matches!(self.process.try_wait(), Ok(None)) {
+            let _ = kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), Signal::SIGTERM);
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// `cargo xtask`, without settings that the shell of these tests may have.
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    for name in [
+        "DATABASE_URL",
+        "DATABASE_URL_UNPOOLED",
+        "BETTER_AUTH_SECRET",
+        "BETTER_AUTH_SECRETS",
+        "BETTER_AUTH_URL",
+        "TRUSTED_ORIGINS",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
+#[derive(Debug)]
+struct Process {
+    pid: u32,
+    parent: u32,
+}
+
+fn processes() -> Vec<Process> {
+    let output = Command::new("ps").args(["-A", "-o", "pid=,ppid=,stat="]).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // One that has ended, and that its parent has not looked at, is none.
+    let alive = fields.filter(|fields| !fields[2].starts_with('Z'));
+    alive.map(|fields| Process { pid: fields[0].parse().unwrap(), parent: fields[1].parse().unwrap() }).collect()
+}
+
+fn descends(process: &Process, from: u32, all: &[Process]) -> bool {
+    process.parent == from
+        || all.iter().find(|other| other.pid == process.parent).is_some_and(|parent| descends(parent, from, all))
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn new_folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    folder
+}
+
+/// A client of the API with one credential.
+struct Client {
+    http: reqwest::Client,
+    base_url: String,
+    credential: (&'static str, String),
+}
+
+impl Client {
+    fn new(base_url: &str, header: &'static str, value: String) -> Self {
+        Self { http: reqwest::Client::new(), base_url: base_url.to_owned(), credential: (header, value) }
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, HeaderMap, Value) {
+        let mut request =
+            self.http.request(method, format!("{}{path}", self.base_url)).header(self.credential.0, &self.credential.1);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        read(request.header("Origin", "http://localhost:3000").send().await.unwrap()).await
+    }
+}
+
+async fn read(answer: Response) -> (StatusCode, HeaderMap, Value) {
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let text = answer.text().await.unwrap();
+    let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
+    (status, headers, body)
+}
+
+#[tokio::test]
+async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
+    let folder = new_folder("dev");
+    let port = free_port();
+    let mut dev = Dev::start(&folder, port, &[]);
+    let env = dev.environment();
+    assert_eq!(env["TASKS_URL"], format!("http://127.0.0.1:{port}"));
+    let bearer = |token: &str| Client::new(&env["TASKS_URL"], "authorization", format!("Bearer {}", env[token]));
+    let ada = bearer("TASKS_TOKEN");
+    let grace = bearer("TASKS_TOKEN_2");
+    let cookie = Client::new(&env["TASKS_URL"], "cookie", env["TASKS_COOKIE"].clone());
+
+    let mut made = Vec::new();
+    for (client, base) in [(&ada, "/api/tasks".to_owned()), (&cookie, format!("/api/{}/tasks", env["TASKS_USER_ID"]))] {
+        let (status, headers, task) = client.call(Method::POST, &base, Some(json!({"title": "Buy bread"}))).await;
+        assert_eq!((status, &task["user_id"]), (StatusCode::CREATED, &json!(env["TASKS_USER_ID"])), "{task}");
+        let path = headers["location"].to_str().unwrap().to_owned();
+        assert_eq!(path, format!("{base}/{}", task["id"]));
+        assert!(headers.contains_key("x-request-id"));
+
+        let (status, headers, read) = client.call(Method::GET, &path, None).await;
+        assert_eq!((status, &read), (StatusCode::OK, &task));
+        assert!(headers.contains_key("etag"));
+        let (_, _, changed) = client.call(Method::PUT, &path, Some(json!({"description": "rye"}))).await;
+        assert_eq!((&changed["title"], &changed["description"]), (&json!("Buy bread"), &json!("rye")));
+        for (body, completed) in [(None, true), (Some(json!({})), false), (Some(json!({"completed": true})), true)] {
+            let (status, _, task) = client.call(Method::PATCH, &format!("{path}/complete"), body).await;
+            assert_eq!((status, &task["completed"]), (StatusCode::OK, &json!(completed)));
+        }
+        let (status, _, list) = client.call(Method::GET, &format!("{base}?status=completed"), None).await;
+        assert!(status == StatusCode::OK && list.as_array().unwrap().iter().any(|listed| listed["id"] == task["id"]));
+
+        // To the other user it is not there, by either family of paths.
+        for (method, path) in [
+            (Method::GET, path.clone()),
+            (Method::PUT, path.clone()),
+            (Method::DELETE, path.clone()),
+            (Method::PATCH, format!("{path}/complete")),
+        ] {
+            let body = (method == Method::PUT).then(|| json!({"title": "stolen"}));
+            let (status, _, _) = grace.call(method, &path, body).await;
+            assert_eq!(status, if path.contains("/api/tasks") { StatusCode::NOT_FOUND } else { StatusCode::FORBIDDEN });
+        }
+        made.push((client, path));
+    }
+    let (_, _, list) = grace.call(Method::GET, "/api/tasks", None).await;
+    assert_eq!(list.as_array().unwrap().len(), 2, "the other user sees her own tasks: {list}");
+
+    // Paging, as a client follows it.
+    let (_, headers, first) = ada.call(Method::GET, "/api/tasks?limit=1", None).await;
+    let next = headers["link"].to_str().unwrap().trim_start_matches('<').split('>').next().unwrap().to_owned();
+    let (_, _, second) = ada.call(Method::GET, &next, None).await;
+    assert!(first[0]["id"] != second[0]["id"] && second.as_array().unwrap().len() == 1);
+
+    let (status, _, session) = cookie.call(Method::GET, "/api/session", None).await;
+    assert_eq!((status, &session["user_id"]), (StatusCode::OK, &json!(env["TASKS_USER_ID"])));
+    let nobody = Client::new(&env["TASKS_URL"], "x-nothing", String::new());
+    assert_eq!(nobody.call(Method::GET, "/health", None).await.0, StatusCode::OK);
+    let (status, headers, problem) = nobody.call(Method::GET, "/api/tasks", None).await;
+    assert_eq!(
+        (status, &headers["content-type"], &problem["status"]),
+        (StatusCode::UNAUTHORIZED, &"application/problem+json".parse().unwrap(), &json!(401))
+    );
+    let forged =
+        Client::new(&env["TASKS_URL"], "cookie", env["TASKS_COOKIE"].replace("session_token=", "session_token=x"));
+    assert_eq!(forged.call(Method::GET, "/api/tasks", None).await.0, StatusCode::UNAUTHORIZED);
+    let (status, _, problem) = ada.call(Method::POST, "/api/tasks", Some(json!({"title": " "}))).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("title")));
+
+    let (kept, removed) = (made.pop().unwrap().1, made.pop().unwrap().1);
+    assert_eq!(ada.call(Method::DELETE, &removed, None).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(ada.call(Method::GET, &removed, None).await.0, StatusCode::NOT_FOUND);
+    migrate_commands_work(&env);
+    a_given_database_and_given_settings_are_used(&env).await;
+    dev.stop();
+
+    // Again, from a shell that has sourced the file: the same database, tokens and tasks.
+    let settings: Vec<_> =
+        env.iter().filter(|(name, _)| name.starts_with("DATABASE") || name.starts_with("BETTER")).collect();
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut dev = Dev::start(&folder, port, &settings);
+    let again = dev.environment();
+    for name in ["TASKS_TOKEN", "TASKS_COOKIE", "TASKS_USER_ID", "TASKS_TOKEN_2", "BETTER_AUTH_SECRET"] {
+        assert_eq!(again[name], env[name], "{name}");
+    }
+    let ada = bearer("TASKS_TOKEN");
+    assert_eq!(ada.call(Method::GET, &kept, None).await.0, StatusCode::OK);
+    dev.stop();
+}
+
+/// A second API, told to use the database of the first.
+async fn a_given_database_and_given_settings_are_used(env: &HashMap<String, String>) {
+    let folder = new_folder("dev-given");
+    let settings = [
+        ("DATABASE_URL", env["DATABASE_URL"].as_str()),
+        ("DATABASE_URL_UNPOOLED", env["DATABASE_URL_UNPOOLED"].as_str()),
+        ("BETTER_AUTH_SECRET", "a-secret-of-the-tests-0123456789abcdef"),
+        ("BETTER_AUTH_URL", "https://app.example.com"),
+        ("TRUSTED_ORIGINS", "https://other.example.com"),
+    ];
+    let mut dev = Dev::start(&folder, free_port(), &settings);
+    let given = dev.environment();
+    assert_eq!(given["BETTER_AUTH_SECRET"], settings[2].1);
+    for name in ["DATABASE_URL", "DATABASE_URL_UNPOOLED", "TASKS_TOKEN", "TASKS_USER_ID"] {
+        assert_eq!(given[name], env[name], "{name}");
+    }
+    let cookie = given["TASKS_COOKIE"].clone();
+    assert!(cookie.starts_with("__Secure-better-auth.session_token=") && cookie != env["TASKS_COOKIE"], "{cookie}");
+    let client = Client::new(&given["TASKS_URL"], "cookie", cookie);
+    let (status, _, list) = client.call(Method::GET, "/api/tasks", None).await;
+    assert!(status == StatusCode::OK && !list.as_array().unwrap().is_empty(), "{list}");
+    // The client's own origin is not among those that were given.
+    let (status, _, _) = client.call(Method::POST, "/api/tasks", Some(json!({"title": "x"}))).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    dev.stop();
+    assert!(!folder.join("postgres").exists());
+}
+
+/// `cargo xtask migrate` against the database that is running.
+fn migrate_commands_work(env: &HashMap<String, String>) {
+    let migrate = |action: &str, url: &str| {
+        let output = command().args(["migrate", action]).env("DATABASE_URL_UNPOOLED", url).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, status, _) = migrate("status", &env["DATABASE_URL_UNPOOLED"]);
+    assert!(code == Some(0) && status.contains("0001") && !status.contains("pending"), "{status}");
+    let (code, up, _) = migrate("up", &env["DATABASE_URL_UNPOOLED"]);
+    assert_eq!((code, up.trim()), (Some(0), "nothing is pending"));
+    let (code, _, error) = migrate("up", "postgresql://a:s3cret@ep-x-1-pooler.eu.aws.neon.tech/db");
+    assert!(code == Some(1) && error.contains("DATABASE_URL_UNPOOLED") && error.contains("-pooler"), "{error}");
+    assert!(!error.contains("s3cret"), "{error}");
+    let (code, _, error) = migrate("status", "");
+    assert!(code == Some(1) && error.contains("DATABASE_URL_UNPOOLED is not set"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anything_is_started() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken_port = taken.local_addr().unwrap().port().to_string();
+    let folder = new_folder("dev-wrong");
+    let dev = |port: &str, settings: &[(&str, &str)]| {
+        let output = command()
+            .args(["dev", "--port", port, "--folder"])
+            .arg(&folder)
+            .envs(settings.iter().copied())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let port = free_port().to_string();
+    assert!(dev(&taken_port, &[]).contains("--port"));
+    assert!(dev(&port, &[("LOG_LEVEL", "loud")]).contains("LOG_LEVEL"));
+    assert!(dev(&port, &[("BETTER_AUTH_SECRETS", "x")]).contains("BETTER_AUTH_SECRETS"));
+    assert!(
+        dev(&port, &[("DATABASE_URL", "postgresql://a:b@127.0.0.1/x")]).contains("DATABASE_URL_UNPOOLED is not set")
+    );
+    assert!(!folder.join("postgres").exists());
+}
