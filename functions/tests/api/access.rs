@@ -1,0 +1,330 @@
+//! Who may do what: every route, with every kind of credential.
+use crate::{
+    api::{Answer, Api, ORIGIN, Request, SECRET, get, patch, post, put, request, session_cookie, signed},
+    contract::{ROUTES, Route},
+    database::User,
+};
+use serde_json::{Value, json};
+
+/// A request that succeeds when `owner` sends it: to a route, about a task of the owner's.
+fn fitting(route: &Route, owner: &User, task: i64) -> Request {
+    let path = route.path.replace("{user_id}", &owner.id).replace("{id}", &task.to_string());
+    let request = request(&route.method, &path);
+    match route.method.as_str() {
+        "POST" | "PUT" => request.json(json!({"title": "changed"})),
+        _ => request,
+    }
+}
+
+fn needs_session(route: &&Route) -> bool {
+    route.path.starts_with("/api/")
+}
+
+fn is_write(route: &Route) -> bool {
+    route.method != "GET"
+}
+
+/// Everything that the requests of these tests could change.
+async fn all_tasks(api: &Api) -> Vec<String> {
+    let rows = api.database.sql("select tasks::text from tasks order by id", &[]).await;
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn every_route_serves_its_owner_by_every_kind_of_credential() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    for route in ROUTES.iter().filter(needs_session) {
+        for credential in ["bare bearer", "signed bearer", "encoded bearer", "cookie"] {
+            let task = api.make_task(&ada, "Ada's").await;
+            let request = fitting(route, &ada, task);
+            let request = match credential {
+                "bare bearer" => request.bearer(&ada.token),
+                "signed bearer" => request.bearer(&signed(&ada.token, SECRET)),
+                "encoded bearer" => request.bearer(&signed(&ada.token, SECRET).replace('=', "%3D").replace('+', "%2B")),
+                _ => request.cookie(&ada.token),
+            };
+            let answer = api.call(request).await;
+            assert!((200..300).contains(&answer.status), "{credential} on {route:?}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_without_a_live_session_gets_anywhere() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let expired = api.database.sign_in(&ada.id, "-1 second").await;
+    let task = api.make_task(&ada, "Ada's").await;
+    let before = all_tasks(&api).await;
+    let other_secret = "another-secret-of-the-tests-0123456789";
+
+    for route in ROUTES.iter().filter(needs_session) {
+        let request = || fitting(route, &ada, task);
+        let mut bodies = Vec::new();
+        for (kind, request) in [
+            ("nothing", request()),
+            ("an expired bearer", request().bearer(&expired)),
+            ("an expired signed bearer", request().bearer(&signed(&expired, SECRET))),
+            ("an expired cookie", request().cookie(&expired)),
+            ("an unknown bearer", request().bearer("unknown")),
+            ("an unknown cookie", request().cookie("unknown")),
+            ("a forged bearer", request().bearer(&signed(&ada.token, other_secret))),
+            (
+                "a forged cookie",
+                request().raw_cookie(&session_cookie(&ada.token, other_secret)).header("origin", ORIGIN),
+            ),
+            ("an unsigned cookie", request().raw_cookie(&format!("better-auth.session_token={}", ada.token))),
+            ("the cookie of https", request().raw_cookie(&format!("__Secure-{}", session_cookie(&ada.token, SECRET)))),
+            (
+                "the session's data",
+                request().raw_cookie(&session_cookie(&ada.token, SECRET).replace("token=", "data=")),
+            ),
+            ("an empty bearer", request().header("authorization", "Bearer ")),
+            ("another scheme", request().header("authorization", &format!("Basic {}", ada.token))),
+            ("two bearers", request().header("authorization", &format!("Bearer {0},Bearer {0}", ada.token))),
+            ("U+0000", request().bearer(&format!("{}\0", ada.token))),
+            ("the session's id", request().bearer("session-id")),
+        ] {
+            let answer = api.call(request).await;
+            assert_eq!(answer.status, 401, "{kind} on {route:?}: {answer:?}");
+            assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+            bodies.push(answer.body);
+        }
+        assert!(bodies.iter().all(|body| *body == bodies[0]), "the cause shows: {bodies:?}");
+    }
+    assert_eq!(all_tasks(&api).await, before);
+}
+
+#[tokio::test]
+async fn another_users_task_is_like_none() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    let task = api.make_task(&ada, "Ada's").await;
+    let before = all_tasks(&api).await;
+    for route in ROUTES.iter().filter(needs_session).filter(|route| route.path.contains("{id}")) {
+        for path_user in [&ada, &bob] {
+            let answer = api.call(fitting(route, path_user, task).bearer(&bob.token)).await;
+            let is_foreign_path = route.path.contains("{user_id}") && path_user.id == ada.id;
+            assert_eq!(answer.status, if is_foreign_path { 403 } else { 404 }, "{route:?}: {answer:?}");
+            let missing = api.call(fitting(route, path_user, 2_000_000_000).bearer(&bob.token)).await;
+            assert_eq!((answer.status, &answer.body["detail"]), (missing.status, &missing.body["detail"]));
+        }
+    }
+    assert_eq!(all_tasks(&api).await, before);
+    assert_eq!(api.call(get("/api/tasks").bearer(&bob.token)).await.body, json!([]));
+}
+
+#[tokio::test]
+async fn the_path_of_another_user_is_forbidden_and_nothing_happens() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    let bobs_task = api.make_task(&bob, "Bob's").await;
+    let before = all_tasks(&api).await;
+    for route in ROUTES.iter().filter(|route| route.path.contains("{user_id}")) {
+        // Not even for a task of the caller's own.
+        let answer = api.call(fitting(route, &ada, bobs_task).bearer(&bob.token)).await;
+        assert_eq!(answer.status, 403, "{route:?}: {answer:?}");
+        for strange in ["%00", "%", "..", "%2F", "Zo%C3%AB", &"x".repeat(1000)] {
+            let user = User { id: strange.to_owned(), token: String::new() };
+            let answer = api.call(fitting(route, &user, bobs_task).bearer(&bob.token)).await;
+            assert_eq!(answer.status, 403, "{strange} on {route:?}: {answer:?}");
+            assert_eq!(api.call(fitting(route, &user, bobs_task)).await.status, 401);
+        }
+    }
+    assert_eq!(all_tasks(&api).await, before);
+}
+
+#[tokio::test]
+async fn a_session_is_asked_for_before_anything_else_is_said() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    let wrong = |base: &str| {
+        [
+            get(&format!("{base}?limit=0")),
+            get(&format!("{base}/not-a-number")),
+            post(base).json(json!({"title": ""})),
+            post(base).text("nonsense"),
+            post(base).text("title=x").header("content-type", "application/x-www-form-urlencoded"),
+            post(base).base64("not base64"),
+            post(base).text(&" ".repeat(300_000)),
+            put(&format!("{base}/1")).json(json!([])),
+            patch(&format!("{base}/1/complete")).json(json!({"completed": 1})),
+        ]
+    };
+    for request in wrong("/api/tasks") {
+        assert_eq!(api.call(request.clone().bearer("unknown")).await.status, 401);
+        assert!([400, 404, 413, 415, 422].contains(&api.call(request.bearer(&ada.token)).await.status));
+    }
+    for request in wrong(&format!("/api/{}/tasks", ada.id)) {
+        assert_eq!(api.call(request.clone().bearer("unknown")).await.status, 401);
+        assert_eq!(api.call(request.bearer(&bob.token)).await.status, 403);
+    }
+}
+
+#[tokio::test]
+async fn a_write_by_cookie_needs_a_trusted_origin() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    for route in ROUTES.iter().filter(needs_session) {
+        for (origin, is_trusted) in [
+            (Some(ORIGIN), true),
+            // Where Better Auth is by default: it trusts its own address.
+            (Some("http://localhost:3000"), true),
+            (None, false),
+            (Some(""), false),
+            (Some("null"), false),
+            (Some("https://evil.example.com"), false),
+            (Some("http://app.example.com"), false),
+            (Some("https://app.example.com.evil.com"), false),
+            (Some("https://app.example.com:8443"), false),
+            (Some("https://APP.example.com"), false),
+        ] {
+            let task = api.make_task(&ada, "Ada's").await;
+            let before = all_tasks(&api).await;
+            let mut request = fitting(route, &ada, task).raw_cookie(&session_cookie(&ada.token, SECRET));
+            if let Some(origin) = origin {
+                request = request.header("origin", origin);
+            }
+            let answer = api.call(request).await;
+            let is_allowed = is_trusted || !is_write(route);
+            assert_eq!((200..300).contains(&answer.status), is_allowed, "{origin:?} on {route:?}: {answer:?}");
+            if !is_allowed {
+                assert_eq!(answer.status, 403);
+                assert_eq!(all_tasks(&api).await, before);
+            }
+        }
+        // A bearer needs none: a page of another origin cannot make a browser send it.
+        let task = api.make_task(&ada, "Ada's").await;
+        let answer =
+            api.call(fitting(route, &ada, task).bearer(&ada.token).header("origin", "https://evil.example.com")).await;
+        assert!((200..300).contains(&answer.status), "{route:?}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_have_the_librarys_order() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    let who = |answer: Answer| (answer.status, answer.body["user_id"].clone());
+    let ada_is = (200, Value::from(ada.id.clone()));
+    let bob_is = (200, Value::from(bob.id.clone()));
+    let session = || get("/api/session");
+
+    assert_eq!(who(api.call(session().bearer(&ada.token).cookie(&bob.token)).await), ada_is, "a bearer wins");
+    assert_eq!(api.call(session().bearer("unknown").cookie(&bob.token)).await.status, 401, "even an unknown one");
+    let badly_signed = session().bearer(&format!("{}.bad", ada.token)).cookie(&bob.token);
+    assert_eq!(who(api.call(badly_signed).await), bob_is, "a badly signed one does not");
+    let twice = session().cookie(&ada.token).cookie(&bob.token);
+    assert_eq!(who(api.call(twice).await), ada_is, "the first of two cookies counts");
+    let strange = session().raw_cookie("name=Zoë").raw_cookie("=").raw_cookie("x").cookie(&ada.token);
+    assert_eq!(who(api.call(strange).await), ada_is, "cookies of others do not matter");
+    let header = session().header("Cookie", &format!("a=b; {}", session_cookie(&ada.token, SECRET)));
+    assert_eq!(who(api.call(header).await), ada_is, "the header is read where a gateway lists no cookies");
+    let quoted = session_cookie(&ada.token, SECRET).replace("token=", "token=\"") + "\"";
+    assert_eq!(who(api.call(session().raw_cookie(&quoted)).await), ada_is, "quotes are stripped");
+}
+
+#[tokio::test]
+async fn the_cookies_name_follows_the_settings() {
+    let mut api = Api::with_settings(&[
+        ("BETTER_AUTH_URL", "https://app.example.com/"),
+        ("BETTER_AUTH_COOKIE_PREFIX", "acme"),
+        ("REQUIRE_SIGNED_TOKENS", "true"),
+        ("BETTER_AUTH_SECRETS", "2:the-new-secret-0123456789-0123456789,1:the-old-secret"),
+        ("TRUSTED_ORIGINS", ""),
+    ])
+    .await;
+    let ada = api.database.sign_up("ada").await;
+    let cookie = |name: &str, secret: &str| {
+        let cookie = session_cookie(&ada.token, secret).replace("better-auth.session_token", name);
+        get("/api/session").raw_cookie(&cookie)
+    };
+    let secret = "the-new-secret-0123456789-0123456789";
+    assert_eq!(api.call(cookie("__Secure-acme.session_token", secret)).await.status, 200);
+    assert_eq!(api.call(cookie("acme.session_token", secret)).await.status, 401);
+    assert_eq!(api.call(cookie("__Secure-better-auth.session_token", secret)).await.status, 401);
+    assert_eq!(api.call(cookie("__Secure-acme.session_token", "the-old-secret")).await.status, 401);
+    assert_eq!(api.call(cookie("__Secure-acme.session_token", SECRET)).await.status, 401);
+    assert_eq!(api.call(get("/api/session").bearer(&ada.token)).await.status, 401, "bare tokens are refused");
+    assert_eq!(api.call(get("/api/session").bearer(&signed(&ada.token, secret))).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_session_ends_at_its_time_wherever_the_clocks_are() {
+    for time_zone in ["UTC", "Pacific/Kiritimati", "Pacific/Niue", "Asia/Kolkata"] {
+        let mut api = Api::with_settings(&[("TZ", "America/New_York")]).await;
+        let statement = format!("alter database {} set timezone = '{time_zone}'", api.database.name);
+        api.database.sql(&statement, &[]).await;
+        let ada = api.database.sign_up("ada").await;
+        let over = api.database.sign_in(&ada.id, "-1 minute").await;
+        let nearly_over = api.database.sign_in(&ada.id, "1 minute").await;
+        assert_eq!(api.call(get("/api/session").bearer(&over)).await.status, 401, "{time_zone}");
+        let answer = api.call(get("/api/session").bearer(&nearly_over)).await;
+        assert_eq!(answer.status, 200, "{time_zone}");
+        let end = "select to_char(expires_at, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') from session where token = $1";
+        let end: String = api.database.sql(end, &[&nearly_over]).await[0].get(0);
+        assert_eq!(answer.body["expires_at"], end, "{time_zone}");
+
+        let task = api.call(post("/api/tasks").bearer(&ada.token).json(json!({"title": "x"}))).await.body;
+        let is_now =
+            "select count(*) from tasks where abs(extract(epoch from created_at) - extract(epoch from now())) < 60";
+        assert_eq!(api.database.number(is_now).await, 1, "{time_zone}: {task}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_over_at_once_when_it_is_gone() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.status, 200);
+    api.database.sql("delete from session where token = $1", &[&ada.token]).await;
+    assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.status, 401);
+
+    let bob = api.database.sign_up("bob").await;
+    api.make_task(&bob, "Bob's").await;
+    api.database.sql("delete from \"user\" where id = $1", &[&bob.id]).await;
+    assert_eq!(api.call(get("/api/tasks").bearer(&bob.token)).await.status, 401);
+    assert_eq!(api.database.number("select count(*) from tasks").await, 0, "the tasks went with their owner");
+}
+
+#[tokio::test]
+async fn better_auths_own_spelling_of_its_columns_works_alike() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let expired = api.database.sign_in(&ada.id, "-1 minute").await;
+    let end = api.call(get("/api/session").bearer(&ada.token)).await.body["expires_at"].clone();
+    for statement in [
+        "alter table session rename user_id to \"userId\"",
+        "alter table session rename expires_at to \"expiresAt\"",
+        "alter table session alter \"expiresAt\" type timestamptz using \"expiresAt\" at time zone 'utc'",
+        "select migration_tools.install_caller()",
+    ] {
+        api.database.sql(statement, &[]).await;
+    }
+    assert_eq!(api.call(get("/api/session").bearer(&ada.token)).await.body["expires_at"], end);
+    assert_eq!(api.call(get("/api/tasks").bearer(&expired)).await.status, 401);
+    let task = api.make_task(&ada, "Ada's").await;
+    assert_eq!(api.call(get(&format!("/api/{}/tasks/{task}", ada.id)).cookie(&ada.token)).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_apis_role_has_no_right_on_what_is_better_auths() {
+    let api = Api::start().await;
+    let allowed = api.database.sql(
+        "select table_name || ' ' || privilege
+        from information_schema.tables, unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) as privilege
+        where table_schema = 'public' and has_table_privilege('tasks_api', format('public.%I', table_name), privilege)
+        order by 1",
+        &[],
+    );
+    let allowed: Vec<String> = allowed.await.iter().map(|row| row.get(0)).collect();
+    assert_eq!(allowed, ["tasks delete", "tasks insert", "tasks select", "tasks update"]);
+    let is_plain = "select count(*) from pg_roles where rolname = 'tasks_api'
+        and not rolsuper and not rolcreaterole and not rolcreatedb and not rolbypassrls and not rolreplication";
+    assert_eq!(api.database.number(is_plain).await, 1);
+}

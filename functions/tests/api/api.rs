@@ -1,0 +1,250 @@
+//! The API as a client meets it: the routes of the local gateway, and behind each the real function.
+use crate::{
+    contract::{self, Route},
+    database::{Database, User},
+    lambda::Lambda,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::{Map, Value, json};
+use sha2::Sha256;
+use std::collections::HashMap;
+
+/// The secret that signs cookies in the tests.
+pub const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
+/// An origin that is trusted in the tests.
+pub const ORIGIN: &str = "https://app.example.com";
+
+/// The whole API on a database of its own.
+pub struct Api {
+    pub database: Database,
+    settings: Vec<(String, String)>,
+    functions: HashMap<String, Lambda>,
+}
+
+impl Api {
+    pub async fn start() -> Self {
+        Self::with_settings(&[]).await
+    }
+
+    /// As [`Api::start`], with settings beside or instead of the usual.
+    pub async fn with_settings(changes: &[(&str, &str)]) -> Self {
+        let database = Database::create().await;
+        let usual =
+            [("DATABASE_URL", &*database.api_url()), ("BETTER_AUTH_SECRET", SECRET), ("TRUSTED_ORIGINS", ORIGIN)];
+        let mut settings: Vec<_> = usual.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        for (name, value) in changes {
+            settings.retain(|(known, _)| known != name);
+            settings.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        Self { database, settings, functions: HashMap::new() }
+    }
+
+    /// Changes a setting for the functions that have not been called yet.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Sends a request and checks what holds of every answer: that it has an id, and that openapi.yaml knows it.
+    pub async fn call(&mut self, request: Request) -> Answer {
+        let (route, parameters) = request.route();
+        let answer = self.function(&route.function).await.invoke(request.event(&route, &parameters)).await;
+        let answer = Answer::new(&answer);
+        assert!(answer.header("x-request-id").is_some(), "{answer:?}");
+        contract::check_answer(&route, &answer);
+        answer
+    }
+
+    /// The function by its binary's name, started when it is first asked for.
+    pub async fn function(&mut self, name: &str) -> &mut Lambda {
+        if !self.functions.contains_key(name) {
+            let lambda = Lambda::start(name, &self.settings).await;
+            self.functions.insert(name.to_owned(), lambda);
+        }
+        self.functions.get_mut(name).expect("just started")
+    }
+
+    /// Makes a task and gives its id.
+    pub async fn make_task(&mut self, owner: &User, title: &str) -> i64 {
+        let answer = self.call(post("/api/tasks").bearer(&owner.token).json(json!({"title": title}))).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.body["id"].as_i64().expect("an id")
+    }
+}
+
+/// A request to send.
+#[derive(Clone)]
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    query: String,
+    headers: Map<String, Value>,
+    cookies: Vec<String>,
+    body: Option<String>,
+    is_base64: bool,
+}
+
+pub fn get(path: &str) -> Request {
+    request("GET", path)
+}
+
+pub fn post(path: &str) -> Request {
+    request("POST", path)
+}
+
+pub fn put(path: &str) -> Request {
+    request("PUT", path)
+}
+
+pub fn patch(path: &str) -> Request {
+    request("PATCH", path)
+}
+
+pub fn delete(path: &str) -> Request {
+    request("DELETE", path)
+}
+
+pub fn request(method: &str, path_and_query: &str) -> Request {
+    let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+    Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers: Map::new(),
+        cookies: Vec::new(),
+        body: None,
+        is_base64: false,
+    }
+}
+
+impl Request {
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.insert(name.to_owned(), json!(value));
+        self
+    }
+
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// A cookie as it is, `name=value`.
+    pub fn raw_cookie(mut self, cookie: &str) -> Self {
+        self.cookies.push(cookie.to_owned());
+        self
+    }
+
+    /// The session cookie, signed, with the origin of a page that is trusted.
+    pub fn cookie(self, token: &str) -> Self {
+        self.raw_cookie(&session_cookie(token, SECRET)).header("origin", ORIGIN)
+    }
+
+    pub fn json(self, body: Value) -> Self {
+        self.header("content-type", "application/json").text(&body.to_string())
+    }
+
+    pub fn text(mut self, body: &str) -> Self {
+        self.body = Some(body.to_owned());
+        self
+    }
+
+    pub fn bytes(self, body: &[u8]) -> Self {
+        self.header("content-type", "application/json").base64(&STANDARD.encode(body))
+    }
+
+    /// A body marked as base64, whether it is or not.
+    pub fn base64(mut self, body: &str) -> Self {
+        self.is_base64 = true;
+        self.text(body)
+    }
+
+    /// The event that API Gateway makes of it.
+    pub fn routed_event(&self) -> Value {
+        let (route, parameters) = self.route();
+        self.event(&route, &parameters)
+    }
+
+    fn route(&self) -> (Route, Map<String, Value>) {
+        contract::route(&self.method, &self.path).unwrap_or_else(|| panic!("{} {} is no route", self.method, self.path))
+    }
+
+    fn event(&self, route: &Route, parameters: &Map<String, Value>) -> Value {
+        let mut event = json!({
+            "version": "2.0",
+            "routeKey": format!("{} {}", route.method, route.path),
+            "rawPath": self.path,
+            "rawQueryString": self.query,
+            "headers": self.headers,
+            "requestContext": {
+                "accountId": "123456789012",
+                "apiId": "api",
+                "domainName": "api.example.com",
+                "domainPrefix": "api",
+                "http": {"method": self.method, "path": self.path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "test"},
+                "requestId": "gateway-request",
+                "routeKey": format!("{} {}", route.method, route.path),
+                "stage": "$default",
+                "time": "31/Jan/2026:12:34:56 +0000",
+                "timeEpoch": 1_769_862_896_000_i64,
+            },
+            "isBase64Encoded": self.is_base64,
+        });
+        if !self.cookies.is_empty() {
+            event["cookies"] = json!(self.cookies);
+        }
+        if !parameters.is_empty() {
+            event["pathParameters"] = json!(parameters);
+        }
+        if let Some(body) = &self.body {
+            event["body"] = json!(body);
+        }
+        event
+    }
+}
+
+/// An answer that came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u64,
+    pub headers: Map<String, Value>,
+    /// The body, when it is JSON.
+    pub body: Value,
+    /// How large the whole answer was, as the function sent it, in bytes.
+    pub encoded_bytes: usize,
+}
+
+impl Answer {
+    fn new(answer: &Value) -> Self {
+        let body = answer["body"].as_str().unwrap_or_default();
+        Self {
+            status: answer["statusCode"].as_u64().expect("a status"),
+            headers: answer["headers"].as_object().cloned().unwrap_or_default(),
+            body: if body.is_empty() { Value::Null } else { serde_json::from_str(body).expect("JSON") },
+            encoded_bytes: answer.to_string().len(),
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.as_str()
+    }
+
+    /// The path and query of the next page.
+    pub fn next_page(&self) -> Option<&str> {
+        let link = self.header("link")?;
+        link.strip_prefix('<')?.strip_suffix(">; rel=\"next\"")
+    }
+}
+
+/// The session cookie as Better Auth would set it: `name=value`.
+pub fn session_cookie(token: &str, secret: &str) -> String {
+    format!(
+        "better-auth.session_token={}",
+        signed(token, secret).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D")
+    )
+}
+
+/// `token.signature`.
+pub fn signed(token: &str, secret: &str) -> String {
+    let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any key").chain_update(token);
+    format!("{token}.{}", STANDARD.encode(mac.finalize().into_bytes()))
+}

@@ -1,0 +1,125 @@
+//! A database for each test, in the server that `cargo xtask test` has started, reached through its PgBouncer.
+use serde::Deserialize;
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicU32, Ordering},
+};
+use tokio_postgres::{Client, NoTls, Row, types::ToSql};
+
+/// What `cargo xtask test` has started.
+#[derive(Deserialize)]
+pub struct Services {
+    /// PostgreSQL's port on 127.0.0.1, where the superuser needs no TLS.
+    pub postgres_port: u16,
+    /// The superuser's password.
+    pub superuser_password: String,
+    /// PgBouncer's port on 127.0.0.1.
+    pub pooler_port: u16,
+    /// The API role's password.
+    pub api_password: String,
+    /// The migrated database that each test's is a copy of.
+    pub template: String,
+    /// The certificate of both servers.
+    pub certificate: String,
+}
+
+pub static SERVICES: LazyLock<Services> = LazyLock::new(|| {
+    let file = std::env::var("TASKS_TEST_SERVICES").unwrap_or_else(|_| {
+        panic!("these tests need PostgreSQL and PgBouncer: run 'cargo xtask test api', which starts them")
+    });
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
+});
+
+/// A person with a session.
+#[derive(Clone)]
+pub struct User {
+    pub id: String,
+    pub token: String,
+}
+
+/// A database of one test's own.
+pub struct Database {
+    pub name: String,
+    admin: Client,
+}
+
+impl Database {
+    /// A copy of the migrated template.
+    pub async fn create() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let maintenance = connect("postgres").await;
+        let statement = format!("create database {name} template {}", SERVICES.template);
+        // Copies of one template that are made at the same moment can get in each other's way.
+        let lock = "select pg_advisory_lock(1)";
+        maintenance.batch_execute(lock).await.expect("the lock");
+        maintenance.batch_execute(&statement).await.expect("a copy of the template");
+        // What a migration sets for the API's role in a database does not come with the copy.
+        let settings = "select format('alter role tasks_api in database %I set %I = %L', $1::text, split_part(setting, '=', 1), split_part(setting, '=', 2))
+            from pg_db_role_setting join pg_database on setdatabase = pg_database.oid, unnest(setconfig) as setting
+            where datname = $2::text and setrole = 'tasks_api'::regrole";
+        for row in maintenance.query(settings, &[&name, &SERVICES.template]).await.expect("the settings") {
+            maintenance.batch_execute(row.get(0)).await.expect("the setting");
+        }
+        Self { admin: connect(&name).await, name }
+    }
+
+    /// Adds a person who is signed in for an hour.
+    pub async fn sign_up(&self, name: &str) -> User {
+        let id = format!("{name}-{}", self.random().await);
+        let email = format!("{name}@example.com");
+        self.sql("insert into \"user\" (id, email, name) values ($1, $2, $2)", &[&id, &email]).await;
+        let token = self.sign_in(&id, "1 hour").await;
+        User { id, token }
+    }
+
+    /// Adds a session that lasts for `interval` from now, and gives its token.
+    pub async fn sign_in(&self, user_id: &str, interval: &str) -> String {
+        let token = self.random().await;
+        self.sql(
+            "insert into session (id, user_id, token, expires_at)
+            values (gen_random_uuid()::text, $1, $2, now() at time zone 'utc' + $3::text::interval)",
+            &[&user_id, &token, &interval],
+        )
+        .await;
+        token
+    }
+
+    /// Runs a statement as the superuser.
+    pub async fn sql(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
+        self.admin.query(statement, parameters).await.unwrap_or_else(|error| panic!("{statement}: {error:?}"))
+    }
+
+    /// The number that a statement gives.
+    pub async fn number(&self, statement: &str) -> i64 {
+        self.sql(statement, &[]).await[0].get(0)
+    }
+
+    async fn random(&self) -> String {
+        self.sql("select replace(gen_random_uuid()::text, '-', '')", &[]).await[0].get(0)
+    }
+
+    /// The API role's URL of this database, through PgBouncer with TLS.
+    pub fn api_url(&self) -> String {
+        let Services { api_password, pooler_port, certificate, .. } = &*SERVICES;
+        let name = &self.name;
+        format!(
+            "postgresql://tasks_api:{api_password}@127.0.0.1:{pooler_port}/{name}?sslmode=verify-full&sslrootcert={certificate}"
+        )
+    }
+
+    /// The same by way of a port without TLS.
+    pub fn plain_api_url(&self, port: u16) -> String {
+        format!("postgresql://tasks_api:{}@127.0.0.1:{port}/{}?sslmode=disable", SERVICES.api_password, self.name)
+    }
+}
+
+async fn connect(database: &str) -> Client {
+    let Services { superuser_password, postgres_port, .. } = &*SERVICES;
+    let url =
+        format!("postgresql://postgres:{superuser_password}@127.0.0.1:{postgres_port}/{database}?sslmode=disable");
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("the test server");
+    tokio::spawn(connection);
+    client
+}

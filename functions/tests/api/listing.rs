@@ -1,0 +1,213 @@
+//! Lists: their order, their filters, and paging.
+use crate::{
+    api::{Api, get, patch},
+    database::User,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+fn ids(list: &Value) -> Vec<i64> {
+    list.as_array().expect("a list").iter().map(|task| task["id"].as_i64().expect("an id")).collect()
+}
+
+/// Follows the links from `path` to the last page.
+async fn all_pages(api: &mut Api, user: &User, path: &str) -> Vec<i64> {
+    let mut found = Vec::new();
+    let mut next = Some(path.to_owned());
+    while let Some(path) = next {
+        let page = api.call(get(&path).bearer(&user.token)).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        found.extend(ids(&page.body));
+        next = page.next_page().map(str::to_owned);
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_list_is_newest_first_and_filtered() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let made = [api.make_task(&ada, "a").await, api.make_task(&ada, "b").await, api.make_task(&ada, "c").await];
+    api.call(patch(&format!("/api/tasks/{}/complete", made[1])).bearer(&ada.token)).await;
+    for (path, expected) in [
+        ("/api/tasks", vec![made[2], made[1], made[0]]),
+        ("/api/tasks?status=all", vec![made[2], made[1], made[0]]),
+        ("/api/tasks?status=pending", vec![made[2], made[0]]),
+        ("/api/tasks?status=completed", vec![made[1]]),
+        ("/api/tasks?limit=2", vec![made[2], made[1]]),
+        ("/api/tasks?limit=1000&unknown=1&sort_by=x", vec![made[2], made[1], made[0]]),
+        ("/api/tasks?status=pending&limit=1", vec![made[2]]),
+        ("/api/tasks?%73tatus=%70ending", vec![made[2], made[0]]),
+    ] {
+        let answer = api.call(get(path).bearer(&ada.token)).await;
+        assert_eq!((answer.status, ids(&answer.body)), (200, expected.clone()), "{path}");
+        let user_path = path.replace("/api/", &format!("/api/{}/", ada.id));
+        assert_eq!(ids(&api.call(get(&user_path).bearer(&ada.token)).await.body), expected, "{user_path}");
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_that_cannot_be_is_refused_by_its_name() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    for (query, field) in [
+        ("status=done", "status"),
+        ("status=", "status"),
+        ("status=Pending", "status"),
+        ("status=%00", "status"),
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("limit=-1", "limit"),
+        ("limit=1.5", "limit"),
+        ("limit=", "limit"),
+        ("limit=99999999999999999999", "limit"),
+        ("cursor=", "cursor"),
+        ("cursor=x", "cursor"),
+        ("cursor=%0d%0aSet-Cookie:a=b", "cursor"),
+        ("cursor=LWNyZWF0ZWRfYXQgYWxsIDE", "cursor"),
+    ] {
+        let answer = api.call(get(&format!("/api/tasks?{query}")).bearer(&ada.token)).await;
+        assert_eq!((answer.status, &answer.body["errors"][0]["field"]), (422, &json!(field)), "{query}");
+    }
+    let both = api.call(get("/api/tasks?status=x&limit=x").bearer(&ada.token)).await;
+    assert_eq!(both.body["errors"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn a_thousand_tasks_of_one_moment_are_paged_without_a_gap_or_a_repeat_while_others_come() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    for user in [&ada, &bob] {
+        api.database
+            .sql(
+                "insert into tasks (user_id, title, created_at, updated_at)
+                select $1, 'task ' || n, '2026-01-31 12:34:56.123456', '2026-01-31 12:34:56.123456' from generate_series(1, 1000) n",
+                &[&user.id],
+            )
+            .await;
+    }
+    let theirs: Vec<i64> = api
+        .database
+        .sql("select id from tasks where user_id = $1 order by id desc", &[&ada.id])
+        .await
+        .iter()
+        .map(|row| i64::from(row.get::<_, i32>(0)))
+        .collect();
+
+    let mut found = Vec::new();
+    let mut next = Some("/api/tasks?limit=37".to_owned());
+    while let Some(path) = next {
+        let page = api.call(get(&path).bearer(&ada.token)).await;
+        assert!(page.body.as_array().expect("a list").len() <= 37);
+        found.extend(ids(&page.body));
+        next = page.next_page().map(str::to_owned);
+        // One that is newer than all, one of the same moment, one that is older; and of another user's the same.
+        for user in [&ada, &bob] {
+            api.database
+                .sql(
+                    "insert into tasks (user_id, title, created_at, updated_at)
+                    select $1, 'other', at, at from unnest('{2026-02-01,2026-01-31 12:34:56.123456,2026-01-01}'::timestamp[]) as at",
+                    &[&user.id],
+                )
+                .await;
+        }
+    }
+    let unique: BTreeSet<_> = found.iter().collect();
+    assert_eq!(unique.len(), found.len(), "a task came twice");
+    let original: Vec<_> = found.into_iter().filter(|id| theirs.contains(id)).collect();
+    assert_eq!(original, theirs, "a task is missing or out of order");
+}
+
+#[tokio::test]
+async fn pages_of_every_size_give_the_same_list() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    api.database
+        .sql(
+            "insert into tasks (user_id, title, completed, created_at, updated_at)
+            select $1, 'x', n % 3 = 0, at, at from generate_series(1, 25) n, lateral (select timestamp '2026-01-01' + n / 4 * interval '1 us') t (at)",
+            &[&ada.id],
+        )
+        .await;
+    for filter in ["", "status=pending&", "status=completed&"] {
+        let whole = all_pages(&mut api, &ada, &format!("/api/tasks?{filter}")).await;
+        for limit in [1, 2, 5, 24, 25, 26] {
+            assert_eq!(
+                all_pages(&mut api, &ada, &format!("/api/tasks?{filter}limit={limit}")).await,
+                whole,
+                "{filter}{limit}"
+            );
+        }
+    }
+    let last = api.call(get("/api/tasks?limit=25").bearer(&ada.token)).await;
+    assert_eq!(last.next_page(), None, "a list that ends with the page has no next");
+}
+
+#[tokio::test]
+async fn a_cursor_is_good_for_its_own_list_only() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    for title in ["a", "b", "c"] {
+        api.make_task(&ada, title).await;
+    }
+    let page = api.call(get("/api/tasks?status=pending&limit=1").bearer(&ada.token)).await;
+    let next = page.next_page().expect("a next page").to_owned();
+    assert!(next.starts_with("/api/tasks?status=pending&limit=1&cursor="), "{next}");
+    assert_eq!(api.call(get(&next.replace("pending", "completed")).bearer(&ada.token)).await.status, 422);
+    assert_eq!(api.call(get(&next.replace("status=pending&", "")).bearer(&ada.token)).await.status, 422);
+    assert_eq!(api.call(get(&next.replace("limit=1", "limit=2")).bearer(&ada.token)).await.status, 200);
+    assert_eq!(
+        api.call(get(&next).bearer(&bob.token)).await.body,
+        json!([]),
+        "another's cursor shows nothing of theirs"
+    );
+
+    let user_page = api.call(get(&format!("/api/{}/tasks?limit=1", ada.id)).bearer(&ada.token)).await;
+    assert!(user_page.next_page().expect("a next page").starts_with(&format!("/api/{}/tasks?limit=1&cursor=", ada.id)));
+
+    // Made by hand, with everything that a number can be.
+    for micros in ["-62135596800000000", "-200000000000000000", "253402300799999999", "0"] {
+        for id in ["-2147483648", "0", "2147483647"] {
+            let cursor = URL_SAFE_NO_PAD.encode(format!("-created_at all {micros} {id}"));
+            let answer = api.call(get(&format!("/api/tasks?cursor={cursor}")).bearer(&ada.token)).await;
+            assert_eq!(answer.status, 200, "{micros} {id}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_ends_before_lambdas_limit_whatever_it_holds() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    for (kind, character) in [("quotes", "\""), ("four bytes", "\u{10FFFF}"), ("controls", "\u{1}"), ("plain", "x")] {
+        api.database.sql("delete from tasks", &[]).await;
+        api.database
+            .sql(
+                "insert into tasks (user_id, title, description, created_at, updated_at)
+                select $1, repeat($2, 200), repeat($2, 10000), now(), now() from generate_series(1, 700)",
+                &[&ada.id, &character],
+            )
+            .await;
+        let mut found = Vec::new();
+        let mut pages = 0;
+        let mut next = Some("/api/tasks".to_owned());
+        while let Some(path) = next {
+            let page = api.call(get(&path).bearer(&ada.token)).await;
+            assert!(page.encoded_bytes < 6_291_556, "{kind}: {} bytes", page.encoded_bytes);
+            found.extend(ids(&page.body));
+            next = page.next_page().map(str::to_owned);
+            assert!(
+                next.is_none() || page.encoded_bytes > 6_000_000,
+                "{kind}: a page ended early at {} bytes",
+                page.encoded_bytes
+            );
+            pages += 1;
+        }
+        assert_eq!(found.iter().collect::<BTreeSet<_>>().len(), 700, "{kind}");
+        assert_eq!(found.len(), 700, "{kind}");
+        assert!(pages > 1, "{kind}: too small to show anything");
+    }
+}

@@ -1,0 +1,12 @@
+//! The API's tests: the real functions, driven through a Lambda Runtime API of the test's own, against a real PostgreSQL
+//! with TLS behind a real PgBouncer in transaction mode. `cargo xtask test api` starts what they need.
+mod access;
+mod api;
+mod contract;
+mod database;
+mod input;
+mod lambda;
+mod listing;
+mod proxy;
+mod running;
+mod tasks;

@@ -1,0 +1,247 @@
+//! How the functions run: round trips, settings, the log, a database that is away.
+use crate::{
+    api::{Api, SECRET, get, patch, post, put, request},
+    contract::ROUTES,
+    database::SERVICES,
+    lambda::Lambda,
+    proxy::{self, Side},
+};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+#[tokio::test]
+async fn every_route_makes_one_round_trip_to_the_database() {
+    let mut api = Api::start().await;
+    let (port, messages) = proxy::start(SERVICES.pooler_port).await;
+    api.set("DATABASE_URL", &api.database.plain_api_url(port));
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    let expired = api.database.sign_in(&ada.id, "-1 hour").await;
+
+    let (mut requests, mut warm_up) = (Vec::new(), Vec::new());
+    for route in ROUTES.iter() {
+        let task = api.database.number(&format!("with made as (insert into tasks (user_id, title) values ('{}', 'x') returning id) select id::bigint from made", ada.id)).await;
+        let path = route.path.replace("{user_id}", &ada.id).replace("{id}", &task.to_string());
+        let request = match route.method.as_str() {
+            "POST" | "PUT" => request(&route.method, &path).json(json!({"title": "x"})),
+            _ => request(&route.method, &path),
+        };
+        warm_up.push(request.clone().bearer("unknown"));
+        requests.push((route.function.clone(), request.clone().bearer(&ada.token)));
+        requests.push((route.function.clone(), request.clone().cookie(&ada.token)));
+        requests.push((route.function.clone(), request.clone().bearer(&bob.token)));
+        requests.push((route.function.clone(), request.bearer(&expired)));
+    }
+    // What is refused before the database is asked for tasks proves the session all the same.
+    requests.push(("create-task".into(), post("/api/tasks").bearer(&ada.token).json(json!({"title": ""}))));
+    requests.push(("update-task".into(), put("/api/tasks/x").bearer(&ada.token).text("nonsense")));
+    requests.push(("complete-task".into(), patch("/api/tasks/99999999999/complete").bearer(&ada.token)));
+    requests.push(("list-tasks".into(), get("/api/tasks?limit=0").bearer(&ada.token)));
+    // Each function connects as it starts.
+    for request in warm_up {
+        api.call(request).await;
+    }
+    messages.take();
+
+    for (function, request) in requests {
+        let status = api.call(request).await.status;
+        let seen = messages.take();
+        let letters =
+            |side: Side| seen.iter().filter(|(from, _)| *from == side).map(|(_, letter)| *letter).collect::<String>();
+        let client = letters(Side::Client);
+        // One Sync ends the one batch that the client sends, and one ReadyForQuery is the one answer to it.
+        assert_eq!(client.matches(['S', 'Q']).count(), 1, "{function} answered {status} after {client}");
+        assert!(client.ends_with('S'), "{function} answered {status} after {client}");
+        assert_eq!(letters(Side::Server).matches('Z').count(), 1, "{function}");
+        let first_answer = seen.iter().position(|(side, _)| *side == Side::Server).expect("an answer");
+        assert!(
+            seen.iter().skip(first_answer).all(|(side, _)| *side == Side::Server),
+            "{function} waited for the server and sent more: {seen:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_session_without_a_good_signature_costs_no_round_trip() {
+    let mut api = Api::start().await;
+    let (port, messages) = proxy::start(SERVICES.pooler_port).await;
+    api.set("DATABASE_URL", &api.database.plain_api_url(port));
+    api.call(get("/api/tasks").bearer("unknown")).await;
+    messages.take();
+    for request in [get("/api/tasks"), get("/api/tasks").bearer("forged.signature")] {
+        assert_eq!(api.call(request).await.status, 401);
+    }
+    assert_eq!(messages.take(), []);
+}
+
+#[tokio::test]
+async fn a_wrong_setting_ends_the_start_with_one_sentence_that_names_it() {
+    let api = Api::start().await;
+    let url = api.database.api_url();
+    let good = [("DATABASE_URL", &*url), ("BETTER_AUTH_SECRET", SECRET)];
+    let secret = "s3cret";
+    for (name, value) in [
+        ("DATABASE_URL", ""),
+        ("DATABASE_URL", "s3cret"),
+        ("DATABASE_URL", "host=localhost user=a password=s3cret"),
+        ("DATABASE_URL", "mysql://a:s3cret@db.example.com/tasks"),
+        ("DATABASE_URL", "postgresql://a:s3@cret@db.example.com/tasks"),
+        ("DATABASE_URL", "postgresql://a:s3cret@db.example.com"),
+        ("DATABASE_URL", "postgresql://a:s3cret@/tasks"),
+        ("DATABASE_URL", "postgresql://a:s3cret@db.example.com:s3cret/tasks"),
+        ("DATABASE_URL", "postgresql://a:s3cret@db.example.com/tasks?sslmode=s3cret"),
+        ("DATABASE_URL", "postgresql://a:s3cret@db.example.com/tasks?options=-c%20statement_timeout%3D1"),
+        ("DATABASE_URL", "postgresql://a:s3cret@db.example.com/tasks?sslrootcert=/nowhere/root.crt"),
+        ("DATABASE_URL", "postgresql://a:********@db.example.com/tasks"),
+        ("BETTER_AUTH_SECRET", ""),
+        ("BETTER_AUTH_SECRET", "better-auth-secret-12345678901234567890"),
+        ("BETTER_AUTH_SECRETS", "s3cret,s3cret"),
+        ("BETTER_AUTH_SECRETS", "1:s3cret,1:s3cret"),
+        ("BETTER_AUTH_URL", "s3cret"),
+        ("BETTER_AUTH_COOKIE_PREFIX", "s3cret;"),
+        ("TRUSTED_ORIGINS", "https://*.s3cret.com"),
+        ("TRUSTED_ORIGINS", "s3cret"),
+        ("REQUIRE_SIGNED_TOKENS", "s3cret"),
+        ("LOG_LEVEL", "s3cret"),
+        ("AWS_LAMBDA_MAX_CONCURRENCY", "s3cret"),
+    ] {
+        let settings = good.into_iter().filter(|(known, _)| *known != name).chain([(name, value)]);
+        let settings: Vec<_> = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let (code, log) = Lambda::start("list-tasks", &settings).await.ended().await;
+        assert_eq!((code, log.len()), (Some(1), 1), "{name}={value}: {log:?}");
+        let line: Value = serde_json::from_str(&log[0]).expect("a JSON line");
+        let cause = line["cause"].as_str().expect("a cause");
+        assert!(cause.starts_with(name), "{name}={value}: {cause}");
+        assert!(!log[0].contains(secret) && !log[0].contains(SECRET), "{}", log[0]);
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_logged_in_one_line_without_a_secret() {
+    let mut api = Api::with_settings(&[("LOG_LEVEL", "trace")]).await;
+    let ada = api.database.sign_up("ada").await;
+    let body = json!({"title": "a-private-title"});
+    let created = api
+        .call(post(&format!("/api/{}/tasks?token={}", ada.id, ada.token)).cookie(&ada.token).json(body.clone()))
+        .await;
+    api.call(post("/api/tasks").bearer(&ada.token).json(body)).await;
+    api.call(post("/api/tasks").bearer(&ada.token).text("{\"title\":\"a-private-title")).await;
+    api.call(post("/api/tasks").bearer("an-unknown-token").json(json!({}))).await;
+
+    let lines = api.function("create-task").await.log_lines(4).await;
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+    for secret in [&ada.token, SECRET, &SERVICES.api_password, "a-private-title", "an-unknown-token", "session_token"] {
+        assert!(lines.iter().all(|line| !line.contains(secret)), "{secret} is in the log: {lines:#?}");
+    }
+    let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    assert_eq!(lines[0]["request_id"], created.header("x-request-id").expect("an id"));
+    assert_eq!(lines[0]["gateway_request_id"], "gateway-request");
+    assert_eq!(lines[0]["route"], "POST /api/{user_id}/tasks");
+    assert!(lines[0]["duration_ms"].as_f64().is_some_and(|duration| duration > 0.0));
+    let seen: Vec<_> = lines.iter().map(|line| (line["status"].as_u64(), line["cold_start"].as_bool())).collect();
+    assert_eq!(
+        seen,
+        [(Some(201), Some(true)), (Some(201), Some(false)), (Some(400), Some(false)), (Some(401), Some(false))]
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_a_503_and_comes_back() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port();
+    api.set("DATABASE_URL", &api.database.plain_api_url(port));
+    for request in [
+        get("/health"),
+        get("/api/tasks").bearer(&ada.token),
+        post("/api/tasks").bearer(&ada.token).json(json!({"title": "x"})),
+    ] {
+        let answer = api.call(request).await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
+        assert_eq!(answer.body["detail"], "The database does not answer. Try again.");
+    }
+    let log = api.function("list-tasks").await.log_lines(2).await.join("\n");
+    assert!(log.contains("onnection refused") && !log.contains(&SERVICES.api_password), "{log}");
+
+    proxy_at(port, SERVICES.pooler_port).await;
+    assert_eq!(api.call(get("/health")).await.status, 200);
+    assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.body, json!([]));
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_show_a_good_certificate_is_not_spoken_to() {
+    let mut api = Api::start().await;
+    // The system's roots do not know the test server.
+    let url = api.database.api_url();
+    let (url, _) = url.split_once("&sslrootcert").expect("the usual URL");
+    for sslmode in ["require", "verify-ca", "verify-full"] {
+        let mut api = Api::with_settings(&[("DATABASE_URL", &url.replace("verify-full", sslmode))]).await;
+        assert_eq!(api.call(get("/health")).await.status, 503, "{sslmode}");
+    }
+    assert_eq!(api.call(get("/health")).await.status, 200, "with its root it is");
+}
+
+#[tokio::test]
+async fn a_statement_that_waits_too_long_is_a_503_and_the_next_one_works() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let id = api.make_task(&ada, "kept").await;
+    api.database.sql("begin", &[]).await;
+    api.database.sql("select from tasks for update", &[]).await;
+    let update = || put(&format!("/api/tasks/{id}")).bearer(&ada.token).json(json!({"title": "changed"}));
+    assert_eq!(api.call(update()).await.status, 503);
+    api.database.sql("rollback", &[]).await;
+    assert_eq!(api.call(get(&format!("/api/tasks/{id}")).bearer(&ada.token)).await.body["title"], "kept");
+    assert_eq!(api.call(update()).await.status, 200);
+}
+
+/// Lets connections to a port through to another.
+async fn proxy_at(port: u16, to: u16) {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.expect("the port");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = tokio::net::TcpStream::connect(("127.0.0.1", to)).await.expect("the server");
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_connection_that_was_lost_while_idle_is_not_noticed_by_the_next_call() {
+    let mut api = Api::start().await;
+    api.set("DATABASE_URL", &api.database.plain_api_url(SERVICES.postgres_port));
+    let ada = api.database.sign_up("ada").await;
+    for method in ["GET", "POST"] {
+        let request =
+            || if method == "GET" { get("/api/tasks") } else { post("/api/tasks").json(json!({"title": "x"})) };
+        assert!(api.call(request().bearer(&ada.token)).await.status < 300);
+        api.database.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tasks_api' and datname = current_database()", &[]).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let answer = api.call(request().bearer(&ada.token)).await;
+        assert!(answer.status < 300, "{method}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn several_requests_are_served_at_once_where_lambda_allows_it() {
+    let mut api = Api::with_settings(&[("AWS_LAMBDA_MAX_CONCURRENCY", "2")]).await;
+    let ada = api.database.sign_up("ada").await;
+    let (locked, free) = (api.make_task(&ada, "locked").await, api.make_task(&ada, "free").await);
+    api.database.sql("begin", &[]).await;
+    api.database.sql(&format!("select from tasks where id = {locked} for update"), &[]).await;
+
+    // The first waits for the lock; the second overtakes it.
+    let update =
+        |id: i64| put(&format!("/api/tasks/{id}")).bearer(&ada.token).json(json!({"title": "changed"})).routed_event();
+    let function = api.function("update-task").await;
+    function.send(update(locked)).await;
+    function.send(update(free)).await;
+    let first = function.receive().await;
+    assert!(first["body"].as_str().expect("a body").contains(&format!("\"id\":{free},")), "{first}");
+    api.database.sql("commit", &[]).await;
+    let second = api.function("update-task").await.receive().await;
+    assert!(second["body"].as_str().expect("a body").contains(&format!("\"id\":{locked},")), "{second}");
+}
