@@ -1,6 +1,6 @@
 //! `cargo xtask dev`: the API on this machine, on a database of its own or on a given one.
 use crate::{
-    migrate,
+    better_auth, migrate,
     postgres::{self, Postgres, Purpose, secret, write_private},
     process::{Running, run_command, step},
     seed::{SeededUser, seed},
@@ -31,6 +31,9 @@ pub struct Options {
     /// The port on 127.0.0.1 that the API listens on.
     #[arg(long, default_value_t = 9000)]
     port: u16,
+    /// Run Better Auth and a page to sign in on as well, on the port after the API's
+    #[arg(long)]
+    better_auth: bool,
     /// Where the database and the file of settings are kept, target/dev by default
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -39,8 +42,11 @@ pub struct Options {
 /// Brings everything up, says how to use it, and keeps it until Ctrl-C.
 pub async fn dev(options: &Options) -> Result<()> {
     let port = options.port;
-    if TcpListener::bind(("127.0.0.1", port)).is_err() {
-        bail!("port {port} is taken: choose another with --port");
+    let auth_port = options.better_auth.then_some(port.saturating_add(1));
+    for port in [Some(port), auth_port].into_iter().flatten() {
+        if TcpListener::bind(("127.0.0.1", port)).is_err() {
+            bail!("port {port} is taken: choose another with --port");
+        }
     }
     let folder = options.folder.clone().unwrap_or_else(|| target().join("dev"));
     let folder = std::path::absolute(folder)?;
@@ -50,11 +56,12 @@ pub async fn dev(options: &Options) -> Result<()> {
     let given = given_databases(&postgres_folder)?;
 
     // Wrong settings first: the rest takes minutes.
-    let mut settings = Settings::new(&folder, port)?;
+    let mut settings = Settings::new(&folder, port, auth_port)?;
     settings.set("DATABASE_URL", given.as_ref().map_or("postgresql://a@localhost/tasks", |(url, _)| url));
     settings.read()?;
 
     let cargo_lambda = cargo_lambda().await?;
+    let better_auth = if options.better_auth { Some(better_auth::install().await?) } else { None };
     step("Building the functions (a fresh clone compiles OpenSSL too: a few minutes)");
     run_command(&mut cargo(&["build", "--package", "functions", "--bins"])).await?;
 
@@ -104,8 +111,15 @@ pub async fn dev(options: &Options) -> Result<()> {
     )?;
     let base_url = format!("http://127.0.0.1:{port}");
     wait_until_ready(&mut watch, &base_url).await?;
+    let _auth_server = match better_auth.zip(auth_port) {
+        Some((better_auth, port)) => {
+            step(format!("Starting Better Auth on 127.0.0.1:{port}"));
+            Some(better_auth.start(port, &base_url, &owner_url, &settings.0).await?)
+        }
+        None => None,
+    };
     env_file.write(&settings, &config, &users, &base_url, &owner_url)?;
-    print_welcome(&env_file.0, &users[0], &base_url);
+    print_welcome(&env_file.0, &users[0], &base_url, auth_port);
 
     let status = watch.wait().await?;
     bail!("cargo lambda watch ended: {status}")
@@ -115,12 +129,14 @@ pub async fn dev(options: &Options) -> Result<()> {
 struct Settings(BTreeMap<String, String>);
 
 impl Settings {
-    fn new(folder: &Path, port: u16) -> Result<Self> {
+    fn new(folder: &Path, port: u16, auth_port: Option<u16>) -> Result<Self> {
         let mut settings = Self(BTreeMap::new());
         if std::env::var_os("BETTER_AUTH_SECRETS").is_none() {
             settings.set_default("BETTER_AUTH_SECRET", || kept_secret(folder))?;
         }
-        settings.set_default("BETTER_AUTH_URL", || Ok("http://localhost:3000".to_owned()))?;
+        settings.set_default("BETTER_AUTH_URL", || {
+            Ok(auth_port.map_or_else(|| "http://localhost:3000".to_owned(), |port| format!("http://127.0.0.1:{port}")))
+        })?;
         settings.set_default("TRUSTED_ORIGINS", || {
             Ok(format!("http://localhost:3000,http://localhost:{port},http://127.0.0.1:{port}"))
         })?;
@@ -239,6 +255,7 @@ impl EnvFile {
             ("DATABASE_URL", setting("DATABASE_URL")),
             ("DATABASE_URL_UNPOOLED", owner_url),
             ("BETTER_AUTH_SECRET", setting("BETTER_AUTH_SECRET")),
+            ("BETTER_AUTH_URL", setting("BETTER_AUTH_URL")),
         ] {
             lines += &format!("export {name}={}\n", shell_quoted(value));
         }
@@ -262,7 +279,10 @@ fn shell_quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-fn print_welcome(env_file: &Path, user: &SeededUser, base_url: &str) {
+fn print_welcome(env_file: &Path, user: &SeededUser, base_url: &str, auth_port: Option<u16>) {
+    if let Some(port) = auth_port {
+        println!("\nSign up and try the tasks in a browser: http://127.0.0.1:{port}/");
+    }
     println!(
         "
 The API answers on {base_url}. List the tasks of one of its users, and add one:

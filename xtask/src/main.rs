@@ -1,4 +1,5 @@
 //! The developer's commands: `cargo xtask dev`, `cargo xtask test`, `cargo xtask migrate`, `cargo xtask sizes`.
+mod better_auth;
 mod dev;
 mod migrate;
 mod pgbouncer;

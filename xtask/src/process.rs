@@ -54,13 +54,14 @@ impl Drop for Running {
     fn drop(&mut self) {
         let mut rest = descendants(self.pid);
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            let _ = kill(self.pid, self.stop_signal);
             if self.stop_signal == Signal::SIGKILL {
-                // All of them at the same moment, before one complains that another has gone.
+                // Held still, it does not complain that what it started has gone.
+                let _ = kill(self.pid, Signal::SIGSTOP);
                 for pid in &rest {
                     let _ = kill(*pid, Signal::SIGKILL);
                 }
             }
+            let _ = kill(self.pid, self.stop_signal);
             let until = Instant::now() + Duration::from_secs(STOP_TIMEOUT_S);
             while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
                 rest.extend(descendants(self.pid));

@@ -4,7 +4,7 @@ use crate::{
     pgbouncer::PgBouncer,
     postgres::{Postgres, Purpose, write_private},
     process::{run_command, step},
-    tools::{cargo, target},
+    tools::{cargo, find_in_path, find_or_install, target},
 };
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -31,6 +31,8 @@ pub enum Part {
     Migrations,
     /// `cargo xtask dev`, from its start to Ctrl-C, and the routes through cargo lambda watch.
     Dev,
+    /// The real Better Auth in front of the API, on its own tables and on the document's.
+    BetterAuth,
 }
 
 /// What `cargo xtask test` is told.
@@ -39,7 +41,7 @@ pub struct Options {
     /// The parts to run; all of them without one
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Only tests whose name contains this (for unit, api, migrations and dev)
+    /// Only tests whose name contains this (for unit, api, migrations, dev and better-auth)
     #[arg(long)]
     filter: Option<String>,
 }
@@ -52,7 +54,7 @@ pub async fn test(options: &Options) -> Result<()> {
     let mut summary = Vec::new();
     for part in parts {
         let name = part.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-        if matches!(part, Part::Api | Part::Migrations) && services.is_none() {
+        if matches!(part, Part::Api | Part::Migrations | Part::BetterAuth) && services.is_none() {
             services = Some(Services::start().await?);
         }
         step(format!("Testing: {name}"));
@@ -102,6 +104,12 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
                 &mut with_filter(&["test", "--locked", "--package", "migrations", "--test", "migrations"]),
             )
             .await
+        }
+        Part::BetterAuth => {
+            let on_path = || ["chromium", "google-chrome"].into_iter().find_map(find_in_path);
+            let chromium = find_or_install("Chromium", on_path, "chromium").await?;
+            let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "better_auth"]);
+            run_with(services, command.env("CHROMIUM", chromium)).await
         }
         Part::Dev => run_command(&mut with_filter(&["test", "--locked", "--package", "xtask", "--test", "dev"])).await,
     }

@@ -2,8 +2,10 @@
 use crate::process::{run, run_command, step};
 use anyhow::{Context as _, Result, bail};
 use std::{
+    fs::File,
     net::TcpListener,
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::process::Command;
 
@@ -33,6 +35,7 @@ pub async fn cargo_lambda() -> Result<PathBuf> {
     let venv = target().join("tools/cargo-lambda");
     let program = venv.join("bin/cargo-lambda");
     let installed = venv.join("installed");
+    let _lock = lock("cargo-lambda")?;
     if std::fs::read_to_string(&installed).is_ok_and(|version| version == CARGO_LAMBDA) {
         return Ok(program);
     }
@@ -46,6 +49,15 @@ pub async fn cargo_lambda() -> Result<PathBuf> {
     run(venv.join("bin/pip"), ["install", "--quiet", "--disable-pip-version-check", "--no-deps", CARGO_LAMBDA]).await?;
     std::fs::write(installed, CARGO_LAMBDA)?;
     Ok(program)
+}
+
+/// Waits until no other command of ours installs the same tool.
+pub fn lock(tool: &str) -> Result<File> {
+    let folder = target().join("tools");
+    std::fs::create_dir_all(&folder)?;
+    let file = File::create(folder.join(format!("{tool}.lock")))?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// A program of the machine's, installed by apt where that is possible; else the error says how to install it.
@@ -81,7 +93,15 @@ pub fn find_in_path(name: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// A port of this machine that nothing listens on.
+/// A port of this machine that nothing listens on, from below those that outgoing connections take: one of them could
+/// take it before its server does.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 10_000;
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos() ^ std::process::id();
+    let start = u16::try_from(seed % u32::from(COUNT))?;
+    (0..COUNT)
+        .map(|step| FIRST + (start + step) % COUNT)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .context("every port from 20000 to 29999 is taken")
 }

@@ -1,137 +1,10 @@
 //! `cargo xtask dev` as a newcomer meets it: from its start, over every route through cargo lambda watch, to Ctrl-C.
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+mod harness;
+
+use harness::{Dev, command, free_port, new_folder};
 use reqwest::{Method, Response, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
-use std::{
-    collections::HashMap,
-    fs,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
-
-/// How long the command may take to be ready, in seconds: it may have to build the functions first.
-const READY_TIMEOUT_S: u64 = 1200;
-/// How long it may take to end after Ctrl-C, in seconds.
-const END_TIMEOUT_S: u64 = 60;
-
-/// A running `cargo xtask dev` in a folder of its own.
-struct Dev {
-    process: Child,
-    folder: PathBuf,
-}
-
-impl Dev {
-    fn start(folder: &Path, port: u16, settings: &[(&str, &str)]) -> Self {
-        let process = command()
-            .args(["dev", "--port", &port.to_string(), "--folder"])
-            .arg(folder)
-            .envs(settings.iter().copied())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { process, folder: folder.to_owned() }
-    }
-
-    /// Waits for the file that says where everything is, and reads it as a shell would.
-    fn environment(&mut self) -> HashMap<String, String> {
-        let file = self.folder.join("env");
-        let until = Instant::now() + Duration::from_secs(READY_TIMEOUT_S);
-        while !file.exists() {
-            assert_eq!(self.process.try_wait().unwrap(), None, "cargo xtask dev ended");
-            assert!(Instant::now() < until, "cargo xtask dev is not ready");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        let script = format!(". {}; env -0", file.display());
-        let output = Command::new("sh").args(["-c", &script]).env_clear().output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        text.split('\0')
-            .filter_map(|line| line.split_once('='))
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect()
-    }
-
-    /// Presses Ctrl-C and waits for the end, after which nothing is left of all that was started.
-    fn stop(mut self) {
-        let before = processes();
-        let pid = self.process.id();
-        let started: Vec<_> =
-            before.iter().filter(|process| descends(process, pid, &before)).map(|process| process.pid).collect();
-        assert!(started.len() > 10, "a server, a gateway and the functions should be running: {started:?}");
-        kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGINT).unwrap();
-        let until = Instant::now() + Duration::from_secs(END_TIMEOUT_S);
-        let status = loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < until, "cargo xtask dev does not end");
-            std::thread::sleep(Duration::from_millis(50));
-        };
-        assert_eq!(status.code(), Some(130));
-        let left: Vec<_> = processes().into_iter().filter(|process| started.contains(&process.pid)).collect();
-        assert!(left.is_empty(), "still running: {left:?}");
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        // After a failed test: it ends what it started.
-        if matches!(self.process.try_wait(), Ok(None)) {
-            let _ = kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), Signal::SIGTERM);
-            let _ = self.process.wait();
-        }
-    }
-}
-
-/// `cargo xtask`, without settings that the shell of these tests may have.
-fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    for name in [
-        "DATABASE_URL",
-        "DATABASE_URL_UNPOOLED",
-        "BETTER_AUTH_SECRET",
-        "BETTER_AUTH_SECRETS",
-        "BETTER_AUTH_URL",
-        "TRUSTED_ORIGINS",
-    ] {
-        command.env_remove(name);
-    }
-    command
-}
-
-#[derive(Debug)]
-struct Process {
-    pid: u32,
-    parent: u32,
-}
-
-fn processes() -> Vec<Process> {
-    let output = Command::new("ps").args(["-A", "-o", "pid=,ppid=,stat="]).output().unwrap();
-    let table = String::from_utf8(output.stdout).unwrap();
-    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // One that has ended, and that its parent has not looked at, is none.
-    let alive = fields.filter(|fields| !fields[2].starts_with('Z'));
-    alive.map(|fields| Process { pid: fields[0].parse().unwrap(), parent: fields[1].parse().unwrap() }).collect()
-}
-
-fn descends(process: &Process, from: u32, all: &[Process]) -> bool {
-    process.parent == from
-        || all.iter().find(|other| other.pid == process.parent).is_some_and(|parent| descends(parent, from, all))
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn new_folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&folder);
-    folder
-}
+use std::{collections::HashMap, net::TcpListener};
 
 /// A client of the API with one credential.
 struct Client {
@@ -166,7 +39,7 @@ async fn read(answer: Response) -> (StatusCode, HeaderMap, Value) {
 async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     let folder = new_folder("dev");
     let port = free_port();
-    let mut dev = Dev::start(&folder, port, &[]);
+    let mut dev = Dev::start(&folder, port, &[], &[]);
     let env = dev.environment();
     assert_eq!(env["TASKS_URL"], format!("http://127.0.0.1:{port}"));
     let bearer = |token: &str| Client::new(&env["TASKS_URL"], "authorization", format!("Bearer {}", env[token]));
@@ -242,7 +115,7 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     let settings: Vec<_> =
         env.iter().filter(|(name, _)| name.starts_with("DATABASE") || name.starts_with("BETTER")).collect();
     let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let mut dev = Dev::start(&folder, port, &settings);
+    let mut dev = Dev::start(&folder, port, &settings, &[]);
     let again = dev.environment();
     for name in ["TASKS_TOKEN", "TASKS_COOKIE", "TASKS_USER_ID", "TASKS_TOKEN_2", "BETTER_AUTH_SECRET"] {
         assert_eq!(again[name], env[name], "{name}");
@@ -262,7 +135,7 @@ async fn a_given_database_and_given_settings_are_used(env: &HashMap<String, Stri
         ("BETTER_AUTH_URL", "https://app.example.com"),
         ("TRUSTED_ORIGINS", "https://other.example.com"),
     ];
-    let mut dev = Dev::start(&folder, free_port(), &settings);
+    let mut dev = Dev::start(&folder, free_port(), &settings, &[]);
     let given = dev.environment();
     assert_eq!(given["BETTER_AUTH_SECRET"], settings[2].1);
     for name in ["DATABASE_URL", "DATABASE_URL_UNPOOLED", "TASKS_TOKEN", "TASKS_USER_ID"] {

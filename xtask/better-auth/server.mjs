@@ -1,0 +1,118 @@
+// Better Auth and a page to try the API with, on one origin: /api/auth is the library's, what else is below /api goes on
+// to the task API, as a rewrite of a front end would send it.
+//
+//   DATABASE_URL          the database, as its owner
+//   PORT                  where to listen on 127.0.0.1
+//   API_URL               the task API
+//   BETTER_AUTH_URL, BETTER_AUTH_SECRET(S), BETTER_AUTH_COOKIE_PREFIX, TRUSTED_ORIGINS, SESSION_EXPIRES_IN (seconds)
+//
+// With the argument "migrate" it makes the library's own tables, under the library's own names, and ends.
+import { readFileSync } from "node:fs";
+import { createServer, request as httpRequest } from "node:http";
+import { betterAuth } from "better-auth";
+import { getMigrations } from "better-auth/db/migration";
+import { toNodeHandler } from "better-auth/node";
+import { bearer } from "better-auth/plugins";
+import pg from "pg";
+
+// A timestamp without a time zone holds UTC, whatever zone this process is in.
+pg.defaults.parseInputDatesAsUTC = true;
+pg.types.setTypeParser(pg.types.builtins.TIMESTAMP, (text) => new Date(`${text.replace(" ", "T")}Z`));
+
+const { env } = process;
+const pool = new pg.Pool({ connectionString: env.DATABASE_URL });
+
+// The schema document's names for what the library calls userId and so on.
+const documentNames = {
+  user: { fields: { emailVerified: "email_verified", createdAt: "created_at", updatedAt: "updated_at" } },
+  session: {
+    fields: {
+      userId: "user_id",
+      expiresAt: "expires_at",
+      ipAddress: "ip_address",
+      userAgent: "user_agent",
+      createdAt: "created_at",
+      updatedAt: "updated_at",
+    },
+  },
+  account: {
+    fields: {
+      userId: "user_id",
+      providerId: "provider",
+      accountId: "provider_account_id",
+      accessToken: "access_token",
+      refreshToken: "refresh_token",
+      accessTokenExpiresAt: "expires_at",
+      idToken: "id_token",
+      refreshTokenExpiresAt: "refresh_token_expires_at",
+      createdAt: "created_at",
+      updatedAt: "updated_at",
+    },
+  },
+  verification: { fields: { expiresAt: "expires_at", createdAt: "created_at", updatedAt: "updated_at" } },
+};
+
+async function usesDocumentNames() {
+  const { rowCount } = await pool.query(
+    "select from pg_attribute where attrelid = to_regclass('public.session') and attname = 'user_id' and not attisdropped",
+  );
+  return rowCount > 0;
+}
+
+const names = (await usesDocumentNames()) ? documentNames : {};
+const options = {
+  baseURL: env.BETTER_AUTH_URL ?? `http://127.0.0.1:${env.PORT}`,
+  trustedOrigins: (env.TRUSTED_ORIGINS ?? "").split(",").filter(Boolean),
+  database: pool,
+  emailAndPassword: { enabled: true },
+  user: { ...names.user, deleteUser: { enabled: true } },
+  session: { ...names.session, expiresIn: Number(env.SESSION_EXPIRES_IN ?? 60 * 60 * 24 * 7) },
+  account: { ...names.account },
+  verification: { ...names.verification },
+  advanced: env.BETTER_AUTH_COOKIE_PREFIX ? { cookiePrefix: env.BETTER_AUTH_COOKIE_PREFIX } : {},
+  rateLimit: { enabled: false },
+  plugins: [bearer()],
+  telemetry: { enabled: false },
+};
+
+if (process.argv[2] === "migrate") {
+  const { runMigrations } = await getMigrations(options);
+  await runMigrations();
+  await pool.end();
+  process.exit(0);
+}
+
+const handleAuth = toNodeHandler(betterAuth(options));
+const page = readFileSync(new URL("index.html", import.meta.url));
+const api = new URL(env.API_URL);
+
+function forward(request, response) {
+  const { method, url, headers } = request;
+  const onward = httpRequest({ host: api.hostname, port: api.port, method, path: url, headers }, (answer) => {
+    response.writeHead(answer.statusCode, answer.headers);
+    answer.pipe(response);
+  });
+  onward.on("error", () => response.writeHead(502).end());
+  request.pipe(onward);
+}
+
+const server = createServer((request, response) => {
+  const path = request.url.split("?")[0];
+  if (path === "/") {
+    response.writeHead(200, {
+      "content-type": "text/html; charset=utf-8",
+      "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:",
+    });
+    response.end(page);
+  } else if (path.startsWith("/api/auth/")) {
+    handleAuth(request, response).catch((error) => {
+      console.error(error.message);
+      if (!response.headersSent) response.writeHead(500);
+      response.end();
+    });
+  } else {
+    forward(request, response);
+  }
+});
+server.listen(Number(env.PORT), "127.0.0.1");
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(0));

@@ -1,0 +1,77 @@
+//! The real Better Auth, from npm, for `cargo xtask dev --better-auth`: see xtask/better-auth/server.mjs.
+use crate::{
+    process::{Running, run_command, step},
+    tools::{find_in_path, lock, root, target},
+};
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::TcpStream,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+use tokio::{process::Command, time::sleep};
+
+/// How long the server may take to listen, in seconds.
+const START_TIMEOUT_S: u64 = 60;
+
+/// An installed Better Auth.
+pub struct BetterAuth {
+    folder: PathBuf,
+    node: PathBuf,
+}
+
+/// Installs what package-lock.json names into a folder under target/, unless it is there already.
+pub async fn install() -> Result<BetterAuth> {
+    let missing = "is missing: install Node.js 20 or newer with 'apt install nodejs npm' or 'brew install node'";
+    let node = find_in_path("node").with_context(|| format!("node {missing}"))?;
+    let npm = find_in_path("npm").with_context(|| format!("npm {missing}"))?;
+    let source = root().join("xtask/better-auth");
+    let folder = target().join("tools/better-auth");
+    fs::create_dir_all(&folder)?;
+    let versions = fs::read(source.join("package-lock.json"))?;
+    let installed = folder.join("installed");
+    let _lock = lock("better-auth")?;
+    for file in ["package.json", "package-lock.json", "server.mjs", "index.html", "browser-test.mjs"] {
+        fs::copy(source.join(file), folder.join(file))?;
+    }
+    if fs::read(&installed).ok().as_ref() != Some(&versions) {
+        step(format!("Installing Better Auth from npm into {}", folder.display()));
+        run_command(Command::new(npm).args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder))
+            .await?;
+        fs::write(installed, versions)?;
+    }
+    Ok(BetterAuth { folder, node })
+}
+
+impl BetterAuth {
+    /// Starts its server, in front of the API at `api_url`, with the settings that the API has.
+    pub async fn start(
+        &self,
+        port: u16,
+        api_url: &str,
+        owner_url: &str,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<Running> {
+        let mut command = Command::new(&self.node);
+        command
+            .arg("server.mjs")
+            .current_dir(&self.folder)
+            .envs(settings)
+            .env("DATABASE_URL", owner_url)
+            .env("API_URL", api_url)
+            .env("PORT", port.to_string());
+        let mut server = Running::start(&mut command, Signal::SIGTERM)?;
+        let until = Instant::now() + Duration::from_secs(START_TIMEOUT_S);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            server.check()?;
+            if Instant::now() > until {
+                bail!("Better Auth does not listen on 127.0.0.1:{port}");
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(server)
+    }
+}

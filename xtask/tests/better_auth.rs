@@ -1,0 +1,333 @@
+//! The real Better Auth in front of the API, on one database: what it signs in is let in, by every route and credential,
+//! and what it signs out is out at once. `cargo xtask test better-auth` starts the servers.
+mod harness;
+
+use harness::{Dev, free_port, new_folder};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const PASSWORD: &str = "correct horse battery staple";
+
+/// A database of this test's own, in the server that `cargo xtask test` has started.
+struct Database {
+    owner_url: String,
+    api_url: String,
+}
+
+impl Database {
+    async fn create(name: &str) -> Self {
+        let file = std::env::var("TASKS_TEST_SERVICES")
+            .expect("these tests need PostgreSQL and PgBouncer: run 'cargo xtask test better-auth', which starts them");
+        let services: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        let text = |name: &str| services[name].as_str().unwrap();
+        let password = text("superuser_password");
+        let admin = format!(
+            "postgresql://postgres:{password}@127.0.0.1:{}/postgres?sslmode=disable",
+            services["postgres_port"]
+        );
+        let mut admin = PgConnection::connect(&admin).await.unwrap();
+        let create = format!("create database {name} owner tasks_owner template template0");
+        sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut admin).await.unwrap();
+        Self {
+            owner_url: text("owner_url").replace("/tasks?", &format!("/{name}?")),
+            api_url: format!(
+                "postgresql://tasks_api:{}@127.0.0.1:{}/{name}?sslmode=verify-full&sslrootcert={}",
+                text("api_password"),
+                services["pooler_port"],
+                text("certificate"),
+            ),
+        }
+    }
+
+    async fn execute(&self, statement: &str) {
+        let mut owner = PgConnection::connect(&self.owner_url).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut owner).await.unwrap();
+    }
+
+    async fn count(&self, table: &str) -> i64 {
+        let mut owner = PgConnection::connect(&self.owner_url).await.unwrap();
+        sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(&mut owner).await.unwrap()
+    }
+}
+
+/// The API and Better Auth, running on one database.
+struct Servers {
+    dev: Dev,
+    api: String,
+    auth: String,
+    /// The origin of the front end, as Better Auth knows it.
+    origin: String,
+    http: Client,
+}
+
+impl Servers {
+    fn start(folder: &str, database: &Database, settings: &[(&str, &str)]) -> Self {
+        let mut all = vec![("DATABASE_URL", &*database.api_url), ("DATABASE_URL_UNPOOLED", &*database.owner_url)];
+        all.extend(settings);
+        let port = free_port();
+        let mut dev = Dev::start(&new_folder(folder), port, &all, &["--better-auth"]);
+        let env = dev.environment();
+        let auth = format!("http://127.0.0.1:{}", port + 1);
+        Self { dev, api: env["TASKS_URL"].clone(), auth, origin: env["BETTER_AUTH_URL"].clone(), http: Client::new() }
+    }
+
+    /// Calls Better Auth, which has to succeed.
+    async fn auth(&self, path: &str, body: Value, credential: Option<&Credential>) -> reqwest::Response {
+        let request =
+            self.http.post(format!("{}/api/auth/{path}", self.auth)).json(&body).header("Origin", &self.origin);
+        let request = credential.map_or(request.try_clone().unwrap(), |credential| credential.on(request));
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}: {}", answer.text().await.unwrap());
+        answer
+    }
+
+    async fn sign_up(&self, email: &str) -> Session {
+        Session::of(
+            &self.auth("sign-up/email", json!({"email": email, "password": PASSWORD, "name": "A person"}), None).await,
+        )
+    }
+
+    async fn sign_in(&self, email: &str) -> Session {
+        Session::of(&self.auth("sign-in/email", json!({"email": email, "password": PASSWORD}), None).await)
+    }
+
+    /// What the API says of a credential.
+    async fn api_says(&self, credential: &Credential) -> StatusCode {
+        credential.on(self.http.get(format!("{}/api/session", self.api))).send().await.unwrap().status()
+    }
+
+    /// What Better Auth says of a credential.
+    async fn library_says(&self, credential: &Credential) -> StatusCode {
+        let answer = credential.on(self.http.get(format!("{}/api/auth/get-session", self.auth))).send().await.unwrap();
+        let session: Value = answer.json().await.unwrap();
+        if session.is_null() { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
+    }
+
+    /// Fails unless the API and the library agree that each credential of a session is good, or is not.
+    async fn both_say(&self, session: &Session, expected: StatusCode, when: &str) {
+        for credential in session.credentials() {
+            assert_eq!(self.library_says(&credential).await, expected, "the library, {when}: {}", credential.kind);
+            assert_eq!(self.api_says(&credential).await, expected, "the API, {when}: {}", credential.kind);
+        }
+    }
+
+    /// Uses every route by each credential of a session.
+    async fn every_route_serves(&self, session: &Session) {
+        for credential in session.credentials() {
+            let me: Value = credential
+                .on(self.http.get(format!("{}/api/session", self.api)))
+                .send()
+                .await
+                .unwrap()
+                .json()
+                .await
+                .unwrap();
+            for base in ["/api/tasks".to_owned(), format!("/api/{}/tasks", me["user_id"].as_str().unwrap())] {
+                let mut path = base.clone();
+                for (method, suffix, body) in [
+                    (Method::POST, "", Some(json!({"title": "Buy milk"}))),
+                    (Method::GET, "", None),
+                    (Method::PUT, "", Some(json!({"title": "Buy bread"}))),
+                    (Method::PATCH, "/complete", None),
+                    (Method::GET, "?status=completed", None),
+                    (Method::DELETE, "", None),
+                ] {
+                    let target =
+                        if suffix.starts_with('?') { format!("{base}{suffix}") } else { format!("{path}{suffix}") };
+                    let mut request = self
+                        .http
+                        .request(method.clone(), format!("{}{target}", self.api))
+                        .header("Origin", &self.origin);
+                    if let Some(body) = body {
+                        request = request.json(&body);
+                    }
+                    let answer = credential.on(request).send().await.unwrap();
+                    assert!(
+                        answer.status().is_success(),
+                        "{method} {target} by {}: {}",
+                        credential.kind,
+                        answer.status()
+                    );
+                    if method == Method::POST {
+                        path = answer.headers()["location"].to_str().unwrap().to_owned();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What Better Auth gave at a sign-in.
+struct Session {
+    /// `name=value`.
+    cookie: String,
+    /// `token.signature`.
+    signed_token: String,
+}
+
+impl Session {
+    fn of(answer: &reqwest::Response) -> Self {
+        let cookies = answer.headers().get_all("set-cookie").iter().map(|cookie| cookie.to_str().unwrap());
+        let cookie = cookies
+            .map(|cookie| cookie.split(';').next().unwrap())
+            .find(|cookie| cookie.contains("session_token="))
+            .unwrap();
+        let signed_token = answer.headers()["set-auth-token"].to_str().unwrap();
+        Self { cookie: cookie.to_owned(), signed_token: signed_token.to_owned() }
+    }
+
+    fn credentials(&self) -> [Credential; 3] {
+        let token = self.signed_token.split('.').next().unwrap();
+        [
+            Credential { kind: "cookie", header: "cookie", value: self.cookie.clone() },
+            Credential {
+                kind: "signed bearer",
+                header: "authorization",
+                value: format!("Bearer {}", self.signed_token),
+            },
+            Credential { kind: "bare bearer", header: "authorization", value: format!("Bearer {token}") },
+        ]
+    }
+
+    fn cookie(&self) -> Credential {
+        let [cookie, ..] = self.credentials();
+        cookie
+    }
+}
+
+/// One way to show a session.
+struct Credential {
+    kind: &'static str,
+    header: &'static str,
+    value: String,
+}
+
+impl Credential {
+    fn on(&self, request: RequestBuilder) -> RequestBuilder {
+        request.header(self.header, &self.value)
+    }
+}
+
+#[tokio::test]
+async fn who_is_signed_in_is_let_in_and_who_is_not_is_not() {
+    for naming in ["document", "library"] {
+        let database = Database::create(&format!("better_auth_{naming}")).await;
+        if naming == "library" {
+            make_the_librarys_tables(&database);
+        }
+        let servers = Servers::start(&format!("better-auth-{naming}"), &database, &[]);
+
+        let ada = servers.sign_up("ada-lovelace@example.com").await;
+        servers.every_route_serves(&ada).await;
+        servers.both_say(&ada, StatusCode::OK, "after the sign-up").await;
+
+        // Another device, from which the first is signed out.
+        let elsewhere = servers.sign_in("ada-lovelace@example.com").await;
+        servers.every_route_serves(&elsewhere).await;
+        servers.auth("revoke-other-sessions", json!({}), Some(&elsewhere.cookie())).await;
+        servers.both_say(&ada, StatusCode::UNAUTHORIZED, "after it was revoked").await;
+        servers.both_say(&elsewhere, StatusCode::OK, "after the others were revoked").await;
+
+        servers.auth("sign-out", json!({}), Some(&elsewhere.cookie())).await;
+        servers.both_say(&elsewhere, StatusCode::UNAUTHORIZED, "after the sign-out").await;
+
+        let over = servers.sign_in("ada-lovelace@example.com").await;
+        servers.both_say(&over, StatusCode::OK, "before its end").await;
+        let column = if naming == "library" { "\"expiresAt\"" } else { "expires_at" };
+        database
+            .execute(&format!("set timezone = 'UTC'; update session set {column} = now() - interval '1 second'"))
+            .await;
+        for credential in over.credentials() {
+            // Before the library sees it, which would remove it.
+            assert_eq!(
+                servers.api_says(&credential).await,
+                StatusCode::UNAUTHORIZED,
+                "after its end: {}",
+                credential.kind
+            );
+        }
+
+        let leaving = servers.sign_in("ada-lovelace@example.com").await;
+        let request = servers.http.post(format!("{}/api/tasks", servers.api)).header("Origin", &servers.origin);
+        let made = leaving.cookie().on(request).json(&json!({"title": "left behind"})).send().await.unwrap();
+        assert_eq!(made.status(), StatusCode::CREATED);
+        let before = database.count("tasks").await;
+        servers.auth("delete-user", json!({"password": PASSWORD}), Some(&leaving.cookie())).await;
+        servers.both_say(&leaving, StatusCode::UNAUTHORIZED, "after the user was deleted").await;
+        assert_eq!(database.count("tasks").await, before - 1, "the tasks went with their owner");
+        servers.dev.stop();
+    }
+}
+
+#[tokio::test]
+async fn cookies_of_https_with_a_prefix_and_a_rotated_secret_work() {
+    let database = Database::create("better_auth_settings").await;
+    let (old, new) = ("an-old-secret-0123456789-0123456789abc", "a-new-secret-0123456789-0123456789abc");
+    let (before, after) = (format!("1:{old}"), format!("2:{new},1:{old}"));
+    let settings = |secrets| {
+        [
+            ("BETTER_AUTH_URL", "https://app.example.com"),
+            ("BETTER_AUTH_COOKIE_PREFIX", "acme"),
+            ("BETTER_AUTH_SECRETS", secrets),
+        ]
+    };
+    let servers = Servers::start("better-auth-settings", &database, &settings(&before));
+    let earlier = servers.sign_up("ada@acme.example.com").await;
+    assert!(earlier.cookie.starts_with("__Secure-acme.session_token="), "{}", earlier.cookie);
+    servers.both_say(&earlier, StatusCode::OK, "before the rotation").await;
+    servers.every_route_serves(&earlier).await;
+    servers.dev.stop();
+
+    let servers = Servers::start("better-auth-settings", &database, &settings(&after));
+    for credential in earlier.credentials() {
+        let library = servers.library_says(&credential).await;
+        assert_eq!(servers.api_says(&credential).await, library, "after the rotation: {}", credential.kind);
+    }
+    let later = servers.sign_in("ada@acme.example.com").await;
+    servers.both_say(&later, StatusCode::OK, "after the rotation").await;
+    servers.dev.stop();
+}
+
+#[tokio::test]
+async fn a_person_signs_up_and_keeps_tasks_in_a_browser() {
+    let database = Database::create("better_auth_browser").await;
+    let servers = Servers::start("better-auth-browser", &database, &[]);
+    let picture = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page.png");
+    let status = Command::new("node")
+        .arg("browser-test.mjs")
+        .current_dir(better_auth_folder())
+        .env("CHROMIUM", std::env::var("CHROMIUM").expect("'cargo xtask test better-auth' names the browser"))
+        .env("PAGE", format!("{}/", servers.auth))
+        .env("PICTURE", &picture)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(database.count("tasks where title = 'Buy bread' and completed").await, 1);
+    assert_eq!(database.count("tasks where title = 'Buy milk' and user_id in (select id from \"user\" where email = 'new@example.com')").await, 0);
+    servers.dev.stop();
+}
+
+/// Where `cargo xtask dev --better-auth` has installed the library.
+fn better_auth_folder() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("../tools/better-auth")
+}
+
+/// The library's tables under its own names, made by the library itself.
+fn make_the_librarys_tables(database: &Database) {
+    let status = Command::new("node")
+        .args(["server.mjs", "migrate"])
+        .current_dir(better_auth_folder())
+        .env("DATABASE_URL", &database.owner_url)
+        .env("BETTER_AUTH_SECRET", "a-secret-of-the-tests-0123456789abcdef")
+        .env("BETTER_AUTH_URL", "http://127.0.0.1")
+        .env("API_URL", "http://127.0.0.1")
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
