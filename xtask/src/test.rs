@@ -12,6 +12,9 @@ use serde_json::json;
 use std::{path::PathBuf, time::Instant};
 use tokio::process::Command;
 
+/// The test that prints what each kind of database went through.
+const DATABASES: &str = "every_kind_of_database";
+
 /// A part of the tests.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
@@ -33,6 +36,8 @@ pub enum Part {
     Dev,
     /// The real Better Auth in front of the API, on its own tables and on the document's.
     BetterAuth,
+    /// Four kinds of databases that users have: up, signed in, every route, down, and up again.
+    Databases,
 }
 
 /// What `cargo xtask test` is told.
@@ -54,7 +59,7 @@ pub async fn test(options: &Options) -> Result<()> {
     let mut summary = Vec::new();
     for part in parts {
         let name = part.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-        if matches!(part, Part::Api | Part::Migrations | Part::BetterAuth) && services.is_none() {
+        if matches!(part, Part::Api | Part::Migrations | Part::BetterAuth | Part::Databases) && services.is_none() {
             services = Some(Services::start().await?);
         }
         step(format!("Testing: {name}"));
@@ -109,7 +114,12 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             let on_path = || ["chromium", "google-chrome"].into_iter().find_map(find_in_path);
             let chromium = find_or_install("Chromium", on_path, "chromium").await?;
             let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "better_auth"]);
+            command.args(["--", "--skip", DATABASES]);
             run_with(services, command.env("CHROMIUM", chromium)).await
+        }
+        Part::Databases => {
+            let mut command = cargo(&["test", "--locked", "--package", "xtask", "--test", "better_auth", DATABASES]);
+            run_with(services, command.args(["--", "--nocapture"])).await
         }
         Part::Dev => run_command(&mut with_filter(&["test", "--locked", "--package", "xtask", "--test", "dev"])).await,
     }

@@ -13,6 +13,7 @@ use std::{
 };
 
 const PASSWORD: &str = "correct horse battery staple";
+const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
 
 /// A database of this test's own, in the server that `cargo xtask test` has started.
 struct Database {
@@ -265,6 +266,165 @@ async fn who_is_signed_in_is_let_in_and_who_is_not_is_not() {
     }
 }
 
+/// What users have before they meet these migrations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Empty,
+    /// The schema document's tables, with users, sessions and tasks, and nulls where it allows them.
+    Document,
+    /// The document's names with what Better Auth needs beyond them, filled by the library.
+    Mapped,
+    /// Better Auth's own tables, made and filled by the library.
+    Library,
+}
+
+/// The document's tables as its Alembic migration and SQLModel make them.
+const DOCUMENT_TABLES: &str = r#"
+    create table "user" (id varchar(36) primary key, email varchar(255) unique not null, name varchar(255),
+        email_verified boolean default false, image text, created_at timestamp default now(), updated_at timestamp default now());
+    create table session (id varchar(36) primary key, user_id varchar(36) references "user" (id), expires_at timestamp not null,
+        created_at timestamp default now(), ip_address varchar(45), user_agent text);
+    create table account (id varchar(36) primary key, user_id varchar(36) references "user" (id), provider varchar(50) not null,
+        provider_account_id varchar(255) not null, access_token text, refresh_token text, expires_at timestamp);
+    create table tasks (id serial primary key, user_id varchar(36) not null references "user" (id), title varchar(200) not null,
+        description text, completed boolean, created_at timestamp, updated_at timestamp);
+    create index idx_tasks_user_id on tasks (user_id);
+    create index idx_tasks_completed on tasks (completed);
+    create index idx_session_user_id on session (user_id);
+    create index idx_session_expires on session (expires_at);
+"#;
+
+/// What Better Auth 1.7 needs beyond the document, as somebody would have added it by hand.
+const MAPPED_COLUMNS: &str = r#"
+    alter table session add token text not null unique, add updated_at timestamp not null default now();
+    alter table account add id_token text, add refresh_token_expires_at timestamp, add scope text, add password text,
+        add created_at timestamp not null default now(), add updated_at timestamp not null default now();
+    create table verification (id varchar(36) primary key, identifier text not null, value text not null,
+        expires_at timestamp not null, created_at timestamp not null default now(), updated_at timestamp not null default now());
+    create index session_user_id_idx on session (user_id);
+    create index account_user_id_idx on account (user_id);
+"#;
+
+const DOCUMENT_ROWS: &str = r#"
+    insert into "user" (id, email) values ('grace', 'grace@navy.example.com');
+    insert into session (id, user_id, expires_at) values ('s1', 'grace', now() + interval '1 day');
+    insert into account (id, user_id, provider, provider_account_id) values ('a1', 'grace', 'github', '1');
+    insert into tasks (user_id, title, completed, created_at) values ('grace', 'a null', null, null), ('grace', 'done', true, '2025-01-01');
+"#;
+
+impl Database {
+    /// Every row that is Better Auth's or a task, but for the columns that migrations may fill.
+    async fn rows(&self) -> Vec<String> {
+        let mut owner = PgConnection::connect(&self.owner_url).await.unwrap();
+        let mut all = Vec::new();
+        for table in ["user", "session", "account", "tasks"] {
+            let keys = if table == "tasks" { "id || user_id || title" } else { "id" };
+            let query = format!("select '{table} ' || {keys} from public.\"{table}\" order by 1");
+            if let Ok(rows) = sqlx::query_scalar::<_, String>(AssertSqlSafe(query)).fetch_all(&mut owner).await {
+                all.extend(rows);
+            }
+        }
+        all
+    }
+
+    fn migrate(&self, arguments: &[&str]) {
+        let mut command = harness::command();
+        command
+            .arg("migrate")
+            .args(arguments)
+            .env("DATABASE_URL_UNPOOLED", &self.owner_url)
+            .env("DATABASE_URL", &self.api_url);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// Fills a database by the library alone, before any migration of ours: somebody signs up, and is still signed in.
+async fn sign_up_by_the_library(database: &Database) -> Session {
+    let port = free_port();
+    let url = format!("http://127.0.0.1:{port}");
+    let mut server = Command::new("node")
+        .arg("server.mjs")
+        .current_dir(better_auth_folder())
+        .env("DATABASE_URL", &database.owner_url)
+        .env("BETTER_AUTH_SECRET", SECRET)
+        .env("BETTER_AUTH_URL", &url)
+        .env("PORT", port.to_string())
+        .env("API_URL", &url)
+        .spawn()
+        .unwrap();
+    let http = Client::new();
+    let body = json!({"email": "early@example.com", "password": PASSWORD, "name": "Early"});
+    let sign_up = || http.post(format!("{url}/api/auth/sign-up/email")).header("Origin", &url).json(&body).send();
+    let mut answer = sign_up().await;
+    for _ in 0..200 {
+        if answer.is_ok() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        answer = sign_up().await;
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    Session::of(&answer.unwrap())
+}
+
+#[tokio::test]
+async fn every_kind_of_database_goes_up_and_down_and_up_again() {
+    // Installs the library, where nothing has yet.
+    let first = Database::create("kinds_install").await;
+    Servers::start("kinds-install", &first, &[]).dev.stop();
+
+    println!("{:10} {:>4} {:>8} {:>11} {:>5} {:>4}", "database", "up", "sign-in", "all routes", "down", "up");
+    for kind in [Kind::Empty, Kind::Document, Kind::Mapped, Kind::Library] {
+        let database = Database::create(&format!("kind_{kind:?}").to_lowercase()).await;
+        match kind {
+            Kind::Empty => {}
+            Kind::Document => database.execute(&format!("{DOCUMENT_TABLES} {DOCUMENT_ROWS}")).await,
+            Kind::Mapped => database.execute(&format!("{DOCUMENT_TABLES} {MAPPED_COLUMNS}")).await,
+            Kind::Library => make_the_librarys_tables(&database),
+        }
+        let early = match kind {
+            Kind::Mapped | Kind::Library => Some(sign_up_by_the_library(&database).await),
+            Kind::Empty | Kind::Document => None,
+        };
+        let before = database.rows().await;
+
+        database.migrate(&["up"]);
+        assert_eq!(database.rows().await, before, "{kind:?} lost or gained a row by up");
+        for round in ["first", "second"] {
+            let servers =
+                Servers::start(&format!("kind-{kind:?}").to_lowercase(), &database, &[("BETTER_AUTH_SECRET", SECRET)]);
+            if let Some(early) = &early {
+                servers.both_say(early, StatusCode::OK, "a session from before the migrations").await;
+            }
+            let session = if round == "first" {
+                servers.sign_up("late@example.com").await
+            } else {
+                servers.sign_in("late@example.com").await
+            };
+            servers.every_route_serves(&session).await;
+            servers.dev.stop();
+
+            let rows = database.rows().await;
+            assert!(before.iter().all(|row| rows.contains(row)), "{kind:?} lost a row");
+            database.migrate(&["down", "--to", "0"]);
+            assert_eq!(database.rows().await, rows, "{kind:?} lost a row by down");
+            database.migrate(&["up"]);
+            assert_eq!(database.rows().await, rows, "{kind:?} lost a row by up again");
+        }
+        println!(
+            "{:10} {:>4} {:>8} {:>11} {:>5} {:>4}",
+            format!("{kind:?}").to_lowercase(),
+            "ok",
+            "ok",
+            "ok",
+            "ok",
+            "ok"
+        );
+    }
+}
+
 #[tokio::test]
 async fn cookies_of_https_with_a_prefix_and_a_rotated_secret_work() {
     let database = Database::create("better_auth_settings").await;
@@ -324,7 +484,7 @@ fn make_the_librarys_tables(database: &Database) {
         .args(["server.mjs", "migrate"])
         .current_dir(better_auth_folder())
         .env("DATABASE_URL", &database.owner_url)
-        .env("BETTER_AUTH_SECRET", "a-secret-of-the-tests-0123456789abcdef")
+        .env("BETTER_AUTH_SECRET", SECRET)
         .env("BETTER_AUTH_URL", "http://127.0.0.1")
         .env("API_URL", "http://127.0.0.1")
         .status()
