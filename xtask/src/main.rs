@@ -4,6 +4,7 @@ mod dev;
 mod migrate;
 mod pgbouncer;
 mod postgres;
+mod postgres_binaries;
 mod process;
 mod seed;
 mod sizes;

@@ -1,4 +1,4 @@
-//! PgBouncer in front of a test server: in transaction mode, with TLS on both sides, for every database there.
+//! PgBouncer in front of a test server, with TLS on both sides, for every database there.
 use crate::{
     postgres::{Postgres, as_server_user, give_to_server_user, write_private},
     process::{Running, step},
@@ -24,15 +24,15 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one in `folder`, which is made anew, in front of `postgres`.
-    pub async fn start(folder: &Path, postgres: &Postgres) -> Result<Self> {
+    /// Starts one in `folder`, which is made anew, in front of `postgres`, in a pool mode (`transaction` or `session`).
+    pub async fn start(folder: &Path, postgres: &Postgres, pool_mode: &str) -> Result<Self> {
         let program = find_or_install("PgBouncer", || find_in_path("pgbouncer"), "pgbouncer").await?;
         if folder.exists() {
             fs::remove_dir_all(folder)?;
         }
         fs::create_dir_all(folder)?;
         let port = free_port()?;
-        step(format!("Starting PgBouncer in transaction mode on 127.0.0.1:{port}"));
+        step(format!("Starting PgBouncer in {pool_mode} mode on 127.0.0.1:{port}"));
         let file = |name: &str| folder.join(name).display().to_string();
         fs::copy(postgres.certificate(), folder.join("server.crt"))?;
         fs::copy(postgres.key(), folder.join("server.key"))?;
@@ -40,7 +40,9 @@ impl PgBouncer {
             &folder.join("users.txt"),
             format!("\"{}\" \"{}\"\n", migrations::API_ROLE, postgres.api_password()).as_bytes(),
         )?;
-        // Two server connections a database: calls of several functions share them in every order.
+        // Two server connections a database: calls of several functions share them in every order. In session mode each
+        // function keeps one.
+        let pool_size = if pool_mode == "session" { 20 } else { 2 };
         let configuration = format!(
             "[databases]
 * = host=127.0.0.1 port={}
@@ -50,8 +52,8 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = scram-sha-256
 auth_file = {}
-pool_mode = transaction
-default_pool_size = 2
+pool_mode = {pool_mode}
+default_pool_size = {pool_size}
 max_client_conn = 1000
 server_idle_timeout = 10
 client_tls_sslmode = allow

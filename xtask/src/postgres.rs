@@ -1,7 +1,8 @@
 //! A PostgreSQL of our own, with TLS and passwords, on a free port of 127.0.0.1, in a folder under target/.
 use crate::{
+    postgres_binaries,
     process::{Running, step},
-    tools::{find_in_path, find_or_install, free_port},
+    tools::free_port,
 };
 use anyhow::{Context as _, Result, bail};
 use nix::{
@@ -56,9 +57,12 @@ struct Settings {
 }
 
 impl Postgres {
-    /// Starts a server in `folder`, which is made when it is not there.
-    pub async fn start(folder: &Path, purpose: Purpose) -> Result<Self> {
-        let bin = find_or_install("PostgreSQL", find_binaries, "postgresql").await?;
+    /// Starts a server in `folder`, which is made when it is not there; of the major version that is asked for, or any.
+    pub async fn start(folder: &Path, purpose: Purpose, major: Option<u32>) -> Result<Self> {
+        // Data of one major version can be read by no other.
+        let kept = fs::read_to_string(folder.join("data/PG_VERSION")).ok().filter(|_| purpose == Purpose::Development);
+        let major = kept.and_then(|version| version.trim().parse().ok()).or(major);
+        let bin = postgres_binaries::find_or_install(major).await?;
         if purpose == Purpose::Test && folder.exists() {
             stop_left_over(&bin, folder).await;
             fs::remove_dir_all(folder)?;
@@ -202,25 +206,6 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The folder of PostgreSQL's programs: on PATH, or where Debian and Homebrew put them, the newest first.
-fn find_binaries() -> Option<PathBuf> {
-    let is_complete = |folder: &PathBuf| folder.join("postgres").is_file() && folder.join("initdb").is_file();
-    let on_path = find_in_path("initdb").and_then(|initdb| Some(initdb.canonicalize().ok()?.parent()?.to_owned()));
-    let mut installed: Vec<(u32, PathBuf)> = Vec::new();
-    for (parent, prefix) in
-        [("/usr/lib/postgresql", ""), ("/opt/homebrew/opt", "postgresql@"), ("/usr/local/opt", "postgresql@")]
-    {
-        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if let Some(version) = name.strip_prefix(prefix).and_then(|version| version.parse().ok()) {
-                installed.push((version, entry.path().join("bin")));
-            }
-        }
-    }
-    installed.sort();
-    on_path.into_iter().chain(installed.into_iter().rev().map(|(_, folder)| folder)).find(is_complete)
-}
-
 /// The user that the server runs as where we are root, which PostgreSQL refuses to be.
 pub fn server_user() -> Option<User> {
     if !geteuid().is_root() {
@@ -236,7 +221,7 @@ pub fn as_server_user(program: &Path, folder: &Path) -> Command {
     command.args([&format!("--reuid={}", user.uid), &format!("--regid={}", user.gid), "--clear-groups"]);
     let is_closed =
         |folder: &Path| fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0);
-    if folder.ancestors().skip(1).any(is_closed) {
+    if folder.ancestors().skip(1).chain(program.ancestors().skip(1)).any(is_closed) {
         command.args(["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]);
     }
     command.arg("--").arg(program).current_dir("/");

@@ -12,6 +12,10 @@ use serde_json::json;
 use std::{path::PathBuf, time::Instant};
 use tokio::process::Command;
 
+/// What the part `versions` runs on: a major version of PostgreSQL, and a mode of PgBouncer.
+const OTHER_VERSIONS: [(Option<u32>, &str); 3] =
+    [(Some(17), "transaction"), (Some(18), "transaction"), (None, "session")];
+
 /// The test that prints what each kind of database went through.
 const DATABASES: &str = "every_kind_of_database";
 
@@ -38,6 +42,8 @@ pub enum Part {
     BetterAuth,
     /// Four kinds of databases that users have: up, signed in, every route, down, and up again.
     Databases,
+    /// The API's and the migrations' tests on other versions of PostgreSQL and PgBouncer's other mode.
+    Versions,
 }
 
 /// What `cargo xtask test` is told.
@@ -61,6 +67,10 @@ pub async fn test(options: &Options) -> Result<()> {
         let name = part.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         if matches!(part, Part::Api | Part::Migrations | Part::BetterAuth | Part::Databases) && services.is_none() {
             services = Some(Services::start().await?);
+        }
+        if *part == Part::Versions {
+            // On the same folders, one after the other.
+            services = None;
         }
         step(format!("Testing: {name}"));
         let began = Instant::now();
@@ -117,6 +127,16 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             command.args(["--", "--skip", DATABASES]);
             run_with(services, command.env("CHROMIUM", chromium)).await
         }
+        Part::Versions => {
+            for (major, pool_mode) in OTHER_VERSIONS {
+                let services = Services::start_with(major, pool_mode).await?;
+                for (package, test) in [("functions", "api"), ("migrations", "migrations")] {
+                    let mut command = with_filter(&["test", "--locked", "--package", package, "--test", test]);
+                    run_with(Some(&services), &mut command).await?;
+                }
+            }
+            Ok(())
+        }
         Part::Databases => {
             let mut command = cargo(&["test", "--locked", "--package", "xtask", "--test", "better_auth", DATABASES]);
             run_with(services, command.args(["--", "--nocapture"])).await
@@ -138,16 +158,21 @@ struct Services {
 }
 
 impl Services {
+    /// Those that most tests use: any PostgreSQL, and PgBouncer as Neon runs it.
     async fn start() -> Result<Self> {
+        Self::start_with(None, "transaction").await
+    }
+
+    async fn start_with(postgres_major: Option<u32>, pool_mode: &str) -> Result<Self> {
         let folder = target().join("test");
         step("Starting PostgreSQL");
-        let postgres = Postgres::start(&folder.join("postgres"), Purpose::Test).await?;
+        let postgres = Postgres::start(&folder.join("postgres"), Purpose::Test, postgres_major).await?;
         step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));
         let mut connection = migrate::connect(&postgres.owner_url()).await?;
         let api_url = shared::DatabaseUrl::parse(&postgres.api_url())?;
         migrate::up(&mut connection, Some(&api_url)).await?;
         drop(connection);
-        let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres).await?;
+        let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres, pool_mode).await?;
 
         let file = folder.join("services.json");
         let services = json!({

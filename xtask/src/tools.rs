@@ -70,12 +70,7 @@ pub async fn find_or_install(what: &str, find: impl Fn() -> Option<PathBuf>, pac
         bail!("{what} is missing: install it with 'sudo apt install {package}' or 'brew install {package}'");
     }
     step(format!("Installing {what} (apt-get install {package})"));
-    // A package that brings a service must neither start it nor make a database of its own.
-    let no_cluster = Path::new("/etc/postgresql-common/createcluster.conf");
-    if package.starts_with("postgresql") && !no_cluster.exists() {
-        std::fs::create_dir_all("/etc/postgresql-common")?;
-        std::fs::write(no_cluster, "create_main_cluster = false\n")?;
-    }
+    // RUNLEVEL: a package that brings a service must not start it.
     let apt = |args: &[&str]| {
         let mut command = Command::new("apt-get");
         command.arg("-qq").args(args).envs([("DEBIAN_FRONTEND", "noninteractive"), ("RUNLEVEL", "1")]);
