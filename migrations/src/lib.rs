@@ -31,6 +31,9 @@ pub enum Error {
     /// The database is ahead of this checkout.
     #[error("migration {0:04} has been applied but is not in this version of the project")]
     Unknown(i64),
+    /// A check of what has not been made yet.
+    #[error("migration {0:04} is pending: apply it first")]
+    Pending(i64),
     /// Down from nothing.
     #[error("no migration is applied")]
     NothingApplied,
@@ -179,6 +182,34 @@ pub async fn status(connection: &mut PgConnection) -> Result<Vec<Migration>, Err
         migrations.insert(known.version, migration);
     }
     Ok(migrations.into_values().collect())
+}
+
+/// Where the database is not what the migrations made of it, a sentence each; nothing when it is. Changes nothing.
+///
+/// # Errors
+/// [`Error::Pending`] before all migrations have been applied, and what the database says.
+pub async fn check(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
+    if let Some(pending) = status(connection).await?.iter().find(|it| it.state == State::Pending) {
+        return Err(Error::Pending(pending.version));
+    }
+    for table in ["user", "session", "account", "verification", "tasks"] {
+        let is_there: bool = sqlx::query_scalar("select to_regclass(format('public.%I', $1::text)) is not null")
+            .bind(table)
+            .fetch_one(&mut *connection)
+            .await?;
+        if !is_there {
+            return Ok(vec![format!("the table {table} is missing")]);
+        }
+    }
+    let mut differences: Vec<String> =
+        sqlx::query_scalar(include_str!("check.sql")).fetch_all(&mut *connection).await?;
+    // A function's text is only read when it runs: the columns that it names may have gone.
+    if differences.is_empty()
+        && let Err(error) = sqlx::query("select from public.caller('')").execute(connection).await
+    {
+        differences.push(format!("the function caller(text) fails, and 'up' fits it again: {}", message(&error)));
+    }
+    Ok(differences)
 }
 
 /// Lets the API's role connect, with this password.

@@ -259,7 +259,8 @@ async fn the_documents_own_tables_are_kept_with_every_row_up_and_down() {
         assert_eq!(rows(&mut connection, indexes).await, ["idx_tasks_completed", "idx_tasks_user_id", "tasks_pkey"]);
     }
     up(&mut connection).await;
-    execute(&mut connection, "delete from account; delete from session; delete from \"user\"").await;
+    execute(&mut connection, "delete from \"user\"").await;
+    assert!(rows(&mut connection, others).await.is_empty(), "sessions and accounts go with their user");
     assert!(rows(&mut connection, tasks).await.is_empty(), "the tasks go with their owner");
 }
 
@@ -418,6 +419,51 @@ async fn status_tells_applied_pending_changed_and_unknown() {
     execute(&mut connection, "delete from _sqlx_migrations where version = 9999").await;
     let error = migrations::up(&mut connection, |_| {}).await.unwrap_err().to_string();
     assert!(error.contains("0002") && error.contains("changed"), "{error}");
+}
+
+#[tokio::test]
+async fn check_finds_nothing_after_up_on_any_kind_of_database() {
+    for schema in ["", DOCUMENT_SCHEMA, LIBRARY_SCHEMA] {
+        let mut connection = connected().await;
+        execute(&mut connection, schema).await;
+        let error = migrations::check(&mut connection).await.unwrap_err();
+        assert!(matches!(error, Error::Pending(1)), "{error}");
+        up(&mut connection).await;
+        assert_eq!(migrations::check(&mut connection).await.unwrap(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn check_names_what_was_changed() {
+    for (change, says) in [
+        ("alter table tasks drop description", "the column tasks.description is missing"),
+        ("alter table tasks alter description type varchar(5), alter title type varchar(500)", ""),
+        ("alter table tasks alter created_at type timestamptz", "tasks.created_at is of type timestamp with time zone"),
+        ("alter table tasks alter completed drop not null", "the column tasks.completed may be null"),
+        ("drop index idx_tasks_user_list", "an index on tasks (user_id, created_at, id) is missing"),
+        ("drop index idx_session_expires", "an index on session (expires_at) is missing"),
+        ("alter table tasks drop constraint tasks_title_length", "tasks.title has no CHECK"),
+        ("alter table tasks drop constraint fk_tasks_user", "the rows of tasks do not go with their user"),
+        ("alter table session drop token", "the column session.token is missing"),
+        ("alter table session rename expires_at to \"expiresAt\"", "the function caller(text) fails"),
+        ("drop function caller(text)", "the function caller(text) is missing"),
+        ("grant execute on function caller(text) to public", "may be called by everybody"),
+        ("alter function caller(text) security invoker", "does not run with its owner's rights"),
+        ("grant select on session to tasks_api", "should not have the right: session select"),
+        ("grant truncate on tasks to tasks_api", "should not have the right: tasks truncate"),
+        ("revoke delete on tasks from tasks_api", "lacks the right: tasks delete"),
+        ("revoke execute on function caller(text) from tasks_api", "may not call caller(text)"),
+        ("revoke usage on sequence tasks_id_seq from tasks_api", "may not use the sequence"),
+        ("drop table verification", "the table verification is missing"),
+    ] {
+        let mut connection = connected().await;
+        up(&mut connection).await;
+        execute(&mut connection, change).await;
+        let differences = migrations::check(&mut connection).await.unwrap();
+        let expected = usize::from(!says.is_empty());
+        // What depends on a column goes with it, and is told as well.
+        assert_eq!(differences.iter().filter(|it| it.contains(says)).count(), expected, "{change}: {differences:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `cargo xtask migrate up|down|status`.
+//! `cargo xtask migrate up|down|status|check`.
 use anyhow::{Context as _, Result, anyhow};
 use migrations::State;
 use shared::DatabaseUrl;
@@ -17,6 +17,8 @@ pub enum Action {
     },
     /// Show what is applied, what is pending, and what was changed after it was applied.
     Status,
+    /// Say whether columns, indexes, constraints and rights are still what the migrations made of them.
+    Check,
 }
 
 /// Carries out `action` on the database of the environment.
@@ -35,6 +37,16 @@ pub async fn migrate(action: &Action) -> Result<()> {
         Action::Down { to } => {
             migrations::down(&mut connection, *to, |it| println!("reverted {:04} {}", it.version, it.description))
                 .await?;
+        }
+        Action::Check => {
+            let differences = migrations::check(&mut connection).await?;
+            for difference in &differences {
+                println!("{difference}");
+            }
+            if !differences.is_empty() {
+                return Err(anyhow!("the database is not what the migrations made of it"));
+            }
+            println!("the database is what the migrations made of it");
         }
         Action::Status => {
             let mut is_sound = true;

@@ -163,6 +163,8 @@ fn migrate_commands_work(env: &HashMap<String, String>) {
     assert!(code == Some(0) && status.contains("0001") && !status.contains("pending"), "{status}");
     let (code, up, _) = migrate("up", &env["DATABASE_URL_UNPOOLED"]);
     assert_eq!((code, up.trim()), (Some(0), "nothing is pending"));
+    let (code, check, _) = migrate("check", &env["DATABASE_URL_UNPOOLED"]);
+    assert_eq!((code, check.trim()), (Some(0), "the database is what the migrations made of it"));
     let (code, _, error) = migrate("up", "postgresql://a:s3cret@ep-x-1-pooler.eu.aws.neon.tech/db");
     assert!(code == Some(1) && error.contains("DATABASE_URL_UNPOOLED") && error.contains("-pooler"), "{error}");
     assert!(!error.contains("s3cret"), "{error}");
