@@ -223,6 +223,8 @@ pub fn as_server_user(program: &Path, folder: &Path) -> Command {
         |folder: &Path| fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0);
     if folder.ancestors().skip(1).chain(program.ancestors().skip(1)).any(is_closed) {
         command.args(["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]);
+        // Or else access(2), by which initdb looks for the server, would not count them (capabilities(7), "securebits").
+        command.arg("--securebits=+no_setuid_fixup");
     }
     command.arg("--").arg(program).current_dir("/");
     command
