@@ -69,7 +69,10 @@ impl Database {
 
     /// Connects ahead of the first request: Lambda gives a whole CPU to Init, and a fraction of one afterwards.
     pub(crate) async fn connect(&self) -> Result<(), Error> {
-        self.connection().await.map(drop)
+        drop(self.connection().await?);
+        // A process that waits long for its first request has a connection that was idle as long.
+        self.last_used.set_now();
+        Ok(())
     }
 
     /// A connection to use now. A connect that failed at once is tried once more: nothing has been sent that could happen
@@ -303,7 +306,7 @@ impl WallClock {
         self.0.store(unix_seconds(), Ordering::Relaxed);
     }
 
-    /// Zero for a connection that was never used: it is new.
+    /// Zero before the first connection: whichever there is, is new.
     fn seconds_ago(&self) -> u64 {
         match self.0.load(Ordering::Relaxed) {
             0 => 0,
