@@ -168,7 +168,6 @@ mod tests {
     use super::*;
 
     const NAME: &str = "better-auth.session_token";
-    // Made by better-call 1.7's signCookieValue("Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A", SECRET).
     const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
 
     fn rules() -> SessionRules {
@@ -186,6 +185,14 @@ mod tests {
 
     fn bearer(header: &str) -> Option<String> {
         rules().bearer_token(header).map(|token| token.0)
+    }
+
+    #[test]
+    fn the_librarys_own_cookie_is_read_and_written_alike() {
+        // Made by better-call's serializeSignedCookie, of better-auth 1.7.25.
+        let cookie_of_the_library = "better-auth.session_token=Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A.otKwFhQH7p%2BwK7Azte6QrZu8KhzzIWGFhSUt1KkMNRQ%3D";
+        assert_eq!(cookie(cookie_of_the_library).as_deref(), Some("Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A"));
+        assert_eq!(rules().cookie("Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A"), cookie_of_the_library);
     }
 
     #[test]

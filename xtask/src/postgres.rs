@@ -75,9 +75,9 @@ impl Postgres {
         let mut settings = if is_new {
             Settings {
                 port: free_port()?,
-                superuser_password: password()?,
-                owner_password: password()?,
-                api_password: password()?,
+                superuser_password: secret()?,
+                owner_password: secret()?,
+                api_password: secret()?,
             }
         } else {
             serde_json::from_slice(&fs::read(&settings_file)?).with_context(|| {
@@ -187,16 +187,11 @@ pub fn url(user: &str, password: &str, port: u16, database: &str, certificate: &
     format!("postgresql://{user}:{password}@127.0.0.1:{port}/{database}?sslmode=verify-full&sslrootcert={certificate}")
 }
 
-/// A random password of 244 bits, in characters that need no quoting anywhere.
-fn password() -> Result<String> {
+/// A random password or secret of 256 bits, in characters that need no quoting anywhere.
+pub fn secret() -> Result<String> {
     let mut bytes = [0_u8; 32];
     fs::File::open("/dev/urandom").and_then(|mut random| std::io::Read::read_exact(&mut random, &mut bytes))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// A random secret, for what else needs one.
-pub fn secret() -> Result<String> {
-    password()
 }
 
 /// Writes a file that nobody else may read.
