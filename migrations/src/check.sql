@@ -51,6 +51,7 @@ index_should_be (tab, cols) as (values
   ('public.tasks', '{created_at}'),
   ('public.tasks', '{user_id,created_at,id}')
 ),
+function_should_be (signature) as (values ('caller(text)'), ('purge_expired(text, integer)')),
 right_is as (
   select relname || ' ' || privilege as allowed
   from pg_class, unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) as privilege
@@ -87,12 +88,14 @@ where not exists (
   where conrelid = tab and contype = 'f' and confrelid = 'public."user"'::regclass and confdeltype = 'c'
 )
 union all
-select 'the function caller(text) is missing' where to_regprocedure('public.caller(text)') is null
+select format('the function %s is missing', signature)
+from function_should_be
+where to_regprocedure('public.' || signature) is null
 union all
-select 'the function caller(text) does not run with its owner''s rights, or may be called by everybody'
-from pg_proc
-where pg_proc.oid = to_regprocedure('public.caller(text)')
-  and (not prosecdef or proacl is null or exists (select from aclexplode(proacl) where grantee = 0))
+select format('the function %s does not run with its owner''s rights, or may be called by everybody', signature)
+from function_should_be
+join pg_proc on pg_proc.oid = to_regprocedure('public.' || signature)
+where not prosecdef or proacl is null or exists (select from aclexplode(proacl) where grantee = 0)
 union all
 select 'the role tasks_api is missing' where to_regrole('tasks_api') is null
 union all
@@ -107,9 +110,10 @@ union all
 select format('the role tasks_api should not have the right: %s', allowed)
 from (select allowed from right_is except select allowed from right_should_be) as too_much
 union all
-select 'the role tasks_api may not call caller(text)'
-where to_regprocedure('public.caller(text)') is not null and to_regrole('tasks_api') is not null
-  and not has_function_privilege(to_regrole('tasks_api'), to_regprocedure('public.caller(text)'), 'execute')
+select format('the role tasks_api may not call %s', signature)
+from function_should_be
+where to_regprocedure('public.' || signature) is not null and to_regrole('tasks_api') is not null
+  and not has_function_privilege(to_regrole('tasks_api'), to_regprocedure('public.' || signature), 'execute')
 union all
 select 'the role tasks_api may not use the sequence of tasks.id'
 where to_regrole('tasks_api') is not null and pg_get_serial_sequence('public.tasks', 'id') is not null

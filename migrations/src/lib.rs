@@ -1,7 +1,7 @@
 //! Runs the migrations that are embedded in this crate: up, down, and where a database stands.
 //!
-//! Each runs in a transaction of its own, under a lock that a second run waits for. sqlx does that; its table
-//! `_sqlx_migrations` says what has been applied, with a checksum.
+//! What is pending runs in one transaction, under a lock that a second run waits for. sqlx's table `_sqlx_migrations` says
+//! what has been applied, with a checksum.
 use shared::DatabaseUrl;
 use sqlx::{
     AssertSqlSafe, Connection as _, PgConnection,
@@ -118,21 +118,37 @@ pub async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
     Ok(PgConnection::connect_with(&options).await?)
 }
 
-/// Applies what is pending, in order, and tells `applied` of each; then fits the session check to Better Auth's columns.
+/// Applies what is pending, in order, and fits the session check to Better Auth's columns; gives what was applied.
+///
+/// All of it is one transaction: one that fails leaves the database as it was. Only where a pending migration says that it
+/// cannot run in one (`-- no-transaction`), each stands for itself.
 ///
 /// # Errors
-/// The first that fails; those before it stay applied.
-pub async fn up(connection: &mut PgConnection, mut applied: impl FnMut(&Migration)) -> Result<(), Error> {
+/// The first that fails.
+pub async fn up(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> {
+    let needs_none = |it: &Migration| MIGRATOR.iter().any(|known| known.version == it.version && known.no_tx);
+    if status(connection).await?.iter().any(|it| it.state == State::Pending && needs_none(it)) {
+        return apply(connection).await;
+    }
+    let mut transaction = connection.begin().await?;
+    // A second run waits here, and then finds nothing pending.
+    sqlx::query("select pg_advisory_xact_lock(hashtext('migrations'))").execute(&mut *transaction).await?;
+    let applied = apply(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(applied)
+}
+
+async fn apply(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> {
     let pending: Vec<_> = status(connection).await?.into_iter().filter(|it| it.state == State::Pending).collect();
-    for migration in pending {
+    // One by one, because only then the error says which failed.
+    for migration in &pending {
         MIGRATOR.run_to(migration.version, &mut *connection).await?;
-        applied(&Migration { state: State::Applied, ..migration });
     }
     // Nothing is left to do, but for what was applied this checks that it has not been changed since.
     MIGRATOR.run(&mut *connection).await?;
     // Better Auth may have renamed its columns since.
     sqlx::raw_sql("select migration_tools.install_caller()").execute(connection).await?;
-    Ok(())
+    Ok(pending.into_iter().map(|it| Migration { state: State::Applied, ..it }).collect())
 }
 
 /// Reverts the last migration, or all that are after `target`, and tells `reverted` of each.
@@ -159,8 +175,12 @@ pub async fn down(
 /// # Errors
 /// What the database says.
 pub async fn status(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> {
-    let is_new: bool =
-        sqlx::query_scalar("select to_regclass('_sqlx_migrations') is null").fetch_one(&mut *connection).await?;
+    // Not by to_regclass: its cache does not notice what was made while this transaction waited for a lock.
+    let is_new: bool = sqlx::query_scalar(
+        "select not exists (select from pg_class where relname = '_sqlx_migrations' and pg_table_is_visible(oid))",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
     let applied: Vec<(i64, String, Vec<u8>)> = if is_new {
         Vec::new()
     } else {

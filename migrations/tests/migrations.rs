@@ -4,6 +4,9 @@ use shared::DatabaseUrl;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// The last migration's number.
+const LAST: i64 = 7;
+
 /// The schema document's own tables.
 const DOCUMENT_TABLES: &str = include_str!("document.sql");
 
@@ -75,7 +78,7 @@ async fn rows(connection: &mut PgConnection, query: &str) -> Vec<String> {
 }
 
 async fn up(connection: &mut PgConnection) {
-    migrations::up(connection, |_| {}).await.unwrap();
+    migrations::up(connection).await.unwrap();
 }
 
 async fn down(connection: &mut PgConnection) {
@@ -204,7 +207,15 @@ async fn down_takes_every_right_from_the_apis_role() {
     up(&mut connection).await;
     assert_eq!(
         rows(&mut connection, rights).await,
-        ["caller", "idle_in_transaction_session_timeout=9s", "public", "statement_timeout=9s", "tasks", "tasks_id_seq"]
+        [
+            "caller",
+            "idle_in_transaction_session_timeout=9s",
+            "public",
+            "purge_expired",
+            "statement_timeout=9s",
+            "tasks",
+            "tasks_id_seq"
+        ]
     );
     migrations::down(&mut connection, Some(5), |_| {}).await.unwrap();
     assert!(rows(&mut connection, rights).await.is_empty());
@@ -217,9 +228,9 @@ async fn down_goes_one_step_or_to_a_version() {
     let mut reverted = Vec::new();
     migrations::down(&mut connection, None, |it| reverted.push(it.version)).await.unwrap();
     migrations::down(&mut connection, Some(2), |it| reverted.push(it.version)).await.unwrap();
-    assert_eq!(reverted, [6, 5, 4, 3]);
+    assert_eq!(reverted, (3..=LAST).rev().collect::<Vec<_>>());
     migrations::down(&mut connection, Some(0), |it| reverted.push(it.version)).await.unwrap();
-    assert_eq!(reverted, [6, 5, 4, 3, 2, 1]);
+    assert_eq!(reverted, (1..=LAST).rev().collect::<Vec<_>>());
     let error = migrations::down(&mut connection, None, |_| {}).await.unwrap_err();
     assert!(matches!(error, Error::NothingApplied), "{error}");
 }
@@ -334,11 +345,10 @@ async fn a_schema_that_cannot_be_served_is_told_by_its_table_and_columns() {
         let mut connection = connected().await;
         execute(&mut connection, statements).await;
         let before = objects(&mut connection).await;
-        let error = migrations::up(&mut connection, |_| {}).await.unwrap_err().to_string();
+        let error = migrations::up(&mut connection).await.unwrap_err().to_string();
         for part in says {
             assert!(error.contains(part), "{error}");
         }
-        down(&mut connection).await;
         assert_eq!(objects(&mut connection).await, before);
     }
 }
@@ -370,11 +380,12 @@ async fn two_runs_at_once_apply_each_migration_once() {
     let url = empty_database().await;
     let mut first = migrations::connect(&url).await.unwrap();
     let mut second = migrations::connect(&url).await.unwrap();
-    let (one, other) = tokio::join!(migrations::up(&mut first, |_| {}), migrations::up(&mut second, |_| {}));
-    one.unwrap();
-    other.unwrap();
+    let (one, other) = tokio::join!(migrations::up(&mut first), migrations::up(&mut second));
+    let mut counts = [one.unwrap().len(), other.unwrap().len()];
+    counts.sort();
+    assert_eq!(counts, [0, LAST as usize]);
     let applied = rows(&mut first, "select version, count(*) from _sqlx_migrations group by 1 order by 1").await;
-    assert_eq!(applied, ["1 1", "2 1", "3 1", "4 1", "5 1", "6 1"]);
+    assert_eq!(applied, (1..=LAST).map(|version| format!("{version} 1")).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -384,34 +395,26 @@ async fn status_tells_applied_pending_changed_and_unknown() {
         |migrations: Vec<migrations::Migration>| migrations.iter().map(|it| (it.version, it.state)).collect::<Vec<_>>();
     let (applied, pending) = (State::Applied, State::Pending);
     let status = migrations::status(&mut connection).await.unwrap();
-    assert_eq!(states(status), [1, 2, 3, 4, 5, 6].map(|version| (version, pending)));
+    assert_eq!(states(status), (1..=LAST).map(|version| (version, pending)).collect::<Vec<_>>());
     assert!(objects(&mut connection).await.is_empty(), "asking changes nothing");
 
     up(&mut connection).await;
-    migrations::down(&mut connection, Some(5), |_| {}).await.unwrap();
+    migrations::down(&mut connection, Some(LAST - 1), |_| {}).await.unwrap();
+    let mut expected: Vec<_> = (1..LAST).map(|version| (version, applied)).chain([(LAST, pending)]).collect();
     let status = migrations::status(&mut connection).await.unwrap();
-    assert_eq!(states(status), [(1, applied), (2, applied), (3, applied), (4, applied), (5, applied), (6, pending)]);
+    assert_eq!(states(status), expected);
 
     execute(&mut connection, "update _sqlx_migrations set checksum = 'x' where version = 2").await;
     execute(&mut connection, "insert into _sqlx_migrations values (9999, 'of another version', now(), true, 'x', 0)")
         .await;
     let status = migrations::status(&mut connection).await.unwrap();
-    assert_eq!(
-        states(status),
-        [
-            (1, applied),
-            (2, State::Changed),
-            (3, applied),
-            (4, applied),
-            (5, applied),
-            (6, pending),
-            (9999, State::Unknown)
-        ]
-    );
-    let error = migrations::up(&mut connection, |_| {}).await.unwrap_err().to_string();
+    expected[1].1 = State::Changed;
+    expected.push((9999, State::Unknown));
+    assert_eq!(states(status), expected);
+    let error = migrations::up(&mut connection).await.unwrap_err().to_string();
     assert!(error.contains("9999"), "{error}");
     execute(&mut connection, "delete from _sqlx_migrations where version = 9999").await;
-    let error = migrations::up(&mut connection, |_| {}).await.unwrap_err().to_string();
+    let error = migrations::up(&mut connection).await.unwrap_err().to_string();
     assert!(error.contains("0002") && error.contains("changed"), "{error}");
 }
 
@@ -441,6 +444,7 @@ async fn check_names_what_was_changed() {
         ("alter table session drop token", "the column session.token is missing"),
         ("alter table session rename expires_at to \"expiresAt\"", "the function caller(text) fails"),
         ("drop function caller(text)", "the function caller(text) is missing"),
+        ("drop function purge_expired(text, integer)", "the function purge_expired(text, integer) is missing"),
         ("grant execute on function caller(text) to public", "may be called by everybody"),
         ("alter function caller(text) security invoker", "does not run with its owner's rights"),
         ("grant select on session to tasks_api", "should not have the right: session select"),
@@ -466,10 +470,13 @@ async fn a_migration_that_fails_says_why_and_leaves_nothing() {
     execute(&mut connection, DOCUMENT_TABLES).await;
     execute(&mut connection, DOCUMENT_ROWS).await;
     execute(&mut connection, "insert into tasks (user_id, title) values ('ada', '')").await;
-    let error = migrations::up(&mut connection, |_| {}).await.unwrap_err().to_string();
+    let error = migrations::up(&mut connection).await.unwrap_err().to_string();
     assert!(error.contains("migration 0003 failed") && error.contains("title"), "{error}");
     let nulls = "select count(*) from tasks where completed is null";
     assert_eq!(rows(&mut connection, nulls).await, ["2"], "it was rolled back");
+    let tables =
+        "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' order by 1";
+    assert_eq!(rows(&mut connection, tables).await, ["account", "session", "tasks", "user"], "with those before it");
     execute(&mut connection, "delete from tasks where title = ''").await;
     drop(connection);
 }

@@ -79,13 +79,11 @@ pub async fn connect(owner_url: &str) -> Result<PgConnection> {
 
 /// Applies what is pending, and lets the API's role in when `api_url` is that role's.
 pub async fn up(connection: &mut PgConnection, api_url: Option<&DatabaseUrl>) -> Result<()> {
-    let mut count = 0;
-    let applied = |it: &migrations::Migration| {
-        count += 1;
-        println!("applied {:04} {}", it.version, it.description);
-    };
-    migrations::up(connection, applied).await?;
-    if count == 0 {
+    let applied = migrations::up(connection).await?;
+    for migration in &applied {
+        println!("applied {:04} {}", migration.version, migration.description);
+    }
+    if applied.is_empty() {
         println!("nothing is pending");
     }
     let api_password = api_url.filter(|url| url.user() == migrations::API_ROLE).and_then(DatabaseUrl::password);

@@ -1,0 +1,1 @@
+drop function public.purge_expired(text, integer);
