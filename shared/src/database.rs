@@ -1,5 +1,12 @@
 //! The one way to the database: every statement runs as a [`Caller`] and proves the session as it runs.
-use crate::{Config, DatabaseUrl, Error, session::SessionToken};
+use crate::{
+    Config, DatabaseUrl, Error,
+    clock::WallClock,
+    error::AuthFailure,
+    metrics::Measures,
+    session::SessionToken,
+    settings::{RENEW_AFTER_REFUSAL_S, RENEW_AFTER_S, Settings},
+};
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
 };
@@ -8,9 +15,9 @@ use postgres_native_tls::MakeTlsConnector;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 use tokio::time::timeout;
 use tokio_postgres::{
@@ -34,14 +41,14 @@ const YIELDS_BEFORE_USE: usize = 4;
 /// A statement's parameters with their types, so that it needs no round trip to ask for them.
 pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
-/// The pool, shared by all requests of a process.
+/// A pool of connections, made from one state of the settings.
 #[derive(Clone)]
-pub(crate) struct Database {
+pub(crate) struct Connections {
     pool: Pool,
     last_used: Arc<WallClock>,
 }
 
-impl Database {
+impl Connections {
     /// Prepares the pool; nothing is connected yet.
     ///
     /// # Errors
@@ -66,23 +73,55 @@ impl Database {
             .map_err(|error| format!("the connection pool cannot be built: {error}"))?;
         Ok(Self { pool, last_used })
     }
+}
+
+/// A connection, and the clock of the pool that it comes from.
+struct Connection {
+    client: Object,
+    last_used: Arc<WallClock>,
+}
+
+/// The database, for one request or for Init, of which it measures the time that it takes.
+#[derive(Clone)]
+pub(crate) struct Database {
+    settings: Arc<Settings>,
+    measures: Arc<Measures>,
+}
+
+impl Database {
+    pub(crate) fn new(settings: Arc<Settings>, measures: Arc<Measures>) -> Self {
+        Self { settings, measures }
+    }
 
     /// Connects ahead of the first request: Lambda gives a whole CPU to Init, and a fraction of one afterwards.
     pub(crate) async fn connect(&self) -> Result<(), Error> {
-        drop(self.connection().await?);
         // A process that waits long for its first request has a connection that was idle as long.
-        self.last_used.set_now();
+        self.connection().await?.last_used.set_now();
         Ok(())
     }
 
     /// A connection to use now. A connect that failed at once is tried once more: nothing has been sent that could happen
-    /// twice.
-    async fn connection(&self) -> Result<Object, Error> {
+    /// twice. One whose password is refused is tried with the settings as they are now.
+    async fn connection(&self) -> Result<Connection, Error> {
         let began = Instant::now();
-        match self.pool.get().await {
-            Err(PoolError::Backend(_)) if began.elapsed().as_secs() < RETRY_WITHIN_S => Ok(self.pool.get().await?),
-            result => Ok(result?),
+        let Connections { pool, last_used } = self.settings.current(RENEW_AFTER_S).await?.connections;
+        let (client, last_used) = match pool.get().await {
+            Ok(client) => (client, last_used),
+            Err(PoolError::Backend(error)) if is_refusal(&error) => {
+                self.measures.count_retry();
+                let Connections { pool, last_used } = self.settings.current(RENEW_AFTER_REFUSAL_S).await?.connections;
+                (pool.get().await?, last_used)
+            }
+            Err(PoolError::Backend(_)) if began.elapsed().as_secs() < RETRY_WITHIN_S => {
+                self.measures.count_retry();
+                (pool.get().await?, last_used)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if Object::metrics(&client).recycled.is_none() {
+            self.measures.add_connect_time(began.elapsed());
         }
+        Ok(Connection { client, last_used })
     }
 
     /// Runs a statement: one round trip. After a lost connection it runs once more if that does no harm.
@@ -90,11 +129,14 @@ impl Database {
         let began = Instant::now();
         let mut may_repeat = statement.is_repeatable;
         loop {
-            let client = self.connection().await?;
+            let Connection { client, last_used } = self.connection().await?;
             let limit = Duration::from_secs(STATEMENT_TIMEOUT_S);
-            match timeout(limit, client.query_typed(statement.sql, parameters)).await {
+            let sent = Instant::now();
+            let result = timeout(limit, client.query_typed(statement.sql, parameters)).await;
+            self.measures.add_database_time(sent.elapsed());
+            match result {
                 Ok(Ok(rows)) => {
-                    self.last_used.set_now();
+                    last_used.set_now();
                     return Ok(rows);
                 }
                 Ok(Err(error)) if is_lost(&client, &error) => {
@@ -102,6 +144,7 @@ impl Database {
                     if !may_repeat || began.elapsed().as_secs() >= RETRY_WITHIN_S {
                         return Err(error.into());
                     }
+                    self.measures.count_retry();
                     may_repeat = false;
                 }
                 Ok(Err(error)) => return Err(error.into()),
@@ -126,6 +169,28 @@ impl Probe {
     /// [`Error::Unavailable`] when it does not answer.
     pub async fn ping(&self) -> Result<(), Error> {
         self.0.run(&Statement { sql: "select", is_repeatable: true }, &[]).await.map(drop)
+    }
+}
+
+/// What a scheduled job may do: remove what has expired. Nobody's live session and no task is within its reach.
+#[derive(Clone)]
+pub(crate) struct Housekeeper(pub(crate) Database);
+
+impl Housekeeper {
+    /// Removes expired sessions, at most `max_rows`, and gives how many.
+    pub(crate) async fn remove_expired_sessions(&self, max_rows: i32) -> Result<u64, Error> {
+        self.remove("select public.purge_expired('session', $1)", max_rows).await
+    }
+
+    /// Removes expired verifications, at most `max_rows`, and gives how many.
+    pub(crate) async fn remove_expired_verifications(&self, max_rows: i32) -> Result<u64, Error> {
+        self.remove("select public.purge_expired('verification', $1)", max_rows).await
+    }
+
+    async fn remove(&self, sql: &'static str, max_rows: i32) -> Result<u64, Error> {
+        let rows = self.0.run(&Statement { sql, is_repeatable: true }, &[(&max_rows, Type::INT4)]).await?;
+        let removed: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
+        Ok(removed.unsigned_abs())
     }
 }
 
@@ -165,13 +230,17 @@ impl Caller {
         all.extend_from_slice(parameters);
 
         let rows = self.database.run(&statement, &all).await?;
-        let first = rows.first().ok_or(Error::Unauthenticated)?;
+        let first = rows.first().ok_or(Error::Unauthenticated(AuthFailure::NoSession))?;
         if first.try_get("mine")? { Ok(rows) } else { Err(Error::Forbidden("The path names another user.")) }
     }
 
     /// As [`Caller::query`], for statements that give one row.
     pub(crate) async fn query_one(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Row, Error> {
-        self.query(statement, parameters).await?.into_iter().next().ok_or(Error::Unauthenticated)
+        self.query(statement, parameters)
+            .await?
+            .into_iter()
+            .next()
+            .ok_or(Error::Unauthenticated(AuthFailure::NoSession))
     }
 
     /// Makes sure that the session has been proven before a request that asked the database nothing is answered: a wrong
@@ -254,6 +323,12 @@ fn is_lost(client: &Object, error: &tokio_postgres::Error) -> bool {
     client.is_closed() || error.is_closed() || error.code().is_some_and(said_goodbye)
 }
 
+/// Whether the server did not let us in (class 28: its password may have been changed). PgBouncer says so as a protocol
+/// violation in its older versions.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| code.code().starts_with("28") || *code == SqlState::PROTOCOL_VIOLATION)
+}
+
 /// TLS that verifies the server's certificate and name, by the URL's own root or the system's.
 fn tls(url: &DatabaseUrl) -> Result<MakeTlsConnector, String> {
     let mut builder = TlsConnector::builder();
@@ -285,7 +360,7 @@ fn refuse_if_dead(last_used: Arc<WallClock>) -> Hook {
             if client.is_closed() {
                 return Err(HookError::message("closed by the server"));
             }
-            if last_used.seconds_ago() > IDLE_CHECK_AFTER_S {
+            if last_used.seconds_ago().is_some_and(|idle_s| idle_s > IDLE_CHECK_AFTER_S) {
                 let limit = Duration::from_secs(IDLE_CHECK_TIMEOUT_S);
                 match timeout(limit, client.simple_query("")).await {
                     Ok(Ok(_)) => last_used.set_now(),
@@ -295,26 +370,4 @@ fn refuse_if_dead(last_used: Arc<WallClock>) -> Hook {
             Ok(())
         })
     })
-}
-
-/// When a connection was last known to work, by the clock that goes on while Lambda freezes the process.
-#[derive(Default)]
-struct WallClock(AtomicU64);
-
-impl WallClock {
-    fn set_now(&self) {
-        self.0.store(unix_seconds(), Ordering::Relaxed);
-    }
-
-    /// Zero before the first connection: whichever there is, is new.
-    fn seconds_ago(&self) -> u64 {
-        match self.0.load(Ordering::Relaxed) {
-            0 => 0,
-            then => unix_seconds().saturating_sub(then),
-        }
-    }
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 #[derive(Debug)]
 pub enum Error {
     /// 401: no live session. One answer whatever the cause.
-    Unauthenticated,
+    Unauthenticated(AuthFailure),
     /// 403: a live session that may not do this; says why.
     Forbidden(&'static str),
     /// 404: there is no such task, or it is someone else's.
@@ -24,6 +24,17 @@ pub enum Error {
     Unavailable(String),
     /// 500: a mistake of ours. The cause is for the log only.
     Internal(String),
+}
+
+/// Why there is no session; for the metrics only, never part of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthFailure {
+    /// The request has no credential.
+    Missing,
+    /// It has one, but with a signature that does not fit, or in a form that the library would not read.
+    BadSignature,
+    /// Its token is not that of a live session.
+    NoSession,
 }
 
 /// One field or parameter that has a value which it cannot have.
@@ -44,7 +55,7 @@ impl Error {
     /// The answer's status.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,

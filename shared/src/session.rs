@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use serde::Serialize;
 use sha2::Sha256;
 
-use crate::{Caller, Error, Request, database::authorised, tasks::Timestamp};
+use crate::{AuthFailure, Caller, Error, Request, database::authorised, tasks::Timestamp};
 
 /// What JavaScript's `encodeURIComponent` encodes.
 const NOT_IN_URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -75,14 +75,21 @@ impl SessionRules {
         format!("{}={}", self.cookie_name, utf8_percent_encode(&value, NOT_IN_URI_COMPONENT))
     }
 
-    /// The credential of a request, or `None` when it has none or only badly signed ones.
+    /// The credential of a request.
     ///
     /// A bearer header wins over a cookie unless it is badly signed, as in the library's bearer plugin.
-    pub(crate) fn credential(&self, request: &Request) -> Option<Credential> {
-        let bearer = request.header("authorization").and_then(|header| self.bearer_token(header));
-        match bearer {
-            Some(token) => Some(Credential::Bearer(token)),
-            None => self.cookie_token(request.cookies()).map(Credential::Cookie),
+    ///
+    /// # Errors
+    /// Whether it has none, or only badly signed ones.
+    pub(crate) fn credential(&self, request: &Request) -> Result<Credential, AuthFailure> {
+        let bearer = request.header("authorization");
+        if let Some(token) = bearer.and_then(|header| self.bearer_token(header)) {
+            return Ok(Credential::Bearer(token));
+        }
+        match self.cookie_value(request.cookies()) {
+            Some(value) => self.cookie_token(value).map(Credential::Cookie).ok_or(AuthFailure::BadSignature),
+            None if bearer.is_some() => Err(AuthFailure::BadSignature),
+            None => Err(AuthFailure::Missing),
         }
     }
 
@@ -112,12 +119,16 @@ impl SessionRules {
         }
     }
 
-    /// The token of the session cookie, from the `name=value` pairs of a request.
-    fn cookie_token<'a>(&self, cookies: impl Iterator<Item = &'a str>) -> Option<SessionToken> {
-        let value = cookies
+    /// The value of the session cookie, from the `name=value` pairs of a request.
+    fn cookie_value<'a>(&self, cookies: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+        cookies
             .flat_map(|header| header.split(';'))
             .filter_map(|pair| pair.split_once('='))
-            .find_map(|(name, value)| (name.trim() == self.cookie_name).then(|| value.trim()))?;
+            .find_map(|(name, value)| (name.trim() == self.cookie_name).then(|| value.trim()))
+    }
+
+    /// The token of a session cookie's value.
+    fn cookie_token(&self, value: &str) -> Option<SessionToken> {
         let value = match value.strip_prefix('"') {
             Some(quoted) => quoted.strip_suffix('"').unwrap_or(quoted),
             None => value,
@@ -180,7 +191,9 @@ mod tests {
     }
 
     fn cookie(header: &str) -> Option<String> {
-        rules().cookie_token([header].into_iter()).map(|token| token.0)
+        let rules = rules();
+        let value = rules.cookie_value([header].into_iter())?;
+        rules.cookie_token(value).map(|token| token.0)
     }
 
     fn bearer(header: &str) -> Option<String> {

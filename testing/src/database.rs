@@ -13,6 +13,8 @@ pub struct Services {
     pub postgres_port: u16,
     /// The superuser's password.
     pub superuser_password: String,
+    /// The owner's URL of the template, without a pooler.
+    pub owner_url: String,
     /// PgBouncer's port on 127.0.0.1.
     pub pooler_port: u16,
     /// The API role's password.
@@ -21,11 +23,14 @@ pub struct Services {
     pub template: String,
     /// The certificate of both servers.
     pub certificate: String,
+    /// Where what the functions log is kept, and the secrets that must not be in it.
+    pub logs: String,
 }
 
+/// What `cargo xtask test` has started, as it says in a file.
 pub static SERVICES: LazyLock<Services> = LazyLock::new(|| {
     let file = std::env::var("TASKS_TEST_SERVICES").unwrap_or_else(|_| {
-        panic!("these tests need PostgreSQL and PgBouncer: run 'cargo xtask test api', which starts them")
+        panic!("these tests need PostgreSQL and PgBouncer: run them with 'cargo xtask test', which starts them")
     });
     let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
@@ -34,12 +39,15 @@ pub static SERVICES: LazyLock<Services> = LazyLock::new(|| {
 /// A person with a session.
 #[derive(Clone)]
 pub struct User {
+    /// `user.id`.
     pub id: String,
+    /// `session.token`.
     pub token: String,
 }
 
 /// A database of one test's own.
 pub struct Database {
+    /// Its name.
     pub name: String,
     admin: Client,
 }
@@ -65,6 +73,18 @@ impl Database {
         Self { admin: connect(&name).await, name }
     }
 
+    /// One of the owner's with nothing in it.
+    pub async fn create_empty() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("empty_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let maintenance = connect("postgres").await;
+        maintenance.batch_execute("select pg_advisory_lock(1)").await.expect("the lock");
+        // template0 is as a new server has it; others may be written to by now.
+        let statement = format!("create database {name} owner tasks_owner template template0");
+        maintenance.batch_execute(&statement).await.expect("an empty database");
+        Self { admin: connect(&name).await, name }
+    }
+
     /// Adds a person who is signed in for an hour.
     pub async fn sign_up(&self, name: &str) -> User {
         let id = format!("{name}-{}", self.random().await);
@@ -77,6 +97,7 @@ impl Database {
     /// Adds a session that lasts for `interval` from now, and gives its token.
     pub async fn sign_in(&self, user_id: &str, interval: &str) -> String {
         let token = self.random().await;
+        crate::remember_secret(&token);
         self.sql(
             "insert into session (id, user_id, token, expires_at)
             values (gen_random_uuid()::text, $1, $2, now() at time zone 'utc' + $3::text::interval)",
@@ -91,9 +112,25 @@ impl Database {
         self.admin.query(statement, parameters).await.unwrap_or_else(|error| panic!("{statement}: {error:?}"))
     }
 
+    /// The server's words as it refuses a statement.
+    pub async fn refused(&self, statement: &str) -> String {
+        match self.admin.query(statement, &[]).await {
+            Ok(_) => panic!("it was not refused: {statement}"),
+            Err(error) => error.as_db_error().map(ToString::to_string).unwrap_or_else(|| error.to_string()),
+        }
+    }
+
     /// The number that a statement gives.
     pub async fn number(&self, statement: &str) -> i64 {
         self.sql(statement, &[]).await[0].get(0)
+    }
+
+    /// The number that a statement gives to the API's role, which connects with its own password.
+    pub async fn number_as_api(&self, statement: &str) -> i64 {
+        let (client, connection) =
+            tokio_postgres::connect(&self.plain_api_url(SERVICES.postgres_port), NoTls).await.expect("it is let in");
+        tokio::spawn(connection);
+        client.query_one(statement, &[]).await.unwrap_or_else(|error| panic!("{statement}: {error:?}")).get(0)
     }
 
     async fn random(&self) -> String {

@@ -2,12 +2,17 @@
 //!
 //! Written by hand because the emulators that exist run one call at a time from a command line of their own; the protocol
 //! is two routes (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html).
+use crate::keep;
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Path, State},
     http::{HeaderMap, HeaderValue, StatusCode},
     response::IntoResponse,
     routing::{get, post},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use serde_json::{Value, json};
 use std::{
@@ -16,10 +21,10 @@ use std::{
         Arc, Mutex as StdMutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncRead, BufReader},
     net::TcpListener,
     process::{Child, Command},
     sync::{Mutex, mpsc},
@@ -29,24 +34,28 @@ use tokio::{
 /// How long a function may take to answer before the test gives up, in seconds: no measure of speed.
 const ANSWER_TIMEOUT_S: u64 = 30;
 
+/// What a function gave for an event: an answer, or the error that it reported.
+pub type Invoked = Result<Value, Value>;
+
 /// One running instance of a function.
 pub struct Lambda {
     name: String,
-    events: mpsc::Sender<Value>,
-    answers: mpsc::Receiver<Result<Value, Value>>,
+    timeout: Duration,
+    events: mpsc::Sender<(Value, u128)>,
+    answers: mpsc::Receiver<Invoked>,
     log: Arc<StdMutex<Vec<String>>>,
     process: Child,
 }
 
 struct RuntimeApi {
-    events: Mutex<mpsc::Receiver<Value>>,
-    answers: mpsc::Sender<Result<Value, Value>>,
+    events: Mutex<mpsc::Receiver<(Value, u128)>>,
+    answers: mpsc::Sender<Invoked>,
     requests: AtomicU64,
 }
 
 impl Lambda {
     /// Starts a binary with the environment that Lambda would give it, and `settings`.
-    pub async fn start(name: &str, settings: &[(String, String)]) -> Self {
+    pub async fn start(program: &str, settings: &[(String, String)]) -> Self {
         let (events, waiting) = mpsc::channel(1);
         let (answered, answers) = mpsc::channel(1);
         let api = RuntimeApi { events: Mutex::new(waiting), answers: answered, requests: AtomicU64::new(0) };
@@ -61,7 +70,8 @@ impl Lambda {
         let address = listener.local_addr().expect("a bound port").to_string();
         tokio::spawn(async move { axum::serve(listener, routes).await });
 
-        let mut process = Command::new(binary(name))
+        let name = program.rsplit('/').next().unwrap_or(program);
+        let mut process = Command::new(program)
             .env_clear()
             .envs(std::env::vars().filter(|(name, _)| name.starts_with("SSL_CERT")))
             .env("AWS_LAMBDA_RUNTIME_API", address)
@@ -70,18 +80,20 @@ impl Lambda {
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
             .envs(settings.iter().cloned())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
+            .unwrap_or_else(|error| panic!("{program} cannot be started: {error}"));
         let log = Arc::new(StdMutex::new(Vec::new()));
-        let mut lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
-        let kept = log.clone();
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                kept.lock().expect("no panic").push(line);
-            }
-        });
-        Self { name: name.to_owned(), events, answers, log, process }
+        // Lambda takes both for the log.
+        tokio::spawn(read_log(name.to_owned(), process.stdout.take().expect("a pipe"), log.clone()));
+        tokio::spawn(read_log(name.to_owned(), process.stderr.take().expect("a pipe"), log.clone()));
+        Self { name: name.to_owned(), timeout: Duration::from_secs(ANSWER_TIMEOUT_S), events, answers, log, process }
+    }
+
+    /// Sets the timeout that the function is told, as a template would.
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Hands an event to the function and waits for its answer.
@@ -90,19 +102,35 @@ impl Lambda {
         self.receive().await
     }
 
+    /// As [`Lambda::invoke`], for a function that may report an error.
+    pub async fn try_invoke(&mut self, event: Value) -> Invoked {
+        self.send(event).await;
+        self.try_receive().await
+    }
+
     /// Hands an event to the function.
     pub async fn send(&self, event: Value) {
-        self.events.send(event).await.expect("the Runtime API runs");
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970");
+        self.events.send((event, (now + self.timeout).as_millis())).await.expect("the Runtime API runs");
     }
 
     /// Waits for the answer to the event before.
     pub async fn receive(&mut self) -> Value {
-        let name = &self.name;
-        let answer = timeout(Duration::from_secs(ANSWER_TIMEOUT_S), self.answers.recv());
-        match answer.await.unwrap_or_else(|_| panic!("{name} did not answer")).expect("the Runtime API runs") {
+        match self.try_receive().await {
             Ok(answer) => answer,
-            Err(failure) => panic!("{name} reported a failed invocation: {failure}"),
+            Err(failure) => panic!("{} reported a failed invocation: {failure}", self.name),
         }
+    }
+
+    async fn try_receive(&mut self) -> Invoked {
+        let answer = timeout(Duration::from_secs(ANSWER_TIMEOUT_S), self.answers.recv()).await;
+        answer.unwrap_or_else(|_| panic!("{} did not answer", self.name)).expect("the Runtime API runs")
+    }
+
+    /// Asks the process to end, as Lambda does in its shutdown phase.
+    pub fn terminate(&self) {
+        let pid = self.process.id().and_then(|id| i32::try_from(id).ok()).expect("it runs");
+        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it runs");
     }
 
     /// Waits for the process to end by itself, and gives its exit code and all that it logged.
@@ -127,29 +155,23 @@ impl Lambda {
     }
 }
 
-/// The binary of a function, as Cargo built it for this test.
-fn binary(name: &str) -> &'static str {
-    match name {
-        "complete-task" => env!("CARGO_BIN_EXE_complete-task"),
-        "create-task" => env!("CARGO_BIN_EXE_create-task"),
-        "delete-task" => env!("CARGO_BIN_EXE_delete-task"),
-        "get-task" => env!("CARGO_BIN_EXE_get-task"),
-        "health" => env!("CARGO_BIN_EXE_health"),
-        "list-tasks" => env!("CARGO_BIN_EXE_list-tasks"),
-        "session" => env!("CARGO_BIN_EXE_session"),
-        "update-task" => env!("CARGO_BIN_EXE_update-task"),
-        _ => panic!("there is no function {name}"),
+async fn read_log(name: String, pipe: impl AsyncRead + Unpin, log: Arc<StdMutex<Vec<String>>>) {
+    let mut lines = BufReader::new(pipe).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        keep(&name, &line);
+        log.lock().expect("no panic").push(line);
     }
 }
 
 async fn next(State(api): State<Arc<RuntimeApi>>) -> impl IntoResponse {
     let event = api.events.lock().await.recv().await;
-    let Some(event) = event else { return Err(StatusCode::SERVICE_UNAVAILABLE) };
+    let Some((event, deadline_ms)) = event else { return Err(StatusCode::SERVICE_UNAVAILABLE) };
     let request_id = format!("request-{}", api.requests.fetch_add(1, Ordering::Relaxed) + 1);
     let mut headers = HeaderMap::new();
     for (name, value) in [
         ("lambda-runtime-aws-request-id", request_id.as_str()),
-        ("lambda-runtime-deadline-ms", "9999999999999"),
+        ("lambda-runtime-deadline-ms", deadline_ms.to_string().as_str()),
+        ("lambda-runtime-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"),
         ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:eu-central-1:123456789012:function:under-test"),
     ] {
         headers.insert(name, HeaderValue::from_str(value).expect("plain text"));

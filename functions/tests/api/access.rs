@@ -2,9 +2,9 @@
 use crate::{
     api::{Answer, Api, ORIGIN, Request, SECRET, get, patch, post, put, request, session_cookie, signed},
     contract::{ROUTES, Route},
-    database::User,
 };
 use serde_json::{Value, json};
+use testing::User;
 
 /// A request that succeeds when `owner` sends it: to a route, about a task of the owner's.
 fn fitting(route: &Route, owner: &User, task: i64) -> Request {

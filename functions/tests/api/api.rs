@@ -1,14 +1,11 @@
 //! The API as a client meets it: the routes of the local gateway, and behind each the real function.
-use crate::{
-    contract::{self, Route},
-    database::{Database, User},
-    lambda::Lambda,
-};
+use crate::contract::{self, Route};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 use std::collections::HashMap;
+use testing::{Database, Lambda, User};
 
 /// The secret that signs cookies in the tests.
 pub const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
@@ -59,10 +56,15 @@ impl Api {
     /// The function by its binary's name, started when it is first asked for.
     pub async fn function(&mut self, name: &str) -> &mut Lambda {
         if !self.functions.contains_key(name) {
-            let lambda = Lambda::start(name, &self.settings).await;
+            let lambda = Lambda::start(binary(name), &self.settings).await;
             self.functions.insert(name.to_owned(), lambda);
         }
         self.functions.get_mut(name).expect("just started")
+    }
+
+    /// Takes a function out, so that its end can be watched.
+    pub fn stop(&mut self, name: &str) -> Lambda {
+        self.functions.remove(name).expect("it was called")
     }
 
     /// Makes a task and gives its id.
@@ -70,6 +72,22 @@ impl Api {
         let answer = self.call(post("/api/tasks").bearer(&owner.token).json(json!({"title": title}))).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         answer.body["id"].as_i64().expect("an id")
+    }
+}
+
+/// The binary of a function, as Cargo built it for this test.
+pub fn binary(name: &str) -> &'static str {
+    match name {
+        "complete-task" => env!("CARGO_BIN_EXE_complete-task"),
+        "create-task" => env!("CARGO_BIN_EXE_create-task"),
+        "delete-task" => env!("CARGO_BIN_EXE_delete-task"),
+        "get-task" => env!("CARGO_BIN_EXE_get-task"),
+        "health" => env!("CARGO_BIN_EXE_health"),
+        "list-tasks" => env!("CARGO_BIN_EXE_list-tasks"),
+        "purge" => env!("CARGO_BIN_EXE_purge"),
+        "session" => env!("CARGO_BIN_EXE_session"),
+        "update-task" => env!("CARGO_BIN_EXE_update-task"),
+        _ => panic!("there is no function {name}"),
     }
 }
 

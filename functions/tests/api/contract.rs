@@ -164,8 +164,11 @@ fn every_function_is_behind_a_route_and_names_it_in_its_first_line() {
         let file = entry.expect("a file").path();
         let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
         let text = fs::read_to_string(&file).expect("text");
-        let routes = routes_of.get(&*name).unwrap_or_else(|| panic!("{name} has no route in openapi.yaml"));
         let first_line = text.lines().next().expect("a line");
+        if first_line.starts_with("//! On a schedule:") {
+            continue;
+        }
+        let routes = routes_of.get(&*name).unwrap_or_else(|| panic!("{name} has no route in openapi.yaml"));
         assert!(routes.iter().any(|route| first_line.starts_with(route)), "{name}: {first_line} is none of {routes:?}");
         functions.insert(name);
     }

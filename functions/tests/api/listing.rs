@@ -1,11 +1,9 @@
 //! Lists: their order, their filters, and paging.
-use crate::{
-    api::{Api, get, patch},
-    database::User,
-};
+use crate::api::{Api, get, patch};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use testing::User;
 
 fn ids(list: &Value) -> Vec<i64> {
     list.as_array().expect("a list").iter().map(|task| task["id"].as_i64().expect("an id")).collect()

@@ -3,10 +3,10 @@
 mod access;
 mod api;
 mod contract;
-mod database;
 mod input;
-mod lambda;
 mod listing;
 mod proxy;
+mod purge;
 mod running;
+mod secrets;
 mod tasks;

@@ -1,13 +1,12 @@
 //! How the functions run: round trips, settings, the log, a database that is away.
 use crate::{
-    api::{Api, SECRET, get, patch, post, put, request},
+    api::{Api, SECRET, binary, get, patch, post, put, request},
     contract::ROUTES,
-    database::SERVICES,
-    lambda::Lambda,
     proxy::{self, Side},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
+use testing::{Lambda, SERVICES};
 
 #[tokio::test]
 async fn every_route_makes_one_round_trip_to_the_database() {
@@ -107,7 +106,7 @@ async fn a_wrong_setting_ends_the_start_with_one_sentence_that_names_it() {
     ] {
         let settings = good.into_iter().filter(|(known, _)| *known != name).chain([(name, value)]);
         let settings: Vec<_> = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let (code, log) = Lambda::start("list-tasks", &settings).await.ended().await;
+        let (code, log) = Lambda::start(binary("list-tasks"), &settings).await.ended().await;
         assert_eq!((code, log.len()), (Some(1), 1), "{name}={value}: {log:?}");
         let line: Value = serde_json::from_str(&log[0]).expect("a JSON line");
         let cause = line["cause"].as_str().expect("a cause");
@@ -128,21 +127,19 @@ async fn a_request_is_logged_in_one_line_without_a_secret() {
     api.call(post("/api/tasks").bearer(&ada.token).text("{\"title\":\"a-private-title")).await;
     api.call(post("/api/tasks").bearer("an-unknown-token").json(json!({}))).await;
 
-    let lines = api.function("create-task").await.log_lines(4).await;
-    assert_eq!(lines.len(), 4, "{lines:#?}");
+    let lines = api.function("create-task").await.log_lines(5).await;
+    assert_eq!(lines.len(), 5, "{lines:#?}");
     for secret in [&ada.token, SECRET, &SERVICES.api_password, "a-private-title", "an-unknown-token", "session_token"] {
         assert!(lines.iter().all(|line| !line.contains(secret)), "{secret} is in the log: {lines:#?}");
     }
-    let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    let mut lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    assert_eq!(lines.remove(0)["message"], "started");
     assert_eq!(lines[0]["request_id"], created.header("x-request-id").expect("an id"));
     assert_eq!(lines[0]["gateway_request_id"], "gateway-request");
     assert_eq!(lines[0]["route"], "POST /api/{user_id}/tasks");
-    assert!(lines[0]["duration_ms"].as_f64().is_some_and(|duration| duration > 0.0));
-    let seen: Vec<_> = lines.iter().map(|line| (line["status"].as_u64(), line["cold_start"].as_bool())).collect();
-    assert_eq!(
-        seen,
-        [(Some(201), Some(true)), (Some(201), Some(false)), (Some(400), Some(false)), (Some(401), Some(false))]
-    );
+    assert_eq!(lines[0]["trace_id"], "1-5759e988-bd862e3fe1be46a994272793");
+    let seen: Vec<_> = lines.iter().map(|line| (line["status"].as_u64(), line["ColdStart"].as_u64())).collect();
+    assert_eq!(seen, [(Some(201), Some(1)), (Some(201), Some(0)), (Some(400), Some(0)), (Some(401), Some(0))]);
 }
 
 #[tokio::test]
@@ -243,4 +240,82 @@ async fn several_requests_are_served_at_once_where_lambda_allows_it() {
     api.database.sql("commit", &[]).await;
     let second = api.function("update-task").await.receive().await;
     assert!(second["body"].as_str().expect("a body").contains(&format!("\"id\":{locked},")), "{second}");
+}
+
+#[tokio::test]
+async fn each_request_is_measured_in_cloudwatchs_embedded_metric_format() {
+    let mut api =
+        Api::with_settings(&[("METRICS_NAMESPACE", "Tasks"), ("SERVICE_NAME", "staging"), ("LOG_LEVEL", "off")]).await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    for request in [
+        get("/api/tasks").bearer(&ada.token),
+        get("/api/tasks"),
+        get("/api/tasks").bearer("forged.signature"),
+        get("/api/tasks").bearer("unknown"),
+        get(&format!("/api/{}/tasks", ada.id)).bearer(&bob.token),
+        get("/api/tasks?limit=0").bearer(&ada.token),
+    ] {
+        api.call(request).await;
+    }
+    let lines = api.function("list-tasks").await.log_lines(7).await;
+    let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    assert!(lines[0]["ConnectTime"].as_f64().is_some_and(|time| time > 0.0), "{}", lines[0]);
+    for line in &lines {
+        // The format's specification: a namespace, dimensions and metrics that name the line's own fields.
+        let directive = &line["_aws"]["CloudWatchMetrics"][0];
+        assert_eq!((&directive["Namespace"], &directive["Dimensions"]), (&json!("Tasks"), &json!([["Service"]])));
+        assert!(line["_aws"]["Timestamp"].as_u64().is_some_and(|at| at > 1_700_000_000_000), "{line}");
+        assert_eq!((&line["Service"], &line["function"]), (&json!("staging"), &json!("list-tasks")));
+        for metric in directive["Metrics"].as_array().expect("metrics") {
+            let name = metric["Name"].as_str().expect("a name");
+            assert!(line[name].is_number(), "{name} is no number: {line}");
+        }
+    }
+    let value = |line: usize, name: &str| lines[line][name].as_f64();
+    assert!(value(1, "Latency") >= value(1, "DatabaseTime") && value(1, "DatabaseTime") > Some(0.0), "{}", lines[1]);
+    assert_eq!((value(1, "ColdStart"), value(2, "ColdStart")), (Some(1.0), Some(0.0)));
+    assert_eq!(
+        (value(1, "ClientErrors"), value(6, "ClientErrors"), value(6, "Faults")),
+        (Some(0.0), Some(1.0), Some(0.0))
+    );
+    for (line, kind) in [(2, "AuthMissing"), (3, "AuthBadSignature"), (4, "AuthNoSession"), (5, "AuthForbidden")] {
+        let kinds: Vec<_> =
+            lines[line].as_object().expect("fields").keys().filter(|key| key.starts_with("Auth")).collect();
+        assert_eq!(kinds, [kind]);
+    }
+}
+
+#[tokio::test]
+async fn a_failure_of_the_database_is_counted_and_its_cause_is_told() {
+    let mut api = Api::start().await;
+    let url = api.database.plain_api_url(1);
+    api.set("DATABASE_URL", &url);
+    api.call(get("/health")).await;
+    let lines = api.function("health").await.log_lines(3).await;
+    let line: Value = serde_json::from_str(&lines[2]).expect("a JSON line");
+    assert_eq!((&line["level"], &line["DatabaseFailures"], &line["Faults"]), (&json!("ERROR"), &json!(1), &json!(1)));
+    assert_eq!((&line["status"], &line["Retries"]), (&json!(503), &json!(1)));
+    assert!(line["cause"].as_str().is_some_and(|cause| cause.contains("onnection refused")), "{line}");
+}
+
+#[tokio::test]
+async fn lambdas_goodbye_closes_the_connection_to_the_database() {
+    let mut api = Api::start().await;
+    let url = api.database.plain_api_url(SERVICES.postgres_port);
+    api.set("DATABASE_URL", &url);
+    assert_eq!(api.call(get("/health")).await.status, 200);
+    let connections =
+        "select count(*) from pg_stat_activity where usename = 'tasks_api' and datname = current_database()";
+    assert_eq!(api.database.number(connections).await, 1);
+    let function = api.stop("health");
+    function.terminate();
+    assert_eq!(function.ended().await.0, Some(0));
+    for _ in 0..100 {
+        if api.database.number(connections).await == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the connection is still there");
 }

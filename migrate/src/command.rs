@@ -1,0 +1,111 @@
+//! What can be asked for by hand, and what a deployment asks for.
+use crate::{secrets::Secrets, within};
+use anyhow::{Context as _, Result, anyhow};
+use migrations::{API_ROLE, Migration, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, PgConnection};
+use std::time::Duration;
+
+/// How long a migration waits for a lock, in seconds: while it waits, every later writer waits behind it.
+const LOCK_TIMEOUT_S: u64 = 10;
+
+/// A command, as in `{"command": "down", "to": 6}`.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Which migrations are applied and which are pending.
+    Status,
+    /// Whether the database still is what the migrations made of it.
+    Check,
+    /// Apply what is pending, and set the API role's password to that of the API's secret.
+    Up,
+    /// Revert the last migration, or all after a version.
+    Down {
+        /// The version to go back to.
+        to: Option<i64>,
+    },
+}
+
+/// Carries out a command and says what came of it.
+pub async fn run(command: &Command, time_left: Duration) -> Result<Value> {
+    within(time_left, async {
+        let secrets = Secrets::from_env().await?;
+        let mut connection = connect(&secrets, time_left).await?;
+        match command {
+            Command::Status => {
+                let migrations = migrations::status(&mut connection).await?;
+                Ok(json!({"migrations": migrations.iter().map(described).collect::<Vec<_>>()}))
+            }
+            Command::Check => Ok(json!({"differences": migrations::check(&mut connection).await?})),
+            Command::Up => Ok(json!({"applied": up(&mut connection, &secrets).await?})),
+            Command::Down { to } => {
+                let mut reverted = Vec::new();
+                migrations::down(&mut connection, *to, |it| reverted.push(numbered(it))).await?;
+                Ok(json!({"reverted": reverted}))
+            }
+        }
+    })
+    .await
+}
+
+/// Brings the database up to this version, as a deployment does, and says what was done.
+pub async fn deploy(time_left: Duration) -> Result<String> {
+    within(time_left, async {
+        let secrets = Secrets::from_env().await?;
+        let mut connection = connect(&secrets, time_left).await?;
+        let migrations = migrations::status(&mut connection).await?;
+        let is_any = |state: State| migrations.iter().any(|it| it.state == state);
+        if is_any(State::Unknown) && !is_any(State::Pending) && !is_any(State::Changed) {
+            // A stack that rolls back comes here with the version before. Migrations expand before they contract, so that
+            // version works with what the later one has made; failing would leave the stack without a way back.
+            return Ok("the database is ahead of this version, and stays as it is".to_owned());
+        }
+        let applied = up(&mut connection, &secrets).await?;
+        Ok(if applied.is_empty() {
+            "nothing was pending".to_owned()
+        } else {
+            format!("applied {}", applied.join(", "))
+        })
+    })
+    .await
+}
+
+async fn up(connection: &mut PgConnection, secrets: &Secrets) -> Result<Vec<String>> {
+    let applied: Vec<_> = migrations::up(connection).await?.iter().map(numbered).collect();
+    let api_url = secrets.api_url().await?;
+    if api_url.user() != API_ROLE {
+        return Err(anyhow!("DATABASE_URL in the secret of API_SECRET_ID has to name the role {API_ROLE}"));
+    }
+    let password = api_url.password().context("DATABASE_URL in the secret of API_SECRET_ID has no password")?;
+    migrations::set_api_password(connection, &password)
+        .await
+        .with_context(|| format!("the password of {API_ROLE} cannot be set"))?;
+    Ok(applied)
+}
+
+/// Connects as the owner. The server gives up a statement when this function has to, so that nothing goes on behind it.
+async fn connect(secrets: &Secrets, time_left: Duration) -> Result<PgConnection> {
+    let url = secrets.owner_url().await?;
+    let mut connection = migrations::connect(&url)
+        .await
+        .map_err(|error| anyhow!("DATABASE_URL_UNPOOLED in the secret of OWNER_SECRET_ID: {error}"))?;
+    let limits =
+        format!("set statement_timeout = {}; set lock_timeout = '{LOCK_TIMEOUT_S}s'", time_left.as_millis().max(1));
+    sqlx::raw_sql(AssertSqlSafe(limits)).execute(&mut connection).await?;
+    Ok(connection)
+}
+
+fn numbered(migration: &Migration) -> String {
+    format!("{:04} {}", migration.version, migration.description)
+}
+
+fn described(migration: &Migration) -> Value {
+    let state = match migration.state {
+        State::Applied => "applied",
+        State::Pending => "pending",
+        State::Changed => "changed since it was applied",
+        State::Unknown => "applied, but unknown to this version",
+    };
+    json!({"version": migration.version, "description": migration.description, "state": state})
+}

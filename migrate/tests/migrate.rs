@@ -1,0 +1,283 @@
+//! The migrate function: the real binary through a Lambda Runtime API, with moto's Secrets Manager, a real PostgreSQL, and a
+//! stand-in for the URL at which CloudFormation waits. `cargo xtask test migrate` starts what they need.
+use axum::{
+    Router,
+    body::Bytes,
+    http::{HeaderMap, StatusCode},
+    routing::put,
+};
+use serde_json::{Value, json};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+use testing::{Lambda, SERVICES};
+use tokio::{net::TcpListener, sync::mpsc};
+
+/// A path that must not be logged: whoever has it can answer in our place.
+const ANSWER_PATH: &str = "/the-signed-answer-url";
+
+/// An empty database, the function with its secrets, and CloudFormation's ear.
+struct Deployment {
+    database: testing::Database,
+    function: Lambda,
+    answer_url: String,
+    answers: mpsc::Receiver<(HeaderMap, Value)>,
+}
+
+impl Deployment {
+    async fn start() -> Self {
+        Self::with_owner_url(str::to_owned).await
+    }
+
+    /// With the owner's URL as `change` makes it.
+    async fn with_owner_url(change: impl FnOnce(&str) -> String) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let database = testing::Database::create_empty().await;
+        let owner_url =
+            SERVICES.owner_url.replace(&format!("/{}?", SERVICES.template), &format!("/{}?", database.name));
+        testing::remember_secret(ANSWER_PATH);
+        for (name, value) in [
+            ("owner", json!({"DATABASE_URL_UNPOOLED": change(&owner_url)})),
+            ("api", json!({"DATABASE_URL": database.api_url(), "BETTER_AUTH_SECRET": "not-this-function's-business"})),
+        ] {
+            create_secret(&format!("{name}-{number}"), &value).await;
+        }
+        let mut settings: Vec<_> = aws_settings();
+        settings.push(("OWNER_SECRET_ID".to_owned(), format!("owner-{number}")));
+        settings.push(("API_SECRET_ID".to_owned(), format!("api-{number}")));
+        let function = Lambda::start(env!("CARGO_BIN_EXE_migrate"), &settings).await;
+
+        let (heard, answers) = mpsc::channel(4);
+        let listen = move |headers: HeaderMap, body: Bytes| async move {
+            let body = serde_json::from_slice(&body).expect("JSON");
+            heard.send((headers, body)).await.map_or(StatusCode::GONE, |()| StatusCode::OK)
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let answer_url = format!("http://{}{ANSWER_PATH}", listener.local_addr().expect("a bound port"));
+        tokio::spawn(async move { axum::serve(listener, Router::new().route(ANSWER_PATH, put(listen))).await });
+        Self { database, function, answer_url, answers }
+    }
+
+    /// What CloudFormation sends, and the answer that it gets.
+    async fn request(&mut self, request_type: &str) -> Value {
+        let event = self.event(request_type, &self.answer_url);
+        self.function.invoke(event).await;
+        let (headers, answer) = self.answers.recv().await.expect("an answer");
+        assert!(headers.get("content-type").is_none_or(|it| it.is_empty()), "the URL is signed for an empty type");
+        for (field, value) in [
+            ("StackId", "arn:aws:cloudformation:eu-central-1:123456789012:stack/task-api/1"),
+            ("RequestId", "a-request"),
+            ("LogicalResourceId", "Migrations"),
+            ("PhysicalResourceId", "migrations"),
+        ] {
+            assert_eq!(answer[field], value, "{answer}");
+        }
+        answer
+    }
+
+    fn event(&self, request_type: &str, answer_url: &str) -> Value {
+        let mut event = json!({
+            "RequestType": request_type,
+            "ResponseURL": answer_url,
+            "StackId": "arn:aws:cloudformation:eu-central-1:123456789012:stack/task-api/1",
+            "RequestId": "a-request",
+            "ResourceType": "Custom::Migrations",
+            "LogicalResourceId": "Migrations",
+            "ServiceToken": "arn:aws:lambda:eu-central-1:123456789012:function:migrate",
+            "ResourceProperties": {"DeploymentId": "1", "ServiceTimeout": "300"},
+        });
+        if request_type != "Create" {
+            event["PhysicalResourceId"] = json!("migrations");
+            event["OldResourceProperties"] = json!({"DeploymentId": "0"});
+        }
+        event
+    }
+
+    async fn tables(&self) -> i64 {
+        self.database.number("select count(*) from pg_class where relnamespace = 'public'::regnamespace").await
+    }
+}
+
+/// What the SDK is told, so that it asks moto.
+fn aws_settings() -> Vec<(String, String)> {
+    [
+        ("AWS_ENDPOINT_URL", &*moto()),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ACCESS_KEY_ID", "testing"),
+        ("AWS_SECRET_ACCESS_KEY", "testing"),
+        ("AWS_SESSION_TOKEN", "testing"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+fn moto() -> String {
+    std::env::var("MOTO_URL").expect("these tests need moto: run them with 'cargo xtask test migrate', which starts it")
+}
+
+async fn create_secret(name: &str, value: &Value) {
+    let request = reqwest::Client::new()
+        .post(moto())
+        .header("x-amz-target", "secretsmanager.CreateSecret")
+        .header("content-type", "application/x-amz-json-1.1")
+        // moto looks at the region alone.
+        .header("authorization", "AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/secretsmanager/aws4_request, SignedHeaders=host, Signature=0");
+    let body = json!({"Name": name, "SecretString": value.to_string(), "ClientRequestToken": "00000000-0000-0000-0000-000000000000"});
+    let answer = request.body(body.to_string()).send().await.expect("moto answers");
+    assert!(answer.status().is_success(), "{}", answer.text().await.unwrap_or_default());
+}
+
+#[tokio::test]
+async fn a_new_stack_gets_its_tables_and_the_apis_role_its_password() {
+    let mut stack = Deployment::start().await;
+    let answer = stack.request("Create").await;
+    assert_eq!(answer["Status"], "SUCCESS", "{answer}");
+    assert!(answer["Reason"].as_str().is_some_and(|reason| reason.starts_with("applied 0001 ")), "{answer}");
+    let ada = stack.database.sign_up("ada").await;
+    assert_eq!(stack.database.number("select count(*) from tasks").await, 0);
+    let by_api = format!("select count(*) from caller('{}')", ada.token);
+    assert_eq!(stack.database.number_as_api(&by_api).await, 1, "the API's role is let in, with its secret's password");
+
+    let answer = stack.request("Update").await;
+    assert_eq!((&answer["Status"], &answer["Reason"]), (&json!("SUCCESS"), &json!("nothing was pending")));
+}
+
+#[tokio::test]
+async fn a_failing_migration_fails_the_deployment_with_its_reason_and_leaves_the_database_as_it_was() {
+    let mut stack = Deployment::start().await;
+    // What migration 0003 refuses.
+    stack.database.sql("create table tasks (id integer)", &[]).await;
+    let before = stack.tables().await;
+    let answer = stack.request("Create").await;
+    assert_eq!(answer["Status"], "FAILED");
+    let reason = answer["Reason"].as_str().expect("a reason");
+    assert!(reason.contains("migration 0003 failed") && reason.contains("title"), "{reason}");
+    assert_eq!(stack.tables().await, before);
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_or_refuses_is_an_answer_too() {
+    for (change, says) in [
+        (
+            &(|url: &str| url.replace(&format!(":{}/", SERVICES.postgres_port), ":1/")) as &dyn Fn(&str) -> String,
+            "efused",
+        ),
+        (&|url: &str| url.replacen("tasks_owner:", "tasks_owner:wrong-", 1), "password authentication failed"),
+        (&|_: &str| "postgresql://a:s3cret@ep-a-pooler.eu-central-1.aws.neon.tech/db".to_owned(), "-pooler"),
+        (&|_: &str| "s3cret".to_owned(), "DATABASE_URL_UNPOOLED in the secret of OWNER_SECRET_ID is not a URL"),
+    ] {
+        let mut stack = Deployment::with_owner_url(change).await;
+        let answer = stack.request("Create").await;
+        assert_eq!(answer["Status"], "FAILED", "{answer}");
+        assert!(answer["Reason"].as_str().is_some_and(|reason| reason.contains(says)), "{answer}");
+        assert!(!answer.to_string().contains("s3cret"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_comes_before_the_functions_time_is_up() {
+    // Somebody who takes connections and never says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = silent.local_addr().expect("a bound port").port();
+    let mut stack =
+        Deployment::with_owner_url(|url| url.replace(&format!(":{}/", SERVICES.postgres_port), &format!(":{port}/")))
+            .await;
+    stack.function = stack.function.with_timeout(Duration::from_secs(13));
+    let began = Instant::now();
+    let answer = stack.request("Create").await;
+    assert_eq!(answer["Status"], "FAILED", "{answer}");
+    assert!(answer["Reason"].as_str().is_some_and(|reason| reason.contains("not done within")), "{answer}");
+    assert!(began.elapsed() < Duration::from_secs(13), "Lambda would have ended it");
+}
+
+#[tokio::test]
+async fn a_migration_that_waits_for_a_lock_gives_up_and_says_so() {
+    let mut stack = Deployment::start().await;
+    stack.request("Create").await;
+    stack.function.invoke(json!({"command": "down"})).await;
+    stack.database.sql("begin", &[]).await;
+    stack.database.sql("lock table _sqlx_migrations", &[]).await;
+    stack.function = stack.function.with_timeout(Duration::from_secs(25));
+    let answer = stack.request("Update").await;
+    assert_eq!(answer["Status"], "FAILED", "{answer}");
+    assert!(answer["Reason"].as_str().is_some_and(|reason| reason.contains("lock timeout")), "{answer}");
+    stack.database.sql("rollback", &[]).await;
+    assert_eq!(stack.request("Update").await["Status"], "SUCCESS");
+}
+
+#[tokio::test]
+async fn a_stack_that_goes_or_rolls_back_keeps_the_database() {
+    let mut stack = Deployment::start().await;
+    stack.request("Create").await;
+    let before = stack.tables().await;
+    let answer = stack.request("Delete").await;
+    assert_eq!((&answer["Status"], stack.tables().await), (&json!("SUCCESS"), before));
+
+    // The version before, after a deployment that failed later on.
+    stack
+        .database
+        .sql("insert into _sqlx_migrations values (9999, 'of the next version', now(), true, 'x', 0)", &[])
+        .await;
+    let answer = stack.request("Update").await;
+    assert_eq!((&answer["Status"], stack.tables().await), (&json!("SUCCESS"), before), "{answer}");
+    assert!(answer["Reason"].as_str().is_some_and(|reason| reason.contains("ahead of this version")), "{answer}");
+
+    // By hand it is not passed over.
+    let failure = stack.function.try_invoke(json!({"command": "up"})).await.expect_err("a failure");
+    assert!(failure.to_string().contains("9999"), "{failure}");
+}
+
+#[tokio::test]
+async fn without_its_secrets_it_still_answers() {
+    let mut stack = Deployment::start().await;
+    stack.function = Lambda::start(env!("CARGO_BIN_EXE_migrate"), &aws_settings()).await;
+    let answer = stack.request("Create").await;
+    assert_eq!(answer["Status"], "FAILED");
+    assert!(
+        answer["Reason"].as_str().is_some_and(|reason| reason.starts_with("OWNER_SECRET_ID is not set")),
+        "{answer}"
+    );
+
+    let mut settings = aws_settings();
+    settings.extend(["OWNER_SECRET_ID", "API_SECRET_ID"].map(|name| (name.to_owned(), "nowhere".to_owned())));
+    stack.function = Lambda::start(env!("CARGO_BIN_EXE_migrate"), &settings).await;
+    let answer = stack.request("Create").await;
+    assert_eq!(answer["Status"], "FAILED");
+    assert!(answer["Reason"].as_str().is_some_and(|reason| reason.contains("cannot be read")), "{answer}");
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_is_a_failed_invocation_without_the_url() {
+    let mut stack = Deployment::start().await;
+    let event = stack.event("Delete", &format!("http://127.0.0.1:1{ANSWER_PATH}"));
+    let failure = stack.function.try_invoke(event).await.expect_err("nobody listens").to_string();
+    assert!(failure.contains("does not take the answer") && !failure.contains(ANSWER_PATH), "{failure}");
+}
+
+#[tokio::test]
+async fn by_hand_it_tells_and_does_what_it_is_told() {
+    let mut stack = Deployment::start().await;
+    let function = &mut stack.function;
+    let status = function.invoke(json!({"command": "status"})).await;
+    assert_eq!(status["migrations"][0], json!({"version": 1, "description": "migration tools", "state": "pending"}));
+    let up = function.invoke(json!({"command": "up"})).await;
+    assert_eq!(up["applied"][0], "0001 migration tools");
+    assert_eq!(function.invoke(json!({"command": "check"})).await, json!({"differences": []}));
+    let last = up["applied"].as_array().and_then(|applied| applied.last()).cloned();
+    assert_eq!(function.invoke(json!({"command": "down"})).await["reverted"][0], last.expect("the last"));
+    let down = function.invoke(json!({"command": "down", "to": 1})).await;
+    assert!(!down["reverted"].as_array().expect("a list").is_empty());
+    let status = function.invoke(json!({"command": "status"})).await;
+    assert_eq!(
+        (&status["migrations"][0]["state"], &status["migrations"][1]["state"]),
+        (&json!("applied"), &json!("pending"))
+    );
+    for wrong in
+        [json!({}), json!({"command": "drop"}), json!({"command": "down", "too": 1}), json!("status"), Value::Null]
+    {
+        let failure = function.try_invoke(wrong).await.expect_err("no command");
+        assert!(failure.to_string().contains("neither CloudFormation's nor a command"), "{failure}");
+    }
+}

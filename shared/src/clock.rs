@@ -1,0 +1,27 @@
+//! The clock that goes on while Lambda freezes the process: monotonic ones may stand still meanwhile.
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// When something last happened, by the wall clock.
+#[derive(Default)]
+pub(crate) struct WallClock(AtomicU64);
+
+impl WallClock {
+    pub(crate) fn set_now(&self) {
+        self.0.store(unix_seconds(), Ordering::Relaxed);
+    }
+
+    /// How long ago that was, in seconds; `None` when it has not happened yet.
+    pub(crate) fn seconds_ago(&self) -> Option<u64> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            then => Some(unix_seconds().saturating_sub(then)),
+        }
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,192 @@
+//! From event to answer: what starts with the process, and the session before all else.
+use crate::{
+    AuthFailure, Caller, Error, Probe, Request, Response,
+    database::{Database, Housekeeper},
+    http::{problem, set_header},
+    log,
+    metrics::{Measures, Metrics, RequestRecord, Started},
+    session::Credential,
+    settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Settings},
+};
+use lambda_http::http::HeaderName;
+use lambda_runtime::{LambdaEvent, Runtime, service_fn};
+use serde::{Serialize, de::IgnoredAny};
+use std::{
+    convert::Infallible,
+    process::ExitCode,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Answers every request with `handler`, as the caller whose session it carries.
+///
+/// A request without a live session is answered before what is wrong with it otherwise: 401 comes first, then 403 for
+/// another user's path or a cookie's write from an untrusted origin, then the rest.
+///
+/// Runs until Lambda ends the process; gives a failure at once when a setting is missing or wrong.
+pub async fn serve<H, F>(handler: H) -> ExitCode
+where
+    H: Fn(Caller, Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response, Error>> + Send + 'static,
+{
+    serve_requests(move |app: Arc<App>, request, database| {
+        let handler = handler.clone();
+        async move { app.answer_caller(request, database, handler).await }
+    })
+    .await
+}
+
+/// Answers every request with `handler`, whoever asks; it can see whether the database answers, and nothing in it.
+pub async fn serve_without_session<H, F>(handler: H) -> ExitCode
+where
+    H: Fn(Probe) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response, Error>> + Send + 'static,
+{
+    serve_requests(move |_, _, database| handler(Probe(database))).await
+}
+
+/// Runs `job` each time that the schedule's event comes, whatever it says. A job that fails is a failed invocation, so that
+/// Lambda tries it again and counts the error.
+pub async fn serve_schedule<J, F, T>(job: J) -> ExitCode
+where
+    J: Fn(Job) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+    T: Serialize + Send + 'static,
+{
+    let app = match App::start().await {
+        Ok(app) => app,
+        Err(failure) => return failure,
+    };
+    let service = service_fn(move |event: LambdaEvent<IgnoredAny>| {
+        let (app, job) = (app.clone(), job.clone());
+        async move {
+            let housekeeper = Housekeeper(Database::new(app.settings.clone(), Arc::default()));
+            let job = job(Job { housekeeper, metrics: app.metrics.clone(), deadline: event.context.deadline() });
+            job.await.map_err(|error| {
+                let cause = error.cause().unwrap_or_default().to_owned();
+                tracing::error!(request_id = event.context.request_id, cause, "the job failed");
+                cause
+            })
+        }
+    });
+    until_terminated(Runtime::new(service).run_concurrent()).await
+}
+
+/// What a job works with.
+pub struct Job {
+    pub(crate) housekeeper: Housekeeper,
+    pub(crate) metrics: Arc<Metrics>,
+    /// When Lambda ends it.
+    pub(crate) deadline: SystemTime,
+}
+
+/// What lives as long as the process.
+struct App {
+    settings: Arc<Settings>,
+    metrics: Arc<Metrics>,
+}
+
+impl App {
+    /// Reads the settings and connects. A database that is away does not fail Init: requests say so, and try again.
+    async fn start() -> Result<Arc<Self>, ExitCode> {
+        let began = Instant::now();
+        log::begin(&["shared"]);
+        let metrics = Arc::new(Metrics::from_env());
+        let settings = match Settings::start().await {
+            Ok(settings) => Arc::new(settings),
+            Err(cause) => {
+                tracing::error!(cause, "the function cannot start");
+                return Err(ExitCode::FAILURE);
+            }
+        };
+        let measures = Arc::<Measures>::default();
+        if let Err(error) = Database::new(settings.clone(), measures.clone()).connect().await {
+            tracing::warn!(cause = error.cause(), "the database cannot be reached yet");
+        }
+        metrics.write(&Started { init_time: began.elapsed(), measures: &measures });
+        Ok(Arc::new(Self { settings, metrics }))
+    }
+
+    async fn answer_caller<H, F>(&self, request: Request, database: Database, handler: H) -> Result<Response, Error>
+    where
+        H: Fn(Caller, Request) -> F,
+        F: Future<Output = Result<Response, Error>>,
+    {
+        let mut rules = self.settings.current(RENEW_AFTER_S).await?.session_rules;
+        let mut credential = rules.credential(&request);
+        if matches!(credential, Err(AuthFailure::BadSignature)) {
+            rules = self.settings.current(RENEW_AFTER_BAD_SIGNATURE_S).await?.session_rules;
+            credential = rules.credential(&request);
+        }
+        let (token, is_cookie) = match credential.map_err(Error::Unauthenticated)? {
+            Credential::Bearer(token) => (token, false),
+            Credential::Cookie(token) => (token, true),
+        };
+        let caller = Caller::new(database, token, request.path_user_id());
+        let answer = if is_cookie && !rules.may_write_with_cookie(&request) {
+            Err(Error::Forbidden("A change authorised by a cookie needs an Origin that is trusted."))
+        } else {
+            handler(caller.clone(), request).await
+        };
+        caller.prove().await?;
+        answer
+    }
+}
+
+async fn serve_requests<A, F>(answer: A) -> ExitCode
+where
+    A: Fn(Arc<App>, Request, Database) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response, Error>> + Send + 'static,
+{
+    let app = match App::start().await {
+        Ok(app) => app,
+        Err(failure) => return failure,
+    };
+    let service = service_fn(move |event: LambdaEvent<Request>| {
+        let (app, answer) = (app.clone(), answer.clone());
+        async move {
+            let LambdaEvent { payload: request, context } = event;
+            let record = RequestRecord::begin(&request, &context, app.metrics.is_cold_start());
+            let measures = Arc::<Measures>::default();
+            let path = request.path().to_owned();
+            let database = Database::new(app.settings.clone(), measures.clone());
+            let (mut response, error) = match answer(app.clone(), request, database).await {
+                Ok(response) => (response, None),
+                Err(error) => (problem(&error, &path), Some(error)),
+            };
+            set_header(&mut response, HeaderName::from_static("x-request-id"), &context.request_id);
+            app.metrics.write(&record.end(&response, error.as_ref(), &measures));
+            Ok::<_, Infallible>(response)
+        }
+    });
+    until_terminated(Runtime::new(service).run_concurrent()).await
+}
+
+/// Runs until Lambda says that the process ends. It does so between requests; what was connected closes as the process
+/// ends, so that the database is not left with connections to nobody.
+async fn until_terminated(runtime: impl Future<Output = Result<(), lambda_runtime::Error>>) -> ExitCode {
+    let result = tokio::select! {
+        result = runtime => result,
+        () = terminated() => return ExitCode::SUCCESS,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(cause = error.to_string(), "the Lambda Runtime API failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Waits for SIGTERM, which Lambda sends at the end where there is an extension
+/// (docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html, shutdown phase).
+async fn terminated() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(error) => {
+            tracing::warn!(cause = error.to_string(), "SIGTERM cannot be waited for");
+            std::future::pending().await
+        }
+    }
+}
