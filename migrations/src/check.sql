@@ -49,7 +49,10 @@ index_should_be (tab, cols) as (values
   ('public.tasks', '{completed}'),
   ('public.tasks', '{user_id,completed}'),
   ('public.tasks', '{created_at}'),
-  ('public.tasks', '{user_id,created_at,id}')
+  ('public.tasks', '{user_id,created_at,id}'),
+  ('public.tasks', '{user_id,updated_at,id}'),
+  ('public.idempotency_keys', '{user_id,key}'),
+  ('public.idempotency_keys', '{created_at}')
 ),
 function_should_be (signature) as (values ('caller(text)'), ('purge_expired(text, integer)')),
 right_is as (
@@ -58,7 +61,10 @@ right_is as (
   where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm')
     and to_regrole('tasks_api') is not null and has_table_privilege(to_regrole('tasks_api'), pg_class.oid, privilege)
 ),
-right_should_be (allowed) as (values ('tasks select'), ('tasks insert'), ('tasks update'), ('tasks delete'))
+right_should_be (allowed) as (values
+  ('tasks select'), ('tasks insert'), ('tasks update'), ('tasks delete'),
+  ('idempotency_keys select'), ('idempotency_keys insert'), ('idempotency_keys update'), ('idempotency_keys delete')
+)
 
 select format('the column %s.%s is missing', tab, array_to_string(variants, ' or ')) as difference
 from column_should_be
@@ -82,7 +88,7 @@ where not exists (
 )
 union all
 select format('the rows of %s do not go with their user', tab)
-from unnest('{public.tasks,public.session,public.account}'::regclass[]) as tab
+from unnest('{public.tasks,public.session,public.account,public.idempotency_keys}'::regclass[]) as tab
 where not exists (
   select from pg_constraint
   where conrelid = tab and contype = 'f' and confrelid = 'public."user"'::regclass and confdeltype = 'c'

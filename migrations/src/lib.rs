@@ -212,7 +212,7 @@ pub async fn check(connection: &mut PgConnection) -> Result<Vec<String>, Error> 
     if let Some(pending) = status(connection).await?.iter().find(|it| it.state == State::Pending) {
         return Err(Error::Pending(pending.version));
     }
-    for table in ["user", "session", "account", "verification", "tasks"] {
+    for table in ["user", "session", "account", "verification", "tasks", "idempotency_keys"] {
         let is_there: bool = sqlx::query_scalar("select to_regclass(format('public.%I', $1::text)) is not null")
             .bind(table)
             .fetch_one(&mut *connection)

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The last migration's number.
-const LAST: i64 = 7;
+const LAST: i64 = 9;
 
 /// The schema document's own tables.
 const DOCUMENT_TABLES: &str = include_str!("document.sql");
@@ -118,6 +118,12 @@ async fn an_empty_database_gets_the_documents_tables() {
     account password text YES
     account created_at timestamp without time zone NO now()
     account updated_at timestamp without time zone NO now()
+    idempotency_keys user_id character varying 36 NO
+    idempotency_keys key character varying 255 NO
+    idempotency_keys request_hash bytea NO
+    idempotency_keys task_id integer NO
+    idempotency_keys created_at timestamp without time zone NO
+    idempotency_keys made_by xid8 NO pg_current_xact_id()
     session id character varying 36 NO
     session user_id character varying 36 YES
     session expires_at timestamp without time zone NO
@@ -158,6 +164,8 @@ async fn an_empty_database_gets_the_documents_tables() {
     "user" UNIQUE (email)
     account FOREIGN KEY (user_id) REFERENCES "user"(id) ON DELETE CASCADE
     account PRIMARY KEY (id)
+    idempotency_keys FOREIGN KEY (user_id) REFERENCES "user"(id) ON DELETE CASCADE
+    idempotency_keys PRIMARY KEY (user_id, key)
     session FOREIGN KEY (user_id) REFERENCES "user"(id) ON DELETE CASCADE
     session PRIMARY KEY (id)
     session UNIQUE (token)
@@ -172,6 +180,7 @@ async fn an_empty_database_gets_the_documents_tables() {
     );
     insta::assert_snapshot!(indexes.await.join("\n"), @r#"
     CREATE INDEX account_user_id_idx ON public.account USING btree (user_id)
+    CREATE INDEX idx_idempotency_keys_created_at ON public.idempotency_keys USING btree (created_at)
     CREATE INDEX idx_session_expires ON public.session USING btree (expires_at)
     CREATE INDEX idx_session_user_id ON public.session USING btree (user_id)
     CREATE INDEX idx_tasks_completed ON public.tasks USING btree (completed)
@@ -179,6 +188,7 @@ async fn an_empty_database_gets_the_documents_tables() {
     CREATE INDEX idx_tasks_user_completed ON public.tasks USING btree (user_id, completed)
     CREATE INDEX idx_tasks_user_id ON public.tasks USING btree (user_id)
     CREATE INDEX idx_tasks_user_list ON public.tasks USING btree (user_id, created_at DESC, id DESC)
+    CREATE INDEX idx_tasks_user_updated ON public.tasks USING btree (user_id, updated_at DESC, id DESC)
     CREATE INDEX verification_identifier_idx ON public.verification USING btree (identifier)
     "#);
 }
@@ -209,6 +219,7 @@ async fn down_takes_every_right_from_the_apis_role() {
         rows(&mut connection, rights).await,
         [
             "caller",
+            "idempotency_keys",
             "idle_in_transaction_session_timeout=9s",
             "public",
             "purge_expired",
@@ -438,6 +449,9 @@ async fn check_names_what_was_changed() {
         ("alter table tasks alter created_at type timestamptz", "tasks.created_at is of type timestamp with time zone"),
         ("alter table tasks alter completed drop not null", "the column tasks.completed may be null"),
         ("drop index idx_tasks_user_list", "an index on tasks (user_id, created_at, id) is missing"),
+        ("drop index idx_tasks_user_updated", "an index on tasks (user_id, updated_at, id) is missing"),
+        ("revoke insert on idempotency_keys from tasks_api", "lacks the right: idempotency_keys insert"),
+        ("drop table idempotency_keys", "the table idempotency_keys is missing"),
         ("drop index idx_session_expires", "an index on session (expires_at) is missing"),
         ("alter table tasks drop constraint tasks_title_length", "tasks.title has no CHECK"),
         ("alter table tasks drop constraint fk_tasks_user", "the rows of tasks do not go with their user"),
