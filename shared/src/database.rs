@@ -187,6 +187,19 @@ impl Housekeeper {
         self.remove("select public.purge_expired('verification', $1)", max_rows).await
     }
 
+    /// Removes idempotency keys that no longer count, at most `max_rows`, and gives how many.
+    pub(crate) async fn remove_old_idempotency_keys(&self, max_rows: i32) -> Result<u64, Error> {
+        let sql = "with removed as (
+                delete from idempotency_keys where ctid = any (array(
+                    select ctid from idempotency_keys
+                    where created_at <= now() at time zone 'utc' - interval '24 hours'
+                    order by created_at limit $1
+                    for update skip locked))
+                returning 1)
+            select count(*) from removed";
+        self.remove(sql, max_rows).await
+    }
+
     async fn remove(&self, sql: &'static str, max_rows: i32) -> Result<u64, Error> {
         let rows = self.0.run(&Statement { sql, is_repeatable: true }, &[(&max_rows, Type::INT4)]).await?;
         let removed: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
@@ -283,12 +296,12 @@ impl Statement {
 ///
 /// No row is 401, `mine` false is 403; what a null means is the statement's.
 macro_rules! authorised {
-    ($sql:literal) => {
+    ($($sql:tt)+) => {
         const {
             $crate::database::Statement::new(concat!(
                 "with s as materialized (\
                  select user_id, expires_at, ($2 is null or user_id::text = $2) as mine from caller($1)) ",
-                $sql
+                $($sql)+
             ))
         }
     };

@@ -12,8 +12,12 @@ pub enum Error {
     Forbidden(&'static str),
     /// 404: there is no such task, or it is someone else's.
     NotFound,
+    /// 404: there is nothing at this path.
+    NoSuchFile,
     /// 400: a body that cannot be read at all; says why.
     BadRequest(&'static str),
+    /// 412: the task has been changed since the client saw it.
+    PreconditionFailed,
     /// 413: a body over the limit.
     PayloadTooLarge,
     /// 415: a body of another media type than JSON.
@@ -57,8 +61,9 @@ impl Error {
         match self {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoSuchFile => StatusCode::NOT_FOUND,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,

@@ -16,6 +16,8 @@ pub struct Purged {
     pub sessions: u64,
     /// Better Auth's expired verifications, such as links to reset a password that nobody followed.
     pub verifications: u64,
+    /// Idempotency keys older than a day, which no longer count.
+    pub idempotency_keys: u64,
     /// Whether all that had expired is gone; what is left goes the next time.
     pub is_complete: bool,
 }
@@ -30,9 +32,12 @@ pub async fn purge(job: Job) -> Result<Purged, Error> {
     loop {
         let sessions = job.housekeeper.remove_expired_sessions(MAX_ROWS_PER_STATEMENT).await?;
         let verifications = job.housekeeper.remove_expired_verifications(MAX_ROWS_PER_STATEMENT).await?;
+        let idempotency_keys = job.housekeeper.remove_old_idempotency_keys(MAX_ROWS_PER_STATEMENT).await?;
         purged.sessions += sessions;
         purged.verifications += verifications;
-        purged.is_complete = sessions.max(verifications) < u64::from(MAX_ROWS_PER_STATEMENT.unsigned_abs());
+        purged.idempotency_keys += idempotency_keys;
+        purged.is_complete =
+            sessions.max(verifications).max(idempotency_keys) < u64::from(MAX_ROWS_PER_STATEMENT.unsigned_abs());
         if purged.is_complete || SystemTime::now() >= until {
             break;
         }
@@ -49,5 +54,6 @@ impl Entry for PurgedRecord<'_> {
         writer.value("message", "purged");
         writer.value("PurgedSessions", &AsCount::from(self.0.sessions));
         writer.value("PurgedVerifications", &AsCount::from(self.0.verifications));
+        writer.value("PurgedIdempotencyKeys", &AsCount::from(self.0.idempotency_keys));
     }
 }

@@ -7,13 +7,14 @@ use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 use tokio::{net::TcpStream, time::timeout};
 
 /// How long one answer may take, in seconds.
 const ANSWER_TIMEOUT_S: u64 = 2;
-/// How long the extension may take to get ready, in seconds: it starts at the same time as the function.
-const READY_TIMEOUT_S: u64 = 5;
 /// How long to wait before asking again whether it is ready, in milliseconds.
 const READY_POLL_MS: u64 = 20;
 /// The longest answer that is read, in bytes. A secret has at most 64 KiB (AWS Secrets Manager's quotas).
@@ -52,18 +53,19 @@ impl SecretSource {
         Ok(Some(Self { secret_id, port, session_token }))
     }
 
-    /// Fetches the secret's current version, and waits for an extension that is still starting.
+    /// Fetches the secret's current version, and waits up to `ready_within` for an extension that is still starting.
     ///
     /// # Errors
     /// One sentence with the cause, for the log.
-    pub(crate) async fn fetch(&self) -> Result<SecretSettings, String> {
-        let limit = Duration::from_secs(READY_TIMEOUT_S);
+    pub(crate) async fn fetch(&self, ready_within: Duration) -> Result<SecretSettings, String> {
         let mut last_cause = String::new();
-        let ready = timeout(limit, async {
+        let ready = timeout(ready_within + Duration::from_secs(ANSWER_TIMEOUT_S), async {
+            let began = Instant::now();
             loop {
                 match self.fetch_once().await {
                     Ok(settings) => return Ok(settings),
                     Err(Failure::Final(cause)) => return Err(cause),
+                    Err(Failure::NotReady(cause)) if began.elapsed() >= ready_within => return Err(cause),
                     Err(Failure::NotReady(cause)) => last_cause = cause,
                 }
                 tokio::time::sleep(Duration::from_millis(READY_POLL_MS)).await;
@@ -71,7 +73,7 @@ impl SecretSource {
         });
         match ready.await {
             Ok(result) => result,
-            Err(_) => Err(format!("the secrets extension was not ready within {READY_TIMEOUT_S} s: {last_cause}")),
+            Err(_) => Err(format!("the secrets extension does not get ready: {last_cause}")),
         }
     }
 

@@ -2,13 +2,12 @@
 use crate::{
     AuthFailure, Caller, Error, Probe, Request, Response,
     database::{Database, Housekeeper},
-    http::{problem, set_header},
+    http::{finish, problem},
     log,
     metrics::{Measures, Metrics, RequestRecord, Started},
     session::Credential,
     settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Settings},
 };
-use lambda_http::http::HeaderName;
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use serde::{Serialize, de::IgnoredAny};
 use std::{
@@ -44,6 +43,20 @@ where
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
     serve_requests(move |_, _, database| handler(Probe(database))).await
+}
+
+/// Answers every request with what `handler` has at hand: no session, no database, no setting.
+pub async fn serve_files<H>(handler: H) -> ExitCode
+where
+    H: Fn(&Request) -> Result<Response, Error> + Clone + Send + Sync + 'static,
+{
+    log::begin(&["shared"]);
+    let metrics = Arc::new(Metrics::from_env());
+    let service = service_fn(move |event: LambdaEvent<Request>| {
+        let (metrics, handler) = (metrics.clone(), handler.clone());
+        async move { respond(&metrics, &Measures::default(), event, |request| async move { handler(&request) }).await }
+    });
+    until_terminated(Runtime::new(service).run_concurrent()).await
 }
 
 /// Runs `job` each time that the schedule's event comes, whatever it says. A job that fails is a failed invocation, so that
@@ -146,21 +159,31 @@ where
     let service = service_fn(move |event: LambdaEvent<Request>| {
         let (app, answer) = (app.clone(), answer.clone());
         async move {
-            let LambdaEvent { payload: request, context } = event;
-            let record = RequestRecord::begin(&request, &context, app.metrics.is_cold_start());
             let measures = Arc::<Measures>::default();
-            let path = request.path().to_owned();
             let database = Database::new(app.settings.clone(), measures.clone());
-            let (mut response, error) = match answer(app.clone(), request, database).await {
-                Ok(response) => (response, None),
-                Err(error) => (problem(&error, &path), Some(error)),
-            };
-            set_header(&mut response, HeaderName::from_static("x-request-id"), &context.request_id);
-            app.metrics.write(&record.end(&response, error.as_ref(), &measures));
-            Ok::<_, Infallible>(response)
+            respond(&app.metrics, &measures, event, |request| answer(app.clone(), request, database)).await
         }
     });
     until_terminated(Runtime::new(service).run_concurrent()).await
+}
+
+/// Answers one event, in every case, and writes its line.
+async fn respond<F: Future<Output = Result<Response, Error>>>(
+    metrics: &Metrics,
+    measures: &Measures,
+    event: LambdaEvent<Request>,
+    answer: impl FnOnce(Request) -> F,
+) -> Result<Response, Infallible> {
+    let LambdaEvent { payload: request, context } = event;
+    let record = RequestRecord::begin(&request, &context, metrics.is_cold_start());
+    let path = request.path().to_owned();
+    let (mut response, error) = match answer(request).await {
+        Ok(response) => (response, None),
+        Err(error) => (problem(&error, &path), Some(error)),
+    };
+    finish(&mut response, &context.request_id);
+    metrics.write(&record.end(&response, error.as_ref(), measures));
+    Ok(response)
 }
 
 /// Runs until Lambda says that the process ends. It does so between requests; what was connected closes as the process

@@ -6,7 +6,10 @@ use crate::{
     secret::{SecretSettings, SecretSource},
     session::SessionRules,
 };
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 use tokio::sync::Mutex;
 
 /// A secret older than this is fetched again before the next request, in seconds: one that was taken back must not work
@@ -17,6 +20,12 @@ pub(crate) const RENEW_AFTER_S: u64 = 5 * 60;
 pub(crate) const RENEW_AFTER_BAD_SIGNATURE_S: u64 = 30;
 /// A refused password means that it was changed, if ours is older than this, in seconds.
 pub(crate) const RENEW_AFTER_REFUSAL_S: u64 = 1;
+
+/// How long Init waits for the extension, in milliseconds. By AWS's documentation it may answer in invocations only; then
+/// the first one fetches the secret, and Init has lost this much.
+const READY_IN_INIT_MS: u64 = 200;
+/// How long a request waits for it, in milliseconds.
+const READY_IN_REQUEST_MS: u64 = 5000;
 
 /// What lives as long as the settings that it was made from.
 #[derive(Clone)]
@@ -48,7 +57,7 @@ impl Settings {
             Self { source, current: RwLock::default(), renewal: Mutex::default(), renewed: WallClock::default() };
         match &settings.source {
             None => settings.put(Current::new(SecretSettings::new())?),
-            Some(source) => match source.fetch().await {
+            Some(source) => match source.fetch(Duration::from_millis(READY_IN_INIT_MS)).await {
                 Ok(secret) => {
                     settings.put(Current::new(secret)?);
                     settings.renewed.set_now();
@@ -79,7 +88,7 @@ impl Settings {
         {
             return Ok(current.clone());
         }
-        let renewed = source.fetch().await.and_then(|secret| match &known {
+        let renewed = source.fetch(Duration::from_millis(READY_IN_REQUEST_MS)).await.and_then(|secret| match &known {
             Some(current) if *current.secret == secret => Ok(current.clone()),
             _ => Current::new(secret),
         });

@@ -23,6 +23,8 @@ pub struct Services {
     pub template: String,
     /// The certificate of both servers.
     pub certificate: String,
+    /// The file of PostgreSQL's log.
+    pub postgres_log: String,
     /// Where what the functions log is kept, and the secrets that must not be in it.
     pub logs: String,
 }

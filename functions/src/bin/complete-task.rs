@@ -1,7 +1,7 @@
 //! `PATCH /api/tasks/{id}/complete`: turns over, or sets, whether one of the caller's tasks is completed.
 use shared::{
     Caller, Error, Request, Response, serve, task,
-    tasks::{self, Completion},
+    tasks::{self, IfMatch, TaskChanges},
 };
 use std::process::ExitCode;
 
@@ -11,6 +11,6 @@ async fn main() -> ExitCode {
 }
 
 async fn complete_task(caller: Caller, request: Request) -> Result<Response, Error> {
-    let completion = Completion::parse(&request)?;
-    Ok(task(&tasks::complete(&caller, request.task_id()?, completion).await?))
+    let changes = TaskChanges::of_completion(&request)?;
+    Ok(task(&tasks::update(&caller, request.task_id()?, &changes, &IfMatch::of(&request)?).await?))
 }

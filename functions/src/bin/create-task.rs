@@ -1,7 +1,7 @@
-//! `POST /api/tasks`: adds a task to the caller's list.
+//! `POST /api/tasks`: adds a task to the caller's list; with an `Idempotency-Key`, only once.
 use shared::{
     Caller, Error, Request, Response, created_task, serve,
-    tasks::{self, NewTask},
+    tasks::{self, IdempotencyKey, NewTask},
 };
 use std::process::ExitCode;
 
@@ -11,6 +11,10 @@ async fn main() -> ExitCode {
 }
 
 async fn create_task(caller: Caller, request: Request) -> Result<Response, Error> {
-    let task = tasks::create(&caller, &NewTask::parse(&request)?).await?;
-    Ok(created_task(&caller, &task))
+    let new = NewTask::parse(&request)?;
+    let (task, is_replay) = match IdempotencyKey::of(&request)? {
+        Some(key) => tasks::create_once(&caller, &new, &key).await?,
+        None => (tasks::create(&caller, &new).await?, false),
+    };
+    Ok(created_task(&caller, &task, is_replay))
 }

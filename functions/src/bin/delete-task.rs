@@ -1,5 +1,8 @@
 //! `DELETE /api/tasks/{id}`: removes one of the caller's tasks.
-use shared::{Caller, Error, Request, Response, no_content, serve, tasks};
+use shared::{
+    Caller, Error, Request, Response, no_content, serve,
+    tasks::{self, IfMatch},
+};
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
@@ -8,6 +11,6 @@ async fn main() -> ExitCode {
 }
 
 async fn delete_task(caller: Caller, request: Request) -> Result<Response, Error> {
-    tasks::delete(&caller, request.task_id()?).await?;
+    tasks::delete(&caller, request.task_id()?, &IfMatch::of(&request)?).await?;
     Ok(no_content())
 }

@@ -1,5 +1,5 @@
 //! `GET /api/tasks/{id}`: one of the caller's tasks.
-use shared::{Caller, Error, Request, Response, serve, task, tasks};
+use shared::{Caller, Error, Request, Response, serve, task_if_changed, tasks};
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
@@ -8,5 +8,6 @@ async fn main() -> ExitCode {
 }
 
 async fn get_task(caller: Caller, request: Request) -> Result<Response, Error> {
-    Ok(task(&tasks::get(&caller, request.task_id()?).await?))
+    let task = tasks::get(&caller, request.task_id()?).await?;
+    task_if_changed(&request, &task)
 }

@@ -1,7 +1,7 @@
 //! `PUT /api/tasks/{id}`: changes what the body names of one of the caller's tasks.
 use shared::{
     Caller, Error, Request, Response, serve, task,
-    tasks::{self, TaskChanges},
+    tasks::{self, IfMatch, TaskChanges},
 };
 use std::process::ExitCode;
 
@@ -11,6 +11,6 @@ async fn main() -> ExitCode {
 }
 
 async fn update_task(caller: Caller, request: Request) -> Result<Response, Error> {
-    let changes = TaskChanges::parse(&request)?;
-    Ok(task(&tasks::update(&caller, request.task_id()?, &changes).await?))
+    let changes = TaskChanges::of_put(&request)?;
+    Ok(task(&tasks::update(&caller, request.task_id()?, &changes, &IfMatch::of(&request)?).await?))
 }

@@ -62,6 +62,11 @@ impl Api {
         self.functions.get_mut(name).expect("just started")
     }
 
+    /// What the functions are started with.
+    pub fn settings(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
     /// Takes a function out, so that its end can be watched.
     pub fn stop(&mut self, name: &str) -> Lambda {
         self.functions.remove(name).expect("it was called")
@@ -78,16 +83,30 @@ impl Api {
 /// The binary of a function, as Cargo built it for this test.
 pub fn binary(name: &str) -> &'static str {
     match name {
+        "clear-completed" => env!("CARGO_BIN_EXE_clear-completed"),
         "complete-task" => env!("CARGO_BIN_EXE_complete-task"),
         "create-task" => env!("CARGO_BIN_EXE_create-task"),
         "delete-task" => env!("CARGO_BIN_EXE_delete-task"),
+        "docs" => env!("CARGO_BIN_EXE_docs"),
         "get-task" => env!("CARGO_BIN_EXE_get-task"),
         "health" => env!("CARGO_BIN_EXE_health"),
         "list-tasks" => env!("CARGO_BIN_EXE_list-tasks"),
+        "patch-task" => env!("CARGO_BIN_EXE_patch-task"),
         "purge" => env!("CARGO_BIN_EXE_purge"),
         "session" => env!("CARGO_BIN_EXE_session"),
         "update-task" => env!("CARGO_BIN_EXE_update-task"),
         _ => panic!("there is no function {name}"),
+    }
+}
+
+/// A request that succeeds when `owner` sends it: to a route, about a task of the owner's.
+pub fn fitting(route: &Route, owner: &User, task: i64) -> Request {
+    let path = route.path.replace("{user_id}", &owner.id).replace("{id}", &task.to_string());
+    match (route.function.as_str(), route.method.as_str()) {
+        ("clear-completed", _) => delete(&format!("{path}?status=completed")),
+        ("complete-task", _) => patch(&path),
+        (_, method @ ("POST" | "PUT" | "PATCH")) => request(method, &path).json(json!({"title": "changed"})),
+        (_, method) => request(method, &path),
     }
 }
 
@@ -227,6 +246,8 @@ pub struct Answer {
     pub headers: Map<String, Value>,
     /// The body, when it is JSON.
     pub body: Value,
+    /// The body as it came: base64 where it is binary.
+    pub text: String,
     /// How large the whole answer was, as the function sent it, in bytes.
     pub encoded_bytes: usize,
 }
@@ -237,7 +258,8 @@ impl Answer {
         Self {
             status: answer["statusCode"].as_u64().expect("a status"),
             headers: answer["headers"].as_object().cloned().unwrap_or_default(),
-            body: if body.is_empty() { Value::Null } else { serde_json::from_str(body).expect("JSON") },
+            body: serde_json::from_str(body).unwrap_or_default(),
+            text: body.to_owned(),
             encoded_bytes: answer.to_string().len(),
         }
     }

@@ -37,6 +37,7 @@ async fn a_list_is_newest_first_and_filtered() {
         ("/api/tasks?limit=1000&unknown=1&sort_by=x", vec![made[2], made[1], made[0]]),
         ("/api/tasks?status=pending&limit=1", vec![made[2]]),
         ("/api/tasks?%73tatus=%70ending", vec![made[2], made[0]]),
+        ("/api/tasks?limit=x&limit=0&limit=1", vec![made[2]]),
     ] {
         let answer = api.call(get(path).bearer(&ada.token)).await;
         assert_eq!((answer.status, ids(&answer.body)), (200, expected.clone()), "{path}");
@@ -64,6 +65,17 @@ async fn a_parameter_that_cannot_be_is_refused_by_its_name() {
         ("cursor=x", "cursor"),
         ("cursor=%0d%0aSet-Cookie:a=b", "cursor"),
         ("cursor=LWNyZWF0ZWRfYXQgYWxsIDE", "cursor"),
+        ("sort=title", "sort"),
+        ("sort=", "sort"),
+        ("sort=-created", "sort"),
+        ("sort=created_at;drop", "sort"),
+        ("q=%00", "q"),
+        (&format!("q={}", "x".repeat(201)), "q"),
+        ("offset=-1", "offset"),
+        ("offset=10001", "offset"),
+        ("offset=+1", "offset"),
+        ("offset=x", "offset"),
+        ("limit=%2B5", "limit"),
     ] {
         let answer = api.call(get(&format!("/api/tasks?{query}")).bearer(&ada.token)).await;
         assert_eq!((answer.status, &answer.body["errors"][0]["field"]), (422, &json!(field)), "{query}");
@@ -208,4 +220,108 @@ async fn a_page_ends_before_lambdas_limit_whatever_it_holds() {
         assert_eq!(found.len(), 700, "{kind}");
         assert!(pages > 1, "{kind}: too small to show anything");
     }
+}
+
+#[tokio::test]
+async fn every_order_is_paged_without_a_gap_or_a_repeat() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    // Groups of one moment, so that the id decides as well.
+    api.database
+        .sql(
+            "insert into tasks (user_id, title, completed, created_at, updated_at)
+            select $1, 'Task ' || n, n % 3 = 0, '2026-01-01'::timestamp + (n / 4) * interval '1 minute',
+                '2026-02-01'::timestamp - (n / 5) * interval '1 minute'
+            from generate_series(1, 100) n",
+            &[&ada.id],
+        )
+        .await;
+    for (sort, order) in [
+        ("created_at", "created_at, id"),
+        ("-created_at", "created_at desc, id desc"),
+        ("updated_at", "updated_at, id"),
+        ("-updated_at", "updated_at desc, id desc"),
+        ("created", "created_at desc, id desc"),
+        ("updated", "updated_at desc, id desc"),
+    ] {
+        for (filter, condition) in
+            [("", "true"), ("&status=pending", "not completed"), ("&q=TASK%201", "title like 'Task 1%'")]
+        {
+            let statement = format!("select id from tasks where {condition} order by {order}");
+            let expected: Vec<i64> =
+                api.database.sql(&statement, &[]).await.iter().map(|row| i64::from(row.get::<_, i32>(0))).collect();
+            let found = all_pages(&mut api, &ada, &format!("/api/tasks?sort={sort}{filter}&limit=7")).await;
+            assert_eq!(found, expected, "{sort} {filter}");
+            let offset =
+                api.call(get(&format!("/api/tasks?sort={sort}{filter}&limit=7&offset=5")).bearer(&ada.token)).await;
+            assert_eq!(ids(&offset.body), expected[5..expected.len().min(12)], "{sort} {filter}");
+            let next = offset.next_page().map(str::to_owned);
+            if let Some(next) = next {
+                assert!(!next.contains("offset"), "{next}");
+                assert_eq!(all_pages(&mut api, &ada, &next).await, expected[12..], "{sort} {filter}");
+            }
+        }
+    }
+    let beyond = api.call(get("/api/tasks?offset=10000").bearer(&ada.token)).await;
+    assert_eq!((beyond.body, beyond.headers.get("link")), (json!([]), None));
+}
+
+#[tokio::test]
+async fn a_search_finds_text_in_either_field_whatever_its_case_and_signs() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    for (title, description) in [
+        ("Milch & Brot", None),
+        ("100% sure", Some("under_score")),
+        ("back\\slash", Some("ÄPFEL")),
+        ("quote \" and '", None),
+        ("plain", Some("100 percent")),
+    ] {
+        let body = json!({"title": title, "description": description});
+        assert_eq!(api.call(crate::api::post("/api/tasks").bearer(&ada.token).json(body)).await.status, 201);
+    }
+    for (query, titles) in [
+        ("milch", vec!["Milch & Brot"]),
+        ("%26%20B", vec!["Milch & Brot"]),
+        ("100", vec!["plain", "100% sure"]),
+        ("100%25", vec!["100% sure"]),
+        ("%25", vec!["100% sure"]),
+        ("_", vec!["100% sure"]),
+        ("%5C", vec!["back\\slash"]),
+        ("%22", vec!["quote \" and '"]),
+        ("%27", vec!["quote \" and '"]),
+        ("%C3%A4pfel", vec!["back\\slash"]),
+        ("100+percent", vec!["plain"]),
+        ("nothing", vec![]),
+        ("", vec!["plain", "quote \" and '", "back\\slash", "100% sure", "Milch & Brot"]),
+    ] {
+        let answer = api.call(get(&format!("/api/tasks?q={query}")).bearer(&ada.token)).await;
+        let found: Vec<_> = answer.body.as_array().expect("a list").iter().map(|task| task["title"].clone()).collect();
+        assert_eq!(json!(found), json!(titles), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_is_bound_to_order_and_search_too() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    for title in ["a1", "a2", "a3"] {
+        api.make_task(&ada, title).await;
+    }
+    let page = api.call(get("/api/tasks?sort=updated_at&q=a&limit=1").bearer(&ada.token)).await;
+    let next = page.next_page().expect("a next page").to_owned();
+    assert_eq!(api.call(get(&next).bearer(&ada.token)).await.body[0]["title"], "a2");
+    for other in [
+        next.replace("sort=updated_at", "sort=created_at"),
+        next.replace("sort=updated_at", "sort=-updated_at"),
+        next.replace("sort=updated_at&", ""),
+        next.replace("q=a", "q=A"),
+        next.replace("q=a&", ""),
+        format!("{next}&status=pending"),
+    ] {
+        let answer = api.call(get(&other).bearer(&ada.token)).await;
+        assert_eq!((answer.status, &answer.body["errors"][0]["field"]), (422, &json!("cursor")), "{other}");
+    }
+    let both = api.call(get(&format!("{next}&offset=0")).bearer(&ada.token)).await;
+    assert_eq!((both.status, &both.body["errors"][0]["field"]), (422, &json!("offset")));
 }

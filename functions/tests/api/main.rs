@@ -2,11 +2,16 @@
 //! with TLS behind a real PgBouncer in transaction mode. `cargo xtask test api` starts what they need.
 mod access;
 mod api;
+mod conditional;
 mod contract;
+mod front_ends;
+mod idempotency;
 mod input;
 mod listing;
+mod plans;
 mod proxy;
 mod purge;
 mod running;
 mod secrets;
 mod tasks;
+mod template;

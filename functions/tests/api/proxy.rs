@@ -1,5 +1,8 @@
 //! Listens in on a connection to PostgreSQL and counts the messages of its protocol.
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -43,6 +46,51 @@ pub async fn start(to: u16) -> (u16, Messages) {
         }
     });
     (port, messages)
+}
+
+/// Whether a proxy cuts its connection.
+#[derive(Clone, Default)]
+pub struct Cut(Arc<AtomicBool>);
+
+impl Cut {
+    /// The next answer of the server's is not let through: instead of it, the client's connection ends.
+    pub fn cut_the_next_answer(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Starts a proxy to a port of 127.0.0.1 that can lose an answer; gives its own port, and the knife.
+pub async fn start_cutting(to: u16) -> (u16, Cut) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("a bound port").port();
+    let cut = Cut::default();
+    let knife = cut.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", to)).await.expect("the server");
+            let (mut client_read, mut client_write) = client.into_split();
+            let (mut server_read, mut server_write) = server.into_split();
+            let knife = knife.clone();
+            tokio::spawn(async move {
+                let requests = tokio::io::copy(&mut client_read, &mut server_write);
+                let answers = async {
+                    let mut buffer = vec![0; 64 * 1024];
+                    loop {
+                        let length = server_read.read(&mut buffer).await?;
+                        if length == 0 || knife.0.swap(false, Ordering::SeqCst) {
+                            return std::io::Result::Ok(());
+                        }
+                        client_write.write_all(&buffer[..length]).await?;
+                    }
+                };
+                tokio::select! {
+                    _ = requests => {}
+                    _ = answers => {}
+                }
+            });
+        }
+    });
+    (port, cut)
 }
 
 async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, side: Side, messages: Messages) -> Option<()> {

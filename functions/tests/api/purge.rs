@@ -21,14 +21,23 @@ async fn expired_sessions_and_verifications_go_and_live_ones_stay() {
             &[],
         )
         .await;
+    api.database
+        .sql(
+            "insert into idempotency_keys (user_id, key, request_hash, task_id, created_at) values
+            ($1, 'over', '', 1, now() at time zone 'utc' - interval '25 hours'),
+            ($1, 'live', '', 2, now() at time zone 'utc' - interval '23 hours')",
+            &[&ada.id],
+        )
+        .await;
     let purged = api.function("purge").await.invoke(schedule()).await;
-    assert_eq!(purged, json!({"sessions": 2, "verifications": 1, "is_complete": true}));
+    assert_eq!(purged, json!({"sessions": 2, "verifications": 1, "idempotency_keys": 1, "is_complete": true}));
     assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.status, 200);
     assert_eq!(api.database.number("select count(*) from session").await, 1);
+    assert_eq!(api.database.number("select count(*) from idempotency_keys where key = 'live'").await, 1);
     assert_eq!(api.database.number("select count(*) from verification where id = 'live'").await, 1);
 
     let purged = api.function("purge").await.invoke(schedule()).await;
-    assert_eq!(purged, json!({"sessions": 0, "verifications": 0, "is_complete": true}));
+    assert_eq!(purged, json!({"sessions": 0, "verifications": 0, "idempotency_keys": 0, "is_complete": true}));
     let lines = api.function("purge").await.log_lines(3).await;
     let line: Value = serde_json::from_str(&lines[1]).expect("a JSON line");
     assert_eq!((&line["PurgedSessions"], &line["PurgedVerifications"]), (&json!(2), &json!(1)), "{line}");
@@ -48,7 +57,7 @@ async fn many_rows_go_in_bounded_batches_past_those_in_use() {
     api.database.sql("begin", &[]).await;
     api.database.sql("select from session where id = 's1' for update", &[]).await;
     let purged = api.function("purge").await.invoke(schedule()).await;
-    assert_eq!(purged, json!({"sessions": 2499, "verifications": 0, "is_complete": true}));
+    assert_eq!(purged, json!({"sessions": 2499, "verifications": 0, "idempotency_keys": 0, "is_complete": true}));
     api.database.sql("commit", &[]).await;
     assert_eq!(api.function("purge").await.invoke(schedule()).await["sessions"], 1);
 }

@@ -1,6 +1,6 @@
 //! How the functions run: round trips, settings, the log, a database that is away.
 use crate::{
-    api::{Api, SECRET, binary, get, patch, post, put, request},
+    api::{Api, SECRET, binary, fitting, get, patch, post, put},
     contract::ROUTES,
     proxy::{self, Side},
 };
@@ -18,18 +18,25 @@ async fn every_route_makes_one_round_trip_to_the_database() {
     let expired = api.database.sign_in(&ada.id, "-1 hour").await;
 
     let (mut requests, mut warm_up) = (Vec::new(), Vec::new());
-    for route in ROUTES.iter() {
+    for route in ROUTES.iter().filter(|route| route.function != "docs") {
         let task = api.database.number(&format!("with made as (insert into tasks (user_id, title) values ('{}', 'x') returning id) select id::bigint from made", ada.id)).await;
-        let path = route.path.replace("{user_id}", &ada.id).replace("{id}", &task.to_string());
-        let request = match route.method.as_str() {
-            "POST" | "PUT" => request(&route.method, &path).json(json!({"title": "x"})),
-            _ => request(&route.method, &path),
-        };
+        let request = fitting(route, &ada, task);
         warm_up.push(request.clone().bearer("unknown"));
         requests.push((route.function.clone(), request.clone().bearer(&ada.token)));
         requests.push((route.function.clone(), request.clone().cookie(&ada.token)));
         requests.push((route.function.clone(), request.clone().bearer(&bob.token)));
         requests.push((route.function.clone(), request.bearer(&expired)));
+    }
+    // With all that headers can ask for.
+    for (function, request) in [
+        ("create-task", post("/api/tasks").header("idempotency-key", "k").json(json!({"title": "x"}))),
+        ("create-task", post("/api/tasks").header("idempotency-key", "k").json(json!({"title": "x"}))),
+        ("create-task", post("/api/tasks").header("idempotency-key", "k").json(json!({"title": "y"}))),
+        ("update-task", put("/api/tasks/1").header("if-match", "\"5f\"").json(json!({"title": "x"}))),
+        ("get-task", get("/api/tasks/1").header("if-none-match", "*")),
+        ("list-tasks", get("/api/tasks?sort=updated_at&q=x&status=pending&offset=5")),
+    ] {
+        requests.push((function.to_owned(), request.bearer(&ada.token)));
     }
     // What is refused before the database is asked for tasks proves the session all the same.
     requests.push(("create-task".into(), post("/api/tasks").bearer(&ada.token).json(json!({"title": ""}))));

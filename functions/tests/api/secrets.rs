@@ -96,8 +96,9 @@ async fn settings_come_from_the_secret_once_also_from_an_extension_that_starts_l
     let (reserved, port) = listener().await;
     drop(reserved);
     let mut function = Lambda::start(binary("list-tasks"), &settings(port)).await;
-    // The function starts first, and finds nobody on the port.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The function starts first, finds nobody on the port, and does not wait for long.
+    let log = function.log_lines(2).await.join("\n");
+    assert!(log.contains("the secret cannot be fetched yet"), "{log}");
     extension.start(TcpListener::bind(("127.0.0.1", port)).await.expect("the port")).await;
     for request in [get("/api/tasks").bearer(&ada.token), get("/api/tasks").cookie(&ada.token)] {
         assert_eq!(status(&mut function, &request).await, 200);

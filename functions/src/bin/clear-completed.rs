@@ -1,0 +1,17 @@
+//! `DELETE /api/tasks`: removes the caller's completed tasks, when the query says `status=completed` and nothing else.
+use shared::{Caller, Error, Request, Response, ok, serve, tasks};
+use std::{collections::BTreeMap, process::ExitCode};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    serve(clear_completed).await
+}
+
+async fn clear_completed(caller: Caller, request: Request) -> Result<Response, Error> {
+    // With anything more or less, the client means something else than would be removed.
+    let query: Vec<_> = request.query().collect();
+    if !matches!(&*query, [(name, value)] if name == "status" && value == "completed") {
+        return Err(Error::invalid("status", "must be completed, and the only parameter"));
+    }
+    Ok(ok(&BTreeMap::from([("deleted", tasks::clear_completed(&caller).await?)])))
+}

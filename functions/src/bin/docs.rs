@@ -1,0 +1,26 @@
+//! `GET /docs`: a page to read the contract and try it, and `GET /openapi.json`, the contract itself.
+use shared::{Error, Request, Response, file, gzip_file, serve_files};
+use std::process::ExitCode;
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE_SHEET: &str = "text/css; charset=utf-8";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    serve_files(docs).await
+}
+
+fn docs(request: &Request) -> Result<Response, Error> {
+    let name = request.path().rsplit('/').next().unwrap_or_default();
+    Ok(match name {
+        "openapi.json" => file("application/json", include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json"))),
+        "docs" => file(HTML, include_bytes!("../docs/index.html")),
+        "init.js" => file(SCRIPT, include_bytes!("../docs/init.js")),
+        "swagger-ui-bundle.js" => {
+            gzip_file(SCRIPT, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.gz")))
+        }
+        "swagger-ui.css" => gzip_file(STYLE_SHEET, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz"))),
+        _ => return Err(Error::NoSuchFile),
+    })
+}

@@ -1,0 +1,106 @@
+//! Habits of front ends that were written against other back ends of the same specification, and what browsers are told.
+use crate::api::{Api, get, patch, post};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_fastapi_front_end_finds_its_parameters() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let mut ids = Vec::new();
+    for number in 0..45 {
+        ids.push(api.make_task(&ada, &format!("task {number}")).await);
+    }
+    ids.reverse();
+    let mut seen = Vec::new();
+    for offset in [0, 20, 40] {
+        let path = format!("/api/{}/tasks?status=all&sort=created&limit=20&offset={offset}", ada.id);
+        let answer = api.call(get(&path).bearer(&ada.token)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        seen.extend(
+            answer.body.as_array().expect("an array, and nothing around it").iter().map(|task| task["id"].clone()),
+        );
+    }
+    assert_eq!(json!(seen), json!(ids));
+    api.call(patch(&format!("/api/tasks/{}/complete", ids[30])).bearer(&ada.token).json(json!({}))).await;
+    let by_change = api.call(get("/api/tasks?sort=updated&limit=1").bearer(&ada.token)).await;
+    assert_eq!(by_change.body[0]["id"], ids[30]);
+}
+
+#[tokio::test]
+async fn completing_takes_an_empty_object_and_turns_over() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let path = format!("/api/{}/tasks/{}/complete", ada.id, api.make_task(&ada, "a").await);
+    for expected in [true, false] {
+        let answer = api.call(patch(&path).cookie(&ada.token).json(json!({}))).await;
+        assert_eq!((answer.status, &answer.body["completed"]), (200, &json!(expected)));
+    }
+}
+
+#[tokio::test]
+async fn the_detail_of_every_error_is_a_sentence_for_a_person() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    for (request, detail) in [
+        (get("/api/tasks"), "This needs a live session: sign in."),
+        (get("/api/tasks/1").bearer(&ada.token), "There is no such task."),
+        (post("/api/tasks").bearer(&ada.token).json(json!({"title": ""})), "title must not be empty."),
+        (post("/api/tasks").bearer(&ada.token).text("{"), "The body is not valid JSON."),
+        (
+            get("/api/tasks?status=x&limit=0").bearer(&ada.token),
+            "status must be one of all, pending, completed. limit must be a whole number from 1 to 1000.",
+        ),
+    ] {
+        assert_eq!(api.call(request).await.body["detail"], detail);
+    }
+}
+
+#[tokio::test]
+async fn browsers_and_caches_are_told_to_keep_nothing_that_is_private() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let id = api.make_task(&ada, "a").await;
+    for (request, cache_control) in [
+        (get("/api/tasks").bearer(&ada.token), "private, no-cache"),
+        (get(&format!("/api/tasks/{id}")).bearer(&ada.token), "private, no-cache"),
+        (get("/api/session").bearer(&ada.token), "private, no-cache"),
+        (post("/api/tasks").bearer(&ada.token).json(json!({"title": "a"})), "no-store"),
+        (get("/api/tasks"), "no-store"),
+        (get("/api/tasks/2147483647").bearer(&ada.token), "no-store"),
+        (get("/health"), "no-store"),
+        (get("/docs"), "public, max-age=3600"),
+    ] {
+        let path = request.path.clone();
+        let answer = api.call(request).await;
+        assert_eq!(answer.header("cache-control"), Some(cache_control), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert!(
+            answer.header("content-security-policy").is_some_and(|it| it.starts_with("default-src 'none'")),
+            "{path}"
+        );
+        assert!(answer.header("strict-transport-security").is_some(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_contract_and_its_page_are_served_to_anybody_without_a_database() {
+    let mut api = Api::with_settings(&[("DATABASE_URL", ""), ("BETTER_AUTH_SECRET", "")]).await;
+    let contract = api.call(get("/openapi.json")).await;
+    assert_eq!(contract.body["openapi"], "3.1.0");
+    assert_eq!(contract.body, *crate::contract::OPENAPI);
+    let page = api.call(get("/docs")).await;
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    // All that the page loads is there, and from here.
+    let loaded: Vec<_> = page.text.split('"').filter(|text| text.starts_with("docs/")).map(str::to_owned).collect();
+    assert_eq!(loaded.len(), 3, "{}", page.text);
+    for file in loaded {
+        let answer = api.call(get(&format!("/{file}"))).await;
+        assert!(answer.status == 200 && !answer.text.is_empty(), "{file}");
+        let is_compressed = answer.header("content-encoding") == Some("gzip");
+        // 1f8b in base64: gzip's first bytes.
+        assert_eq!(answer.text.starts_with("H4sI"), is_compressed, "{file}");
+    }
+    for file in ["other.js", "..", "%2e%2e%2fopenapi.json"] {
+        assert_eq!(api.call(get(&format!("/docs/{file}"))).await.status, 404, "{file}");
+    }
+}

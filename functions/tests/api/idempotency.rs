@@ -1,0 +1,160 @@
+//! Creating with an Idempotency-Key: asked for twice, made once.
+use crate::api::{Answer, Api, Request, binary, delete, get, post};
+use serde_json::{Value, json};
+use testing::Lambda;
+
+fn create(token: &str, key: &str, body: Value) -> Request {
+    post("/api/tasks").bearer(token).header("idempotency-key", key).json(body)
+}
+
+fn same(first: &Answer, second: &Answer) {
+    assert_eq!((first.status, second.status), (201, 201), "{second:?}");
+    assert_eq!(first.text, second.text);
+    for header in ["location", "etag"] {
+        assert_eq!(first.header(header), second.header(header));
+    }
+    assert_eq!((first.header("idempotent-replayed"), second.header("idempotent-replayed")), (None, Some("true")));
+}
+
+#[tokio::test]
+async fn the_same_key_and_body_gives_the_first_answer_again() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let body = json!({"title": "Water the plants", "description": "all \"of\" them"});
+    let first = api.call(create(&ada.token, "k", body.clone())).await;
+    same(&first, &api.call(create(&ada.token, "k", body.clone())).await);
+    // The same by its meaning: other spaces, another order.
+    let spaced =
+        post("/api/tasks").bearer(&ada.token).header("idempotency-key", "k").header("content-type", "application/json");
+    let spaced = spaced.text("{ \"description\": \"all \\\"of\\\" them\", \"title\": \"  Water the plants \" }");
+    same(&first, &api.call(spaced).await);
+
+    // As first answered, whatever has become of the task.
+    let path = first.header("location").expect("a place").to_owned();
+    assert_eq!(api.call(get(&path).bearer(&ada.token)).await.text, first.text);
+    api.call(delete(&path).bearer(&ada.token)).await;
+    same(&first, &api.call(create(&ada.token, "k", body.clone())).await);
+    assert_eq!(api.database.number("select count(*) from tasks").await, 0);
+
+    let other = api.call(create(&ada.token, "K", body)).await;
+    assert_eq!(
+        (other.status, other.header("idempotent-replayed")),
+        (201, None),
+        "keys are what they are, letter by letter"
+    );
+}
+
+#[tokio::test]
+async fn the_same_key_with_another_body_is_refused() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    api.call(create(&ada.token, "k", json!({"title": "a"}))).await;
+    for other in
+        [json!({"title": "b"}), json!({"title": "a", "description": ""}), json!({"title": "a", "description": "a"})]
+    {
+        let answer = api.call(create(&ada.token, "k", other.clone())).await;
+        assert_eq!((answer.status, &answer.body["errors"][0]["field"]), (422, &json!("Idempotency-Key")), "{other}");
+    }
+    assert_eq!(api.database.number("select count(*) from tasks").await, 1);
+    same(
+        &api.call(create(&ada.token, "k2", json!({"title": "a", "description": null}))).await,
+        &api.call(create(&ada.token, "k2", json!({"title": "a"}))).await,
+    );
+}
+
+#[tokio::test]
+async fn keys_of_one_user_never_meet_anothers() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    let first = api.call(create(&ada.token, "k", json!({"title": "a"}))).await;
+    let second = api.call(create(&bob.token, "k", json!({"title": "b"}))).await;
+    assert_eq!((second.status, second.header("idempotent-replayed")), (201, None));
+    assert_eq!((&first.body["user_id"], &second.body["user_id"]), (&json!(ada.id), &json!(bob.id)));
+    // Through the path of another: nothing is made, and no key is kept.
+    let path = format!("/api/{}/tasks", ada.id);
+    let request = post(&path).bearer(&bob.token).header("idempotency-key", "mine").json(json!({"title": "x"}));
+    assert_eq!(api.call(request).await.status, 403);
+    assert_eq!(api.call(create("unknown", "mine", json!({"title": "x"}))).await.status, 401);
+    assert_eq!(api.database.number("select count(*) from idempotency_keys").await, 2);
+}
+
+#[tokio::test]
+async fn a_key_has_1_to_255_characters() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    for (key, status) in
+        [("", 422), (&*"k".repeat(256), 422), (&*"k".repeat(255), 201), (&*"\u{e9}".repeat(255), 201), ("'; drop", 201)]
+    {
+        let answer = api.call(create(&ada.token, key, json!({"title": "a"}))).await;
+        assert_eq!(answer.status, status, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn two_processes_at_the_same_moment_make_one_task() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let settings = api.settings().to_vec();
+    let mut processes = Vec::new();
+    for _ in 0..4 {
+        processes.push(Lambda::start(binary("create-task"), &settings).await);
+    }
+    for round in 0..10 {
+        let event = create(&ada.token, &format!("round-{round}"), json!({"title": "a"})).routed_event();
+        for process in &processes {
+            process.send(event.clone()).await;
+        }
+        let mut bodies = Vec::new();
+        let mut replays = 0;
+        for process in &mut processes {
+            let answer = process.receive().await;
+            assert_eq!(answer["statusCode"], 201, "{answer}");
+            replays += usize::from(!answer["headers"]["idempotent-replayed"].is_null());
+            bodies.push(answer["body"].clone());
+        }
+        bodies.dedup();
+        assert_eq!((bodies.len(), replays), (1, 3));
+    }
+    assert_eq!(api.database.number("select count(*) from tasks").await, 10);
+    assert!(api.call(get("/api/tasks").bearer(&ada.token)).await.body.as_array().is_some_and(|it| it.len() == 10));
+}
+
+#[tokio::test]
+async fn a_connection_lost_between_write_and_answer_makes_no_second_task() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let (port, cut) = crate::proxy::start_cutting(testing::SERVICES.pooler_port).await;
+    let url = api.database.plain_api_url(port);
+    api.set("DATABASE_URL", &url);
+    assert_eq!(api.call(create(&ada.token, "warm", json!({"title": "warm"}))).await.status, 201);
+    // The statement arrives, its answer does not: with a key the function asks again, and is told what was made.
+    cut.cut_the_next_answer();
+    let answer = api.call(create(&ada.token, "k", json!({"title": "a"}))).await;
+    assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, Some("true")));
+    assert_eq!(api.database.number("select count(*) from tasks where title = 'a'").await, 1);
+    // Without one it cannot know, and says so.
+    cut.cut_the_next_answer();
+    let answer = api.call(post("/api/tasks").bearer(&ada.token).json(json!({"title": "b"}))).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(api.database.number("select count(*) from tasks where title = 'b'").await, 1);
+}
+
+#[tokio::test]
+async fn a_key_is_good_for_a_day() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let first = api.call(create(&ada.token, "k", json!({"title": "a"}))).await;
+    let age = |hours: u32| {
+        format!("update idempotency_keys set created_at = now() at time zone 'utc' - interval '{hours} hours'")
+    };
+    api.database.sql(&age(23), &[]).await;
+    let replay = api.call(create(&ada.token, "k", json!({"title": "a"}))).await;
+    assert_eq!((replay.header("idempotent-replayed"), &replay.body["id"]), (Some("true"), &first.body["id"]));
+    api.database.sql(&age(25), &[]).await;
+    let second = api.call(create(&ada.token, "k", json!({"title": "b"}))).await;
+    assert_eq!((second.status, second.header("idempotent-replayed")), (201, None));
+    assert_ne!(second.body["id"], first.body["id"]);
+    same(&second, &api.call(create(&ada.token, "k", json!({"title": "b"}))).await);
+    assert_eq!(api.database.number("select count(*) from tasks").await, 2);
+}

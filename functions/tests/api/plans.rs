@@ -1,0 +1,159 @@
+//! How the database finds what the list asks for, among a million tasks: which index, and how many buffers. The plans are
+//! those of the functions' own statements, as PostgreSQL's auto_explain logs them. `cargo xtask test plans` runs it.
+use crate::api::{Api, get};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::Value;
+use std::time::Duration;
+use testing::{SERVICES, User};
+
+/// Of how many users, each with how many tasks; one more has a hundred thousand.
+const USERS: i64 = 10_000;
+const TASKS_EACH: i64 = 100;
+const TASKS_OF_ONE: i64 = 100_000;
+
+/// What a plan comes to.
+#[derive(Debug)]
+struct Cost {
+    indexes: Vec<String>,
+    sorts: bool,
+    buffers: u64,
+    rows: u64,
+}
+
+#[tokio::test]
+#[ignore = "loads 1,100,000 tasks: cargo xtask test plans"]
+async fn every_list_is_read_from_an_index_and_a_page_far_on_costs_what_the_first_does() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    println!("loading {} tasks of {} users", USERS * TASKS_EACH + TASKS_OF_ONE, USERS + 1);
+    for (statement, user) in [
+        ("insert into \"user\" (id, email) select 'user-' || n, n || '@example.com' from generate_series(1, $1) n", USERS),
+        (
+            "insert into tasks (user_id, title, description, completed, created_at, updated_at)
+            select 'user-' || 1 + n % 10000, 'Task number ' || n, repeat('word ', 20), n % 4 = 0,
+                '2026-01-01'::timestamp + n * interval '1 second', '2026-03-01'::timestamp + (n::bigint * 7919 % 1000000) * interval '1 second'
+            from generate_series(1, $1) n",
+            USERS * TASKS_EACH,
+        ),
+    ] {
+        api.database.sql(statement, &[&i32::try_from(user).expect("a small number")]).await;
+    }
+    let of_one = "insert into tasks (user_id, title, description, completed, created_at, updated_at)
+        select $1, 'Task number ' || n, repeat('word ', 20), n % 4 = 0,
+            '2026-01-01'::timestamp + n * interval '1 second', '2026-03-01'::timestamp + (n::bigint * 7919 % 100000) * interval '1 second'
+        from generate_series(1, 100000) n";
+    api.database.sql(of_one, &[&ada.id]).await;
+    api.database.sql("update tasks set user_id = $1 where user_id = 'user-77'", &[&bob.id]).await;
+    api.database.sql("vacuum analyze tasks", &[]).await;
+    for setting in [
+        "session_preload_libraries = 'auto_explain'",
+        "auto_explain.log_min_duration = 0",
+        "auto_explain.log_analyze = on",
+        "auto_explain.log_buffers = on",
+        "auto_explain.log_timing = off",
+        "auto_explain.log_format = json",
+    ] {
+        let statement = format!("alter role tasks_api in database {} set {setting}", api.database.name);
+        api.database.sql(&statement, &[]).await;
+    }
+
+    println!("\n| whose | list (limit=50) | index | sort | rows read | buffers |\n|---|---|---|---|---|---|");
+    for (whose, user) in [("100 of 1,100,000", &bob), ("100,000 of 1,100,000", &ada)] {
+        for (query, index) in [
+            ("", "idx_tasks_user_list"),
+            ("sort=created_at", "idx_tasks_user_list"),
+            ("sort=-updated_at", "idx_tasks_user_updated"),
+            ("sort=updated_at", "idx_tasks_user_updated"),
+            ("status=pending", ""),
+            ("status=completed", ""),
+            ("q=number%201", ""),
+            ("offset=1000", ""),
+        ] {
+            let cost = cost(&mut api, user, query).await;
+            show(whose, query, &cost);
+            assert!(!cost.indexes.is_empty(), "{whose} {query}: {cost:?}");
+            if user.id == ada.id && !index.is_empty() {
+                assert!(cost.indexes.iter().any(|it| it == index) && !cost.sorts, "{whose} {query}: {cost:?}");
+                assert!(cost.buffers < 500, "{whose} {query}: {cost:?}");
+            }
+            assert!(cost.buffers < 10_000, "{whose} {query}: {cost:?}");
+        }
+    }
+
+    for sort in ["-created_at", "created_at", "-updated_at", "updated_at"] {
+        let column = sort.trim_start_matches('-');
+        let direction = if sort.starts_with('-') { "desc" } else { "asc" };
+        let place = format!(
+            "select (extract(epoch from {column}) * 1000000)::bigint, id from tasks where user_id = $1
+            order by {column} {direction}, id {direction} limit 1 offset 49949"
+        );
+        let row = &api.database.sql(&place, &[&ada.id]).await[0];
+        let (micros, id): (i64, i32) = (row.get(0), row.get(1));
+        let cursor = URL_SAFE_NO_PAD.encode(format!("{sort} all {micros} {id}"));
+        let first = cost(&mut api, &ada, &format!("sort={sort}")).await;
+        let thousandth = cost(&mut api, &ada, &format!("sort={sort}&cursor={cursor}")).await;
+        show("100,000 of 1,100,000", &format!("sort={sort}, page 1,000 by cursor"), &thousandth);
+        assert_eq!(thousandth.rows, 51);
+        assert!(thousandth.buffers <= first.buffers + 10, "{sort}: {first:?} {thousandth:?}");
+    }
+}
+
+fn show(whose: &str, query: &str, cost: &Cost) {
+    let query = if query.is_empty() { "as it is" } else { query };
+    let sorts = if cost.sorts { "yes" } else { "no" };
+    println!("| {whose} | {query} | {} | {sorts} | {} | {} |", cost.indexes.join(", "), cost.rows, cost.buffers);
+}
+
+/// Lists a page twice, so that what it reads is in memory, and gives what the second cost.
+async fn cost(api: &mut Api, user: &User, query: &str) -> Cost {
+    let mut last = None;
+    for _ in 0..2 {
+        let before = log().len();
+        let path = format!("/api/tasks?limit=50&{query}");
+        let answer = api.call(get(&path).bearer(&user.token)).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        last = Some(plan(before).await);
+    }
+    let plan = last.expect("two runs");
+    let mut cost = Cost { indexes: Vec::new(), sorts: false, buffers: 0, rows: 0 };
+    let number = |name: &str| plan[name].as_u64().unwrap_or_default();
+    cost.buffers = number("Shared Hit Blocks") + number("Shared Read Blocks");
+    visit(&plan, &mut cost);
+    cost
+}
+
+fn visit(node: &Value, cost: &mut Cost) {
+    let is_on_tasks =
+        node["Relation Name"] == "tasks" || node["Index Name"].as_str().is_some_and(|it| it.contains("tasks"));
+    if let Some(index) = node["Index Name"].as_str().filter(|_| is_on_tasks) {
+        cost.indexes.push(index.to_owned());
+        cost.rows += node["Actual Rows"].as_f64().unwrap_or_default() as u64;
+    }
+    assert_ne!(node["Node Type"], "Seq Scan", "every task of everybody was read");
+    cost.sorts |= node["Node Type"].as_str().is_some_and(|kind| kind.contains("Sort"));
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        visit(child, cost);
+    }
+}
+
+/// The plan that PostgreSQL's log has after a place.
+async fn plan(after: usize) -> Value {
+    for _ in 0..200 {
+        let text = String::from_utf8_lossy(&log()[after..]).into_owned();
+        if let Some(begin) = text.find("plan:\n").map(|at| at + "plan:\n".len()) {
+            let mut plans = serde_json::Deserializer::from_str(&text[begin..]).into_iter::<Value>();
+            if let Some(Ok(plan)) = plans.next()
+                && plan["Query Text"].as_str().is_some_and(|text| text.contains("bytes_before"))
+            {
+                return plan["Plan"].clone();
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} has no plan: PostgreSQL needs its auto_explain module", SERVICES.postgres_log)
+}
+
+fn log() -> Vec<u8> {
+    std::fs::read(&SERVICES.postgres_log).expect("PostgreSQL's log")
+}

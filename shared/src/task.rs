@@ -1,0 +1,101 @@
+//! A task, as the database has it and as the API shows it.
+use crate::Error;
+use chrono::{NaiveDateTime, SecondsFormat};
+use serde::{Serialize, Serializer};
+use std::fmt;
+use tokio_postgres::{
+    Row,
+    types::{FromSql, Type},
+};
+
+/// A task as the API shows it.
+#[derive(Debug, Serialize)]
+pub struct Task {
+    /// Its number, unique over all users.
+    pub id: i32,
+    /// Its owner.
+    pub user_id: String,
+    /// What is to be done.
+    pub title: String,
+    /// More about it.
+    pub description: Option<String>,
+    /// Whether it is done.
+    pub completed: bool,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed; grows with every change.
+    pub updated_at: Timestamp,
+}
+
+impl Task {
+    /// `None` for the row that only says that the caller is signed in.
+    pub(crate) fn from_row(row: &Row) -> Result<Option<Self>, Error> {
+        let Some(id) = row.try_get("id")? else { return Ok(None) };
+        Ok(Some(Self {
+            id,
+            user_id: row.try_get("user_id")?,
+            title: row.try_get("title")?,
+            description: row.try_get("description")?,
+            completed: row.try_get("completed")?,
+            created_at: row.try_get("created_at")?,
+            updated_at: row.try_get("updated_at")?,
+        }))
+    }
+
+    /// A strong entity tag (RFC 9110, section 8.8.3): it changes with every change of the task.
+    pub(crate) fn etag(&self) -> EntityTag {
+        EntityTag(self.updated_at.0.and_utc().timestamp_micros())
+    }
+}
+
+/// A moment in UTC, of microseconds, from a `timestamp` column that holds UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timestamp(pub(crate) NaiveDateTime);
+
+impl Serialize for Timestamp {
+    /// `2026-01-31T12:34:56.123456Z` (RFC 3339), always with six digits.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.and_utc().to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+}
+
+impl<'a> FromSql<'a> for Timestamp {
+    fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        NaiveDateTime::from_sql(ty, raw).map(Self)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <NaiveDateTime as FromSql>::accepts(ty)
+    }
+}
+
+/// A task's entity tag: the microseconds of its `updated_at`, in hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EntityTag(pub(crate) i64);
+
+impl EntityTag {
+    /// Reads one as it is written, `"..."`; `None` for what no task can have for a tag.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix('"')?.strip_suffix('"')?;
+        // As it is written, and in no other way: a tag is opaque, and no number.
+        i64::from_str_radix(digits, 16).ok().map(Self).filter(|tag| tag.to_string() == text)
+    }
+}
+
+impl fmt::Display for EntityTag {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "\"{:x}\"", self.0)
+    }
+}
+
+/// A task's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskId(pub(crate) i32);
+
+impl TaskId {
+    /// Reads the id of a path; what no task can have for an id is not found.
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| is_number).map(Self).ok_or(Error::NotFound)
+    }
+}

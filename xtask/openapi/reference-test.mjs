@@ -1,0 +1,51 @@
+// A developer in a real browser: opens /docs, pastes a token, makes a call, and sees its answer.
+//
+//   CHROMIUM  the browser    TASKS_URL  the API's address    TASKS_TOKEN  a session's    PICTURE  where to put a picture of it
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+const { CHROMIUM, TASKS_URL, TASKS_TOKEN, PICTURE } = process.env;
+const profile = mkdtempSync(join(tmpdir(), "task-api-reference-"));
+const browser = await chromium.launchPersistentContext(profile, {
+  executablePath: CHROMIUM,
+  viewport: { width: 1000, height: 1100 },
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+try {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(30_000);
+  // What the Content-Security-Policy stops, and whatever is asked of another server.
+  const problems = [];
+  page.on("pageerror", (error) => problems.push(error.message));
+  page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
+  page.on("request", (request) => /^https?:/.test(request.url()) && !request.url().startsWith(TASKS_URL) && problems.push(request.url()));
+
+  await page.goto(`${TASKS_URL}/docs`);
+  await page.getByRole("button", { name: "Authorize" }).first().click();
+  const dialog = page.locator(".modal-ux");
+  await dialog.locator("input[type=text], input[type=password]").first().fill(TASKS_TOKEN);
+  await dialog.getByRole("button", { name: /apply|authorize/i }).first().click();
+  await dialog.getByRole("button", { name: "Close" }).first().click();
+
+  const operation = page.locator("#operations-tasks-createTask");
+  await operation.locator("button.opblock-summary-control").click();
+  await operation.locator("textarea.body-param__text").fill('{"title": "Written in the reference"}');
+  await operation.getByRole("button", { name: "Execute" }).click();
+  const answer = operation.locator(".live-responses-table");
+  await answer.getByText("Written in the reference").first().waitFor();
+  assert.match(await answer.locator(".response-col_status").last().innerText(), /201/);
+  await operation.getByRole("button", { name: "Execute" }).scrollIntoViewIfNeeded();
+  await answer.scrollIntoViewIfNeeded();
+  await page.screenshot({ path: PICTURE });
+
+  const list = await fetch(`${TASKS_URL}/api/tasks?q=${encodeURIComponent("Written in the reference")}`, { headers: { authorization: `Bearer ${TASKS_TOKEN}` } });
+  assert.equal((await list.json()).length, 1, "the call reached the API");
+  assert.equal(await page.evaluate(() => localStorage.length + document.cookie.length), 0, "the token is kept nowhere");
+  assert.deepEqual(problems, []);
+} finally {
+  await browser.close();
+  rmSync(profile, { recursive: true, force: true });
+}
