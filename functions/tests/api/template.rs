@@ -1,0 +1,456 @@
+//! Holds together what belongs together in template.yaml: each function with its log, role, alarm and rollout. What the
+//! linters cannot know is here; the routes are in contract.rs.
+use serde_json::{Map, Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::LazyLock,
+};
+
+static TEMPLATE: LazyLock<Value> = LazyLock::new(|| {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_saphyr::from_str(&text).expect("template.yaml is YAML")
+});
+
+/// The alarms of the whole service. Every function has one of its own beside them.
+const SERVICE_ALARMS: [&str; 5] = ["DatabaseFailures", "Faults", "ServerErrors", "SlowAnswers", "Throttles"];
+
+/// What a function is for decides what it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Behind a route, with the API's secret.
+    Api,
+    /// Behind a route, without the database.
+    Docs,
+    /// Scheduled, with the API's secret.
+    Purge,
+    /// Called by CloudFormation, with both secrets.
+    Migrate,
+}
+
+struct Function {
+    name: &'static str,
+    binary: &'static str,
+    kind: Kind,
+    resource: &'static Value,
+}
+
+impl Function {
+    fn property(&self, name: &str) -> &'static Value {
+        &self.resource["Properties"][name]
+    }
+
+    fn environment(&self) -> Map<String, Value> {
+        self.property("Environment")["Variables"].as_object().cloned().unwrap_or_default()
+    }
+}
+
+fn resources() -> &'static Map<String, Value> {
+    TEMPLATE["Resources"].as_object().expect("Resources")
+}
+
+fn resource(name: &str) -> &'static Value {
+    resources().get(name).unwrap_or_else(|| panic!("template.yaml has no {name}"))
+}
+
+fn names_of(kind: &str) -> BTreeSet<String> {
+    resources().iter().filter(|(_, resource)| resource["Type"] == kind).map(|(name, _)| name.clone()).collect()
+}
+
+fn functions() -> Vec<Function> {
+    let functions: Vec<_> = resources()
+        .iter()
+        .filter(|(_, resource)| resource["Type"] == "AWS::Serverless::Function")
+        .map(|(name, resource)| {
+            let binary = resource["Metadata"]["BuildProperties"]["Binary"].as_str();
+            let binary = binary.unwrap_or_else(|| panic!("{name} names no binary"));
+            let kind = match binary {
+                "migrate" => Kind::Migrate,
+                "purge" => Kind::Purge,
+                "docs" => Kind::Docs,
+                _ => Kind::Api,
+            };
+            Function { name, binary, kind, resource }
+        })
+        .collect();
+    let count = |kind: Kind| functions.iter().filter(|function| function.kind == kind).count();
+    // A loop over nothing would prove nothing.
+    assert!(count(Kind::Api) >= 8, "template.yaml has {} API functions", count(Kind::Api));
+    assert_eq!([count(Kind::Docs), count(Kind::Purge), count(Kind::Migrate)], [1, 1, 1], "docs, purge, migrate");
+    functions
+}
+
+/// The names that each function's own resources have.
+fn own(suffix: &str) -> BTreeSet<String> {
+    functions().iter().map(|function| format!("{}{suffix}", function.name)).collect()
+}
+
+/// A logical id, from a binary's name: `get-task` is `GetTask`.
+fn camel_case(binary: &str) -> String {
+    let mut name = String::new();
+    for word in binary.split('-') {
+        let (first, rest) = word.split_at(1);
+        name.push_str(&first.to_uppercase());
+        name.push_str(rest);
+    }
+    name
+}
+
+/// Whether a resource says this name in any place.
+fn mentions(value: &Value, name: &str) -> bool {
+    match value {
+        Value::String(text) => text == name || text.contains(&format!("${{{name}}}")),
+        Value::Array(items) => items.iter().any(|item| mentions(item, name)),
+        Value::Object(fields) => fields.values().any(|field| mentions(field, name)),
+        _ => false,
+    }
+}
+
+#[test]
+fn every_function_is_named_after_its_binary_and_published_by_each_deployment() {
+    let globals = &TEMPLATE["Globals"]["Function"];
+    assert_eq!(globals["AutoPublishAlias"], "live");
+    assert_eq!(
+        globals["CodeUri"], "functions",
+        "one package for all functions but migrate, so that they share a build"
+    );
+    // Both or neither: Lambda refuses to publish a function in which nothing has changed.
+    assert_eq!(globals["Environment"]["Variables"]["DEPLOYMENT_ID"], json!({ "Ref": "DeploymentId" }));
+    for function in functions() {
+        assert_eq!(function.name, camel_case(function.binary), "{}", function.binary);
+        assert_eq!(function.resource["Metadata"]["BuildMethod"], "rust-cargolambda", "{}", function.name);
+        let hash = function.property("AutoPublishCodeSha256");
+        assert_eq!(*hash, json!({ "Ref": "DeploymentId" }), "{} misses parameters that change", function.name);
+        for shared in ["AutoPublishAlias", "Runtime"] {
+            assert!(function.property(shared).is_null(), "{} has a {shared} of its own", function.name);
+        }
+        let package = function.property("CodeUri").as_str().unwrap_or("functions");
+        assert_eq!(package == "migrate", function.kind == Kind::Migrate, "{} is built from {package}", function.name);
+    }
+}
+
+#[test]
+fn every_function_writes_to_a_log_group_of_its_own_that_forgets() {
+    for function in functions() {
+        let logs = format!("{}Logs", function.name);
+        assert_eq!(*function.property("LoggingConfig"), json!({ "LogGroup": { "Ref": logs } }), "{}", function.name);
+    }
+    let mut expected = own("Logs");
+    expected.insert("AccessLogs".to_owned());
+    assert_eq!(names_of("AWS::Logs::LogGroup"), expected, "a log group for each function, and the access log");
+
+    let mut names = BTreeSet::new();
+    for name in &expected {
+        let properties = &resource(name)["Properties"];
+        assert_eq!(properties["RetentionInDays"], json!({ "Ref": "LogRetentionDays" }), "{name} never forgets");
+        names.insert(properties["LogGroupName"]["Fn::Sub"].as_str().unwrap_or_else(|| panic!("{name} has no name")));
+    }
+    assert_eq!(names.len(), expected.len(), "two log groups have one name: {names:?}");
+    for function in functions() {
+        let name = format!("/aws/lambda/${{AWS::StackName}}-{}", function.binary);
+        assert!(names.contains(name.as_str()), "{} has no log group {name}", function.name);
+    }
+    let access_log = &resource("Api")["Properties"]["AccessLogSettings"];
+    assert_eq!(access_log["DestinationArn"], json!({ "Fn::GetAtt": ["AccessLogs", "Arn"] }));
+    let format: Value = serde_json::from_str(access_log["Format"].as_str().expect("Format")).expect("a line is JSON");
+    for field in ["request_id", "route", "status", "latency_ms", "integration_error"] {
+        assert!(format[field].is_string(), "the access log has no {field}");
+    }
+}
+
+#[test]
+fn every_function_has_a_role_of_its_own_with_what_it_uses_and_no_more() {
+    for function in functions() {
+        let name = function.name;
+        let role = format!("{name}Role");
+        assert_eq!(*function.property("Role"), json!({ "Fn::GetAtt": [role, "Arn"] }), "{name}");
+        assert!(function.property("Policies").is_null(), "{name} has policies beside its role's");
+
+        let properties = &resource(&role)["Properties"];
+        let managed = match function.kind {
+            Kind::Api | Kind::Purge => json!([{ "Ref": "Trace" }, { "Ref": "ReadApiSecret" }]),
+            Kind::Docs | Kind::Migrate => json!([{ "Ref": "Trace" }]),
+        };
+        assert_eq!(properties["ManagedPolicyArns"], managed, "{name}");
+        let trusted = &properties["AssumeRolePolicyDocument"]["Statement"];
+        assert_eq!(
+            *trusted,
+            json!([{ "Effect": "Allow", "Principal": { "Service": "lambda.amazonaws.com" }, "Action": "sts:AssumeRole" }]),
+            "{name}"
+        );
+
+        let policies = properties["Policies"].as_array().unwrap_or_else(|| panic!("{role} has no policies"));
+        assert_eq!(policies.len(), if function.kind == Kind::Migrate { 2 } else { 1 }, "{name}'s own policies");
+        assert_eq!(
+            policies[0]["PolicyDocument"]["Statement"],
+            json!([{
+                "Effect": "Allow",
+                "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+                "Resource": { "Fn::GetAtt": [format!("{name}Logs"), "Arn"] },
+            }]),
+            "{name} has to write to its own log, and to no other"
+        );
+    }
+    assert_eq!(names_of("AWS::IAM::Role"), own("Role"), "a role for each function, and no other");
+    let managed = BTreeSet::from(["ReadApiSecret".to_owned(), "Trace".to_owned()]);
+    assert_eq!(names_of("AWS::IAM::ManagedPolicy"), managed);
+}
+
+#[test]
+fn a_function_reads_the_secret_that_it_needs_and_no_other() {
+    let reads = |policy: &Value, what: &Value, who: &str| {
+        let statements = policy["Statement"].as_array().unwrap_or_else(|| panic!("{who} has no statements"));
+        assert_eq!(statements.len(), 2, "{who}: the secret, and its key where it has one");
+        let read = json!({ "Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": what });
+        assert_eq!(statements[0], read, "{who}");
+        assert_eq!(statements[1]["Fn::If"][0], "HasSecretsKmsKeyArn", "{who}");
+        assert_eq!(statements[1]["Fn::If"][1]["Action"], "kms:Decrypt", "{who}");
+        assert_eq!(statements[1]["Fn::If"][1]["Resource"], json!({ "Ref": "SecretsKmsKeyArn" }), "{who}");
+    };
+    let api_secret = json!({ "Ref": "ApiSecretArn" });
+    let both = json!([{ "Ref": "ApiSecretArn" }, { "Ref": "OwnerSecretArn" }]);
+    reads(&resource("ReadApiSecret")["Properties"]["PolicyDocument"], &api_secret, "ReadApiSecret");
+    reads(&resource("MigrateRole")["Properties"]["Policies"][1]["PolicyDocument"], &both, "migrate");
+
+    let owners: BTreeSet<_> = resources()
+        .iter()
+        .filter(|(_, resource)| mentions(resource, "OwnerSecretArn"))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(owners, BTreeSet::from(["Migrate", "MigrateRole"]), "only migrate has to do with the owner's secret");
+
+    for function in functions() {
+        let name = function.name;
+        let (has_api_secret, has_owner_secret, has_layer) = match function.kind {
+            Kind::Api | Kind::Purge => (true, false, true),
+            Kind::Docs => (false, false, false),
+            Kind::Migrate => (true, true, false),
+        };
+        let environment = function.environment();
+        assert_eq!(environment.get("API_SECRET_ID"), has_api_secret.then_some(&api_secret), "{name}");
+        let owner_secret = json!({ "Ref": "OwnerSecretArn" });
+        assert_eq!(environment.get("OWNER_SECRET_ID"), has_owner_secret.then_some(&owner_secret), "{name}");
+        let layers = if has_layer { json!([{ "Fn::GetAtt": ["SecretsExtension", "Value"] }]) } else { Value::Null };
+        assert_eq!(*function.property("Layers"), layers, "{name}");
+    }
+    let globals = &TEMPLATE["Globals"]["Function"];
+    assert!(globals["Layers"].is_null(), "a layer for all would be docs' too");
+    let cache = &globals["Environment"]["Variables"]["PARAMETERS_SECRETS_EXTENSION_CACHE_ENABLED"];
+    assert_eq!(cache, "FALSE", "a cache would hand out the old secret after a rotation");
+}
+
+#[test]
+fn no_parameter_and_no_environment_variable_carries_a_secret() {
+    let parameters = TEMPLATE["Parameters"].as_object().expect("Parameters");
+    assert!(parameters.contains_key("ApiSecretArn") && parameters.contains_key("OwnerSecretArn"));
+    for (name, parameter) in parameters {
+        assert!(parameter["NoEcho"].is_null(), "{name} is hidden, so somebody takes it for a secret");
+        assert!(
+            parameter["AllowedPattern"].is_string()
+                || parameter["AllowedValues"].is_array()
+                || parameter["MinValue"].is_number(),
+            "{name} takes anything"
+        );
+        let looks_secret =
+            ["secret", "password", "token", "databaseurl"].iter().any(|word| name.to_lowercase().contains(word));
+        let is_known =
+            ["ApiSecretArn", "OwnerSecretArn", "SecretsKmsKeyArn", "SecretsExtensionArn", "RequireSignedTokens"]
+                .contains(&name.as_str());
+        assert!(!looks_secret || is_known, "{name} looks like a secret");
+    }
+
+    let shared = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"].as_object().expect("Variables");
+    let mut variables: BTreeMap<String, Value> = shared.clone().into_iter().collect();
+    for function in functions() {
+        variables.extend(function.environment());
+    }
+    let names: BTreeSet<_> = variables.keys().map(String::as_str).collect();
+    let known = BTreeSet::from([
+        "API_SECRET_ID",
+        "BETTER_AUTH_COOKIE_PREFIX",
+        "BETTER_AUTH_URL",
+        "DEPLOYMENT_ID",
+        "METRICS_NAMESPACE",
+        "OWNER_SECRET_ID",
+        "PARAMETERS_SECRETS_EXTENSION_CACHE_ENABLED",
+        "PARAMETERS_SECRETS_EXTENSION_LOG_LEVEL",
+        "REQUIRE_SIGNED_TOKENS",
+        "SECRETS_MANAGER_TIMEOUT_MILLIS",
+        "SERVICE_NAME",
+        "TRUSTED_ORIGINS",
+    ]);
+    assert_eq!(names, known, "is a new variable a setting, and no secret? Then add it here");
+    // A dynamic reference would put the secret's value where people can read it.
+    assert!(!TEMPLATE.to_string().contains("{{resolve:"), "a secret is read while running, not while deploying");
+}
+
+#[test]
+fn every_function_has_an_alarm_on_its_errors_which_stops_a_rollout() {
+    let mut expected = own("Errors");
+    expected.extend(SERVICE_ALARMS.map(str::to_owned));
+    assert_eq!(names_of("AWS::CloudWatch::Alarm"), expected, "an alarm for each function, and those of the service");
+
+    let topic = json!([{ "Fn::If": ["HasAlarmTopicArn", { "Ref": "AlarmTopicArn" }, { "Ref": "AlarmTopic" }] }]);
+    for name in &expected {
+        assert_eq!(resource(name)["Properties"]["AlarmActions"], topic, "nobody hears {name}");
+    }
+    let type_and_switch = json!({ "Type": { "Ref": "DeploymentStrategy" }, "Enabled": { "Ref": "GradualDeployment" } });
+    assert_eq!(TEMPLATE["Globals"]["Function"]["DeploymentPreference"], type_and_switch);
+
+    for function in functions() {
+        let name = function.name;
+        let alarm = &resource(&format!("{name}Errors"))["Properties"];
+        assert_eq!([&alarm["Namespace"], &alarm["MetricName"]], ["AWS/Lambda", "Errors"], "{name}");
+        assert_eq!(
+            alarm["Dimensions"],
+            json!([
+                { "Name": "FunctionName", "Value": { "Ref": name } },
+                { "Name": "Resource", "Value": { "Fn::Sub": format!("${{{name}}}:live") } },
+            ]),
+            "{name}'s alarm has to look at {name}'s alias"
+        );
+        let description = alarm["AlarmDescription"].as_str().unwrap_or_default();
+        assert!(description.starts_with(&format!("{} ", function.binary)), "{name}'s alarm tells of another function");
+
+        let rollout = function.property("DeploymentPreference");
+        let expected = match function.kind {
+            Kind::Api | Kind::Docs => {
+                json!({ "Alarms": [{ "Ref": format!("{name}Errors") }, { "Ref": "ServerErrors" }, { "Ref": "Faults" }] })
+            }
+            Kind::Purge | Kind::Migrate => json!({ "Enabled": false }),
+        };
+        assert_eq!(*rollout, expected, "{name}");
+    }
+}
+
+#[test]
+fn the_alarms_of_the_service_look_at_this_service() {
+    for name in ["Faults", "DatabaseFailures"] {
+        let alarm = &resource(name)["Properties"];
+        assert_eq!(alarm["Namespace"], json!({ "Ref": "MetricsNamespace" }), "{name}");
+        assert_eq!(alarm["MetricName"], name);
+        let service = json!([{ "Name": "Service", "Value": { "Ref": "AWS::StackName" } }]);
+        assert_eq!(alarm["Dimensions"], service, "{name}");
+    }
+    let service = &TEMPLATE["Globals"]["Function"]["Environment"]["Variables"];
+    assert_eq!(service["SERVICE_NAME"], json!({ "Ref": "AWS::StackName" }), "what the alarms look for");
+    assert_eq!(service["METRICS_NAMESPACE"], json!({ "Ref": "MetricsNamespace" }), "where the alarms look");
+
+    let stage = json!([{ "Name": "ApiId", "Value": { "Ref": "Api" } }, { "Name": "Stage", "Value": "$default" }]);
+    assert_eq!(resource("SlowAnswers")["Properties"]["Dimensions"], stage);
+    let metrics = resource("ServerErrors")["Properties"]["Metrics"].as_array().expect("Metrics");
+    let measured: BTreeMap<_, _> = metrics
+        .iter()
+        .filter(|metric| metric["MetricStat"].is_object())
+        .map(|metric| (metric["Id"].as_str().expect("Id"), &metric["MetricStat"]["Metric"]))
+        .collect();
+    assert_eq!(measured.len(), 2, "5xx of all");
+    assert_eq!([&measured["errors"]["MetricName"], &measured["requests"]["MetricName"]], ["5xx", "Count"]);
+    assert!(measured.values().all(|metric| metric["Dimensions"] == stage), "{measured:?}");
+}
+
+#[test]
+fn the_dashboard_shows_every_alarm() {
+    let body = resource("Dashboard")["Properties"]["DashboardBody"]["Fn::Sub"].as_str().expect("a body");
+    let body: Value = serde_json::from_str(body).expect("the dashboard's body is JSON");
+    let widgets = body["widgets"].as_array().expect("widgets");
+    let alarms = &widgets.iter().find(|widget| widget["type"] == "alarm").expect("a widget of alarms")["properties"];
+    let shown: BTreeSet<_> = alarms["alarms"]
+        .as_array()
+        .expect("alarms")
+        .iter()
+        .map(|arn| arn.as_str().unwrap_or_default().trim_start_matches("${").trim_end_matches(".Arn}").to_owned())
+        .collect();
+    assert_eq!(shown, names_of("AWS::CloudWatch::Alarm"));
+    for metric in
+        ["Requests", "Latency", "DatabaseTime", "ConnectTime", "ColdStart", "Retries", "Faults", "ClientErrors"]
+    {
+        let quoted = format!("{metric:?}");
+        assert!(widgets.iter().any(|widget| widget.to_string().contains(&quoted)), "the dashboard has no {metric}");
+    }
+}
+
+#[test]
+fn migrations_run_before_any_function_is_updated_and_never_hold_a_stack_up() {
+    for function in functions() {
+        let depends_on = if function.kind == Kind::Migrate { Value::Null } else { json!("Migrations") };
+        assert_eq!(function.resource["DependsOn"], depends_on, "{}", function.name);
+    }
+    let migrations = resource("Migrations");
+    assert_eq!(migrations["Type"], "Custom::Migrations");
+    // The alias's settings are SAM's resource, which has to stand before the first call.
+    assert_eq!(migrations["DependsOn"], "MigrateEventInvokeConfig");
+    let properties = &migrations["Properties"];
+    assert_eq!(properties["ServiceToken"], json!({ "Ref": "Migrate.Alias" }), "what is called");
+    assert_eq!(properties["MigrateVersion"], json!({ "Ref": "Migrate.Version" }), "new migrations are a change");
+    assert_eq!(properties["DeploymentId"], json!({ "Ref": "DeploymentId" }), "a deployment is a change");
+
+    let migrate = resource("Migrate");
+    let seconds = |value: &Value| value.as_u64().expect("seconds");
+    assert!(
+        seconds(&properties["ServiceTimeout"]) > seconds(&migrate["Properties"]["Timeout"]),
+        "CloudFormation has to wait for migrate's own answer"
+    );
+    // A repeated call would migrate a stack that has gone back by then.
+    assert_eq!(migrate["Properties"]["EventInvokeConfig"]["MaximumRetryAttempts"], 0);
+}
+
+#[test]
+fn a_function_ends_before_the_gateway_gives_up() {
+    let timeout = TEMPLATE["Globals"]["Function"]["Timeout"].as_u64().expect("Timeout");
+    assert!((21..30).contains(&timeout), "over two statements of 10 s, and under API Gateway's 30 s: {timeout}");
+    for function in functions() {
+        let is_behind_a_route = matches!(function.kind, Kind::Api | Kind::Docs);
+        let timeout = function.property("Timeout");
+        assert_eq!(timeout.is_null(), is_behind_a_route, "{}: {timeout}", function.name);
+    }
+}
+
+#[test]
+fn every_write_has_a_stricter_limit_than_the_stage() {
+    let mut writes = BTreeSet::new();
+    for function in functions().iter().filter(|function| matches!(function.kind, Kind::Api | Kind::Docs)) {
+        let events =
+            function.property("Events").as_object().unwrap_or_else(|| panic!("{} has no route", function.name));
+        assert!(!events.is_empty(), "{} has no route", function.name);
+        for event in events.values() {
+            assert_eq!(event["Properties"]["ApiId"], json!({ "Ref": "Api" }), "{}", function.name);
+            let text = |name: &str| event["Properties"][name].as_str().expect("text");
+            if text("Method") != "GET" {
+                writes.insert(format!("{} {}", text("Method"), text("Path")));
+            }
+        }
+    }
+    assert!(writes.len() >= 8, "{writes:?}");
+
+    let settings = resource("Api")["Properties"]["RouteSettings"].as_object().expect("RouteSettings");
+    let limited: BTreeSet<_> = settings.keys().filter(|route| !route.starts_with("GET ")).cloned().collect();
+    assert_eq!(limited, writes, "a limit for each write, and for no route that is none");
+    for (route, limits) in settings {
+        for (limit, parameter) in [("ThrottlingRateLimit", "ThrottleRate"), ("ThrottlingBurstLimit", "ThrottleBurst")] {
+            let of_stage = TEMPLATE["Parameters"][parameter]["Default"].as_u64().expect("a default");
+            let of_route = limits[limit].as_u64().unwrap_or_else(|| panic!("{route} has no plain number as {limit}"));
+            assert!(of_route < of_stage, "{route}: {limit} {of_route} is no less than the stage's {of_stage}");
+        }
+    }
+}
+
+#[test]
+fn pages_of_named_origins_alone_may_call_with_credentials() {
+    let cors = &resource("Api")["Properties"]["CorsConfiguration"]["Fn::If"];
+    assert_eq!([&cors[0], &cors[2]], [&json!("HasTrustedOrigins"), &json!({ "Ref": "AWS::NoValue" })]);
+    assert_eq!(cors[1]["AllowOrigins"], json!({ "Fn::Split": [",", { "Ref": "TrustedOrigins" }] }));
+    assert_eq!(cors[1]["AllowCredentials"], true);
+    let list = |name: &str| -> BTreeSet<&str> {
+        cors[1][name].as_array().unwrap_or_else(|| panic!("no {name}")).iter().filter_map(Value::as_str).collect()
+    };
+    assert_eq!(list("AllowMethods"), BTreeSet::from(["DELETE", "GET", "PATCH", "POST", "PUT"]));
+    for header in ["authorization", "content-type", "idempotency-key", "if-match", "if-none-match"] {
+        assert!(list("AllowHeaders").contains(header), "a page may not send {header}");
+    }
+    for header in ["etag", "link", "location", "retry-after", "x-request-id", "idempotent-replayed"] {
+        assert!(list("ExposeHeaders").contains(header), "a page cannot read {header}");
+    }
+}
