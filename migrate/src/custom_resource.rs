@@ -50,7 +50,7 @@ struct Answer<'a> {
 /// Migrates, and tells CloudFormation in every case how that went: without an answer it waits for an hour.
 ///
 /// # Errors
-/// Only when the answer could not be delivered: then Lambda tries the whole again.
+/// Only when the answer could not be delivered: then CloudFormation waits for as long as the template says.
 pub async fn answer(request: &CustomResource, time_left: Duration) -> Result<()> {
     let result = match request.request_type {
         // A stack that goes must not take the data along; nor may one whose creation failed.

@@ -1,9 +1,9 @@
 //! The real Better Auth, from npm, for `cargo xtask dev --better-auth`: see xtask/better-auth/server.mjs.
 use crate::{
-    process::{Running, run_command, step},
-    tools::{find_in_path, lock, root, target},
+    process::Running,
+    tools::{from_npm, lock, node, root, target},
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
@@ -25,24 +25,15 @@ pub struct BetterAuth {
 
 /// Installs what package-lock.json names into a folder under target/, unless it is there already.
 pub async fn install() -> Result<BetterAuth> {
-    let missing = "is missing: install Node.js 20 or newer with 'apt install nodejs npm' or 'brew install node'";
-    let node = find_in_path("node").with_context(|| format!("node {missing}"))?;
-    let npm = find_in_path("npm").with_context(|| format!("npm {missing}"))?;
+    let node = node("node")?;
     let source = root().join("xtask/better-auth");
     let folder = target().join("tools/better-auth");
     fs::create_dir_all(&folder)?;
-    let versions = fs::read(source.join("package-lock.json"))?;
-    let installed = folder.join("installed");
     let _lock = lock("better-auth")?;
     for file in ["package.json", "package-lock.json", "server.mjs", "index.html", "browser-test.mjs"] {
         fs::copy(source.join(file), folder.join(file))?;
     }
-    if fs::read(&installed).ok().as_ref() != Some(&versions) {
-        step(format!("Installing Better Auth from npm into {}", folder.display()));
-        run_command(Command::new(npm).args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder))
-            .await?;
-        fs::write(installed, versions)?;
-    }
+    from_npm("Better Auth", &folder).await?;
     Ok(BetterAuth { folder, node })
 }
 

@@ -1,10 +1,12 @@
 //! `cargo xtask dev`: the API on this machine, on a database of its own or on a given one.
 use crate::{
-    better_auth, migrate,
+    better_auth,
+    gateway::Gateway,
+    migrate,
     postgres::{self, Postgres, Purpose, secret, write_private},
     process::{Running, run_command, step},
     seed::{SeededUser, seed},
-    tools::{cargo, cargo_lambda, root, target},
+    tools::{cargo, cargo_lambda, free_port, root, target},
 };
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
@@ -99,9 +101,12 @@ pub async fn dev(options: &Options) -> Result<()> {
     drop(connection);
 
     step("Starting the API (cargo lambda watch)");
+    let watch_port = free_port()?;
     let mut watch = Running::start(
         Command::new(cargo_lambda)
-            .args(["lambda", "watch", "-A", "127.0.0.1", "-P", &port.to_string(), "--concurrency", CONCURRENCY])
+            // Behind the gateway, which answers preflight requests as API Gateway does.
+            .args(["lambda", "watch", "-A", "127.0.0.1", "-P", &watch_port.to_string(), "--disable-cors"])
+            .args(["--concurrency", CONCURRENCY])
             .current_dir(root())
             .envs(&settings.0)
             // Errors and warnings of a rebuild, and no line for each instance that starts.
@@ -113,6 +118,7 @@ pub async fn dev(options: &Options) -> Result<()> {
         Signal::SIGKILL,
     )?;
     let base_url = format!("http://127.0.0.1:{port}");
+    let _gateway = Gateway::start(port, watch_port, settings.get("TRUSTED_ORIGINS")).await?;
     wait_until_ready(&mut watch, &base_url).await?;
     let _auth_server = match better_auth.zip(auth_port) {
         Some((better_auth, port)) => {
@@ -148,6 +154,10 @@ impl Settings {
 
     fn set(&mut self, name: &str, value: &str) {
         self.0.insert(name.to_owned(), value.to_owned());
+    }
+
+    fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
     }
 
     fn set_default(&mut self, name: &str, make: impl FnOnce() -> Result<String>) -> Result<()> {
@@ -216,7 +226,9 @@ async fn wait_until_ready(watch: &mut Running, base_url: &str) -> Result<()> {
         ("GET", "/api/tasks/0"),
         ("PUT", "/api/tasks/0"),
         ("DELETE", "/api/tasks/0"),
+        ("PATCH", "/api/tasks/0"),
         ("PATCH", "/api/tasks/0/complete"),
+        ("DELETE", "/api/tasks"),
         ("GET", "/api/session"),
     ] {
         let answer = client.request(method.parse()?, format!("{base_url}{path}")).send().await?;
@@ -247,7 +259,6 @@ impl EnvFile {
     ) -> Result<()> {
         let [first, second] = users;
         let cookie = config.session_rules.cookie(&first.token);
-        let setting = |name: &str| settings.0.get(name).map_or("", String::as_str);
         let mut lines = String::from("# Written by cargo xtask dev. To be sourced: . target/dev/env\n");
         for (name, value) in [
             ("TASKS_URL", base_url),
@@ -255,10 +266,10 @@ impl EnvFile {
             ("TASKS_COOKIE", &cookie),
             ("TASKS_USER_ID", &first.id),
             ("TASKS_TOKEN_2", &second.token),
-            ("DATABASE_URL", setting("DATABASE_URL")),
+            ("DATABASE_URL", settings.get("DATABASE_URL")),
             ("DATABASE_URL_UNPOOLED", owner_url),
-            ("BETTER_AUTH_SECRET", setting("BETTER_AUTH_SECRET")),
-            ("BETTER_AUTH_URL", setting("BETTER_AUTH_URL")),
+            ("BETTER_AUTH_SECRET", settings.get("BETTER_AUTH_SECRET")),
+            ("BETTER_AUTH_URL", settings.get("BETTER_AUTH_URL")),
         ] {
             lines += &format!("export {name}={}\n", shell_quoted(value));
         }
@@ -295,6 +306,7 @@ The API answers on {base_url}. List the tasks of one of its users, and add one:
   curl -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \\
     -d '{{\"title\": \"Buy bread\"}}' {base_url}/api/tasks
 
+All of it, to read and to try:  {base_url}/docs
 URLs, tokens and secrets for scripts:  . {env}
 Ctrl-C ends everything.
 ",

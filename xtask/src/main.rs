@@ -1,11 +1,16 @@
 //! The developer's commands: `cargo xtask dev`, `cargo xtask test`, `cargo xtask migrate`, `cargo xtask sizes`.
 mod better_auth;
 mod dev;
+mod gateway;
+mod logs;
 mod migrate;
+mod moto;
+mod openapi;
 mod pgbouncer;
 mod postgres;
 mod postgres_binaries;
 mod process;
+mod sam;
 mod seed;
 mod sizes;
 mod test;

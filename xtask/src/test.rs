@@ -1,9 +1,12 @@
 //! `cargo xtask test`: everything that has to hold, or a part of it.
 use crate::{
-    migrate,
+    logs, migrate,
+    moto::Moto,
+    openapi,
     pgbouncer::PgBouncer,
     postgres::{Postgres, Purpose, write_private},
     process::{run_command, step},
+    sam,
     tools::{cargo, find_in_path, find_or_install, target},
 };
 use anyhow::{Context as _, Result, bail};
@@ -34,10 +37,20 @@ pub enum Part {
     Unit,
     /// The functions, through a Lambda Runtime API, on PostgreSQL behind PgBouncer.
     Api,
+    /// The plans of the list's statements among a million tasks.
+    Plans,
     /// The migrations, on PostgreSQL.
     Migrations,
+    /// The migrate function, with PostgreSQL, moto's Secrets Manager and a stand-in for CloudFormation.
+    Migrate,
+    /// template.yaml by the rules of SAM, cfn-lint and checkov.
+    Template,
+    /// `sam build`, and every function that it made under AWS's Runtime Interface Emulator.
+    SamBuild,
     /// `cargo xtask dev`, from its start to Ctrl-C, and the routes through cargo lambda watch.
     Dev,
+    /// openapi.yaml by Spectral's and OWASP's rules; then thousands of generated requests, and a developer in a browser.
+    Reference,
     /// The real Better Auth in front of the API, on its own tables and on the document's.
     BetterAuth,
     /// Four kinds of databases that users have: up, signed in, every route, down, and up again.
@@ -52,7 +65,7 @@ pub struct Options {
     /// The parts to run; all of them without one
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Only tests whose name contains this (for unit, api, migrations, dev and better-auth)
+    /// Only tests whose name contains this (for unit, api, migrations, migrate, sam-build, dev, reference and better-auth)
     #[arg(long)]
     filter: Option<String>,
 }
@@ -65,7 +78,17 @@ pub async fn test(options: &Options) -> Result<()> {
     let mut summary = Vec::new();
     for part in parts {
         let name = part.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-        if matches!(part, Part::Api | Part::Migrations | Part::BetterAuth | Part::Databases) && services.is_none() {
+        if matches!(
+            part,
+            Part::Api
+                | Part::Plans
+                | Part::Migrations
+                | Part::Migrate
+                | Part::SamBuild
+                | Part::BetterAuth
+                | Part::Databases
+        ) && services.is_none()
+        {
             services = Some(Services::start().await?);
         }
         if *part == Part::Versions {
@@ -75,6 +98,9 @@ pub async fn test(options: &Options) -> Result<()> {
         step(format!("Testing: {name}"));
         let began = Instant::now();
         run_part(*part, &filter, services.as_ref()).await.with_context(|| format!("the part '{name}' failed"))?;
+        if let Some(services) = &services {
+            services.check_logs().with_context(|| format!("the part '{name}' failed"))?;
+        }
         summary.push(format!("{name:14} passed in {:5.1} s", began.elapsed().as_secs_f64()));
     }
     println!("\n{}", summary.join("\n"));
@@ -113,6 +139,10 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
         Part::Api => {
             run_with(services, &mut with_filter(&["test", "--locked", "--package", "functions", "--test", "api"])).await
         }
+        Part::Plans => {
+            let mut command = cargo(&["test", "--locked", "--package", "functions", "--test", "api", "plans"]);
+            run_with(services, command.args(["--", "--ignored", "--nocapture"])).await
+        }
         Part::Migrations => {
             run_with(
                 services,
@@ -120,9 +150,25 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             )
             .await
         }
+        Part::Migrate => {
+            let moto = Moto::start().await?;
+            let mut command = with_filter(&["test", "--locked", "--package", "migrate", "--test", "migrate"]);
+            run_with(services, command.env("MOTO_URL", moto.url())).await
+        }
+        Part::Template => sam::check_template().await,
+        Part::SamBuild => {
+            sam::build().await?;
+            let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "emulator"]);
+            run_with(services, command.env("RUNTIME_INTERFACE_EMULATOR", sam::emulator().await?)).await
+        }
+        Part::Reference => {
+            openapi::lint().await?;
+            let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "reference"]);
+            command.env("SCHEMATHESIS", openapi::schemathesis().await?).env("CHROMIUM", chromium().await?);
+            run_command(command.args(["--", "--nocapture"])).await
+        }
         Part::BetterAuth => {
-            let on_path = || ["chromium", "google-chrome"].into_iter().find_map(find_in_path);
-            let chromium = find_or_install("Chromium", on_path, "chromium").await?;
+            let chromium = chromium().await?;
             let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "better_auth"]);
             command.args(["--", "--skip", DATABASES]);
             run_with(services, command.env("CHROMIUM", chromium)).await
@@ -145,6 +191,11 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
     }
 }
 
+async fn chromium() -> Result<PathBuf> {
+    let on_path = || ["chromium", "google-chrome"].into_iter().find_map(find_in_path);
+    find_or_install("Chromium", on_path, "chromium").await
+}
+
 async fn run_with(services: Option<&Services>, command: &mut Command) -> Result<()> {
     let services = services.context("the services run")?;
     run_command(command.env("TASKS_TEST_SERVICES", &services.file)).await
@@ -153,8 +204,9 @@ async fn run_with(services: Option<&Services>, command: &mut Command) -> Result<
 /// The servers that the integration tests use, with a migrated database for them to copy.
 struct Services {
     _pooler: PgBouncer,
-    _postgres: Postgres,
+    postgres: Postgres,
     file: PathBuf,
+    logs: PathBuf,
 }
 
 impl Services {
@@ -174,6 +226,9 @@ impl Services {
         drop(connection);
         let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres, pool_mode).await?;
 
+        let logs = folder.join("logs");
+        let _ = std::fs::remove_dir_all(&logs);
+        std::fs::create_dir_all(&logs)?;
         let file = folder.join("services.json");
         let services = json!({
             "postgres_port": postgres.port(),
@@ -183,9 +238,16 @@ impl Services {
             "api_password": postgres.api_password(),
             "template": postgres.database(),
             "certificate": postgres.certificate(),
+            "logs": &logs,
+            "postgres_log": folder.join("postgres/postgres.log"),
         });
         write_private(&file, services.to_string().as_bytes())?;
-        Ok(Self { _pooler: pooler, _postgres: postgres, file })
+        Ok(Self { _pooler: pooler, postgres, file, logs })
+    }
+
+    /// Fails when what the functions have logged so far has a secret in it.
+    fn check_logs(&self) -> Result<()> {
+        logs::check(&self.logs, &[self.postgres.superuser_password(), self.postgres.api_password()])
     }
 }
 

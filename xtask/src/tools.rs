@@ -30,25 +30,54 @@ pub fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// cargo-lambda, from PyPI in an environment of its own under target/ where the machine has not got it there yet.
+/// cargo-lambda, without its dependencies: it would bring the Zig compiler, which only cross-compiling needs.
 pub async fn cargo_lambda() -> Result<PathBuf> {
-    let venv = target().join("tools/cargo-lambda");
-    let program = venv.join("bin/cargo-lambda");
+    Ok(from_pypi("cargo-lambda", &["--no-deps", CARGO_LAMBDA]).await?.join("cargo-lambda"))
+}
+
+/// The folder of the programs of some PyPI packages, in an environment of their own under target/; installed where they are
+/// not there yet. `packages` are what pip is told.
+pub async fn from_pypi(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let venv = target().join("tools").join(name);
+    let programs = venv.join("bin");
     let installed = venv.join("installed");
-    let _lock = lock("cargo-lambda")?;
-    if std::fs::read_to_string(&installed).is_ok_and(|version| version == CARGO_LAMBDA) {
-        return Ok(program);
+    let wanted = packages.join(" ");
+    let _lock = lock(name)?;
+    if std::fs::read_to_string(&installed).is_ok_and(|packages| packages == wanted) {
+        return Ok(programs);
     }
     let python = find_in_path("python3")
         .context("python3 is missing: install it with 'apt install python3 python3-venv' or 'brew install python'")?;
-    step(format!("Installing {CARGO_LAMBDA} from PyPI into {}", venv.display()));
+    step(format!("Installing {wanted} from PyPI into {}", venv.display()));
     run(&python, ["-m", "venv", &venv.to_string_lossy()])
         .await
         .context("python3 cannot make an environment: 'apt install python3-venv' gives it what it needs")?;
-    // Without its dependencies: it would bring the Zig compiler, which only cross-compiling needs.
-    run(venv.join("bin/pip"), ["install", "--quiet", "--disable-pip-version-check", "--no-deps", CARGO_LAMBDA]).await?;
-    std::fs::write(installed, CARGO_LAMBDA)?;
-    Ok(program)
+    let mut pip = Command::new(programs.join("pip"));
+    run_command(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages)).await?;
+    std::fs::write(installed, wanted)?;
+    Ok(programs)
+}
+
+/// Installs what the package-lock.json of a folder names into that folder, unless it is there already.
+pub async fn from_npm(what: &str, folder: &Path) -> Result<()> {
+    let versions = std::fs::read(folder.join("package-lock.json"))?;
+    let installed = folder.join("node_modules/installed");
+    if std::fs::read(&installed).ok().as_ref() == Some(&versions) {
+        return Ok(());
+    }
+    step(format!("Installing {what} from npm into {}", folder.display()));
+    let args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+    run_command(Command::new(node("npm")?).args(args).current_dir(folder)).await?;
+    Ok(std::fs::write(installed, versions)?)
+}
+
+/// Node.js's `node` or `npm`.
+pub fn node(program: &str) -> Result<PathBuf> {
+    find_in_path(program).with_context(|| {
+        format!(
+            "{program} is missing: install Node.js 20 or newer with 'apt install nodejs npm' or 'brew install node'"
+        )
+    })
 }
 
 /// Waits until no other command of ours installs the same tool.

@@ -1,0 +1,52 @@
+//! moto's server, which answers as AWS Secrets Manager does, for tests.
+use crate::{
+    process::Running,
+    tools::{free_port, from_pypi, target},
+};
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use std::{
+    fs::File,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+use tokio::{process::Command, time::sleep};
+
+/// The version that the tests were written with.
+const MOTO: &str = "moto[secretsmanager,server]==5.2.5";
+/// How long it may take to start, in seconds.
+const START_TIMEOUT_S: u64 = 60;
+
+/// A running server. Dropping it ends it.
+pub struct Moto {
+    _server: Running,
+    port: u16,
+}
+
+impl Moto {
+    /// Starts it on a free port.
+    pub async fn start() -> Result<Self> {
+        let program = from_pypi("moto", &[MOTO]).await?.join("moto_server");
+        let port = free_port()?;
+        let file = target().join("test/moto.log");
+        let log = File::create(&file)?;
+        let mut command = Command::new(program);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(log.try_clone()?).stderr(log);
+        let mut server = Running::start(&mut command, Signal::SIGTERM)?;
+        let until = Instant::now() + Duration::from_secs(START_TIMEOUT_S);
+        while let Err(error) = TcpStream::connect(("127.0.0.1", port)) {
+            let log = || format!("moto did not start: see {}", file.display());
+            server.check().with_context(log)?;
+            if Instant::now() > until {
+                return Err(error).with_context(log);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(Self { _server: server, port })
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}

@@ -1,0 +1,191 @@
+//! What `sam build` made, under AWS's own Runtime Interface Emulator: every function's bootstrap answers events as API
+//! Gateway sends them. `cargo xtask test sam-build` builds them and starts what they need.
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+use testing::{Database, SERVICES, User};
+
+const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
+/// How long a function may take to answer before the test gives up, in seconds: no measure of speed.
+const ANSWER_TIMEOUT_S: u64 = 30;
+
+/// A bootstrap under the emulator.
+struct Emulated {
+    name: String,
+    process: Child,
+    url: String,
+    log: PathBuf,
+}
+
+impl Emulated {
+    fn start(function: &Path, settings: &[(&str, &str)]) -> Self {
+        let emulator = std::env::var_os("RUNTIME_INTERFACE_EMULATOR")
+            .expect("this test needs the emulator: run it with 'cargo xtask test sam-build'");
+        let (events, runtime) = (free_address(), free_address());
+        let name = function.file_name().expect("a name").to_string_lossy().into_owned();
+        let log = Path::new(&SERVICES.logs).join(format!("emulated-{name}"));
+        let output = fs::File::create(&log).expect("the folder of the logs");
+        let process = Command::new(emulator)
+            .args(["--runtime-interface-emulator-address", &events, "--runtime-api-address", &runtime])
+            .arg(function.join("bootstrap"))
+            .env_clear()
+            .env("AWS_LAMBDA_FUNCTION_NAME", &name)
+            .env("AWS_LAMBDA_FUNCTION_TIMEOUT", "25")
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
+            .envs(settings.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a file"))
+            .stderr(output)
+            .spawn()
+            .expect("the emulator starts");
+        Self { name, process, url: format!("http://{events}/2015-03-31/functions/function/invocations"), log }
+    }
+
+    async fn invoke(&self, event: &Value) -> Value {
+        let client = reqwest::Client::new();
+        let until = Instant::now() + Duration::from_secs(ANSWER_TIMEOUT_S);
+        loop {
+            match client.post(&self.url).body(event.to_string()).send().await {
+                Ok(answer) => return answer.json().await.unwrap_or_else(|error| panic!("{}: {error}", self.name)),
+                Err(error) if error.is_connect() && Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => panic!("{} does not answer: {error}; see {}", self.name, self.log.display()),
+            }
+        }
+    }
+}
+
+impl Drop for Emulated {
+    fn drop(&mut self) {
+        // The emulator ends its function before it goes, when it is asked to.
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let until = Instant::now() + Duration::from_secs(5);
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound port").to_string()
+}
+
+/// One of the recorded events, with what is this test's own in it.
+fn event(name: &str, user: &User, task: i64) -> Value {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/events").join(name).with_extension("json");
+    let rules = shared::Config::from_settings(|name| match name {
+        "DATABASE_URL" => Some("postgresql://x@localhost/x".to_owned()),
+        "BETTER_AUTH_SECRET" => Some(SECRET.to_owned()),
+        _ => None,
+    });
+    let cookie = rules.expect("good settings").session_rules.cookie(&user.token);
+    let (_, signed) = cookie.split_once('=').expect("a cookie");
+    let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let text = text
+        .replace("<signed_token>", signed)
+        .replace("<token>", &user.token)
+        .replace("<user_id>", &user.id)
+        .replace("<id>", &task.to_string());
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The event of another route that takes the same.
+fn on_route(mut event: Value, method: &str, path: &str, route: &str) -> Value {
+    event["rawPath"] = json!(path);
+    event["routeKey"] = json!(format!("{method} {route}"));
+    event["requestContext"]["routeKey"] = json!(format!("{method} {route}"));
+    event["requestContext"]["http"]["method"] = json!(method);
+    event["requestContext"]["http"]["path"] = json!(path);
+    event
+}
+
+#[tokio::test]
+async fn every_function_that_sam_built_answers_under_awss_emulator() {
+    let database = Database::create().await;
+    let ada = database.sign_up("ada").await;
+    let insert = format!(
+        "with made as (insert into tasks (user_id, title) values ('{}', 'x') returning id) select id::bigint from made",
+        ada.id
+    );
+    let url = database.api_url();
+    let settings =
+        [("DATABASE_URL", &*url), ("BETTER_AUTH_SECRET", SECRET), ("TRUSTED_ORIGINS", "https://app.example.com")];
+    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.aws-sam/build");
+    let mut functions: BTreeSet<PathBuf> = fs::read_dir(&build)
+        .unwrap_or_else(|error| panic!("{}: {error}", build.display()))
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.join("bootstrap").is_file())
+        .collect();
+    println!("{:16} {:>9} {:>9}  answers", "function", "bytes", "zip");
+
+    let task = database.number(&insert).await;
+    let list = event("get-with-cookies-and-query", &ada, task);
+    let put = event("put-with-user-id", &ada, database.number(&insert).await);
+    let mut clear = on_route(put.clone(), "DELETE", &format!("/api/{}/tasks", ada.id), "/api/{user_id}/tasks");
+    clear["rawQueryString"] = json!("status=completed");
+    let one = put["rawPath"].as_str().expect("a path").to_owned();
+    for (function, event, expected) in [
+        ("ListTasks", list.clone(), 200),
+        ("CreateTask", event("post", &ada, task), 201),
+        ("CreateTask", event("post-base64", &ada, task), 201),
+        ("GetTask", event("get-unknown-id", &ada, task), 404),
+        ("GetTask", on_route(put.clone(), "GET", &one, "/api/{user_id}/tasks/{id}"), 200),
+        ("UpdateTask", put.clone(), 200),
+        (
+            "CompleteTask",
+            on_route(put.clone(), "PATCH", &format!("{one}/complete"), "/api/{user_id}/tasks/{id}/complete"),
+            200,
+        ),
+        ("PatchTask", on_route(put.clone(), "PATCH", &one, "/api/{user_id}/tasks/{id}"), 200),
+        ("Docs", on_route(list.clone(), "GET", "/openapi.json", "/openapi.json"), 200),
+        ("Docs", on_route(list.clone(), "GET", "/docs/swagger-ui-bundle.js", "/docs/{file}"), 200),
+        ("DeleteTask", on_route(put.clone(), "DELETE", &one, "/api/{user_id}/tasks/{id}"), 204),
+        ("ClearCompleted", clear, 200),
+        ("Session", on_route(list.clone(), "GET", "/api/session", "/api/session"), 200),
+        ("Health", on_route(list.clone(), "GET", "/health", "/health"), 200),
+    ] {
+        let emulated = Emulated::start(&build.join(function), &settings);
+        let answer = emulated.invoke(&event).await;
+        assert_eq!(answer["statusCode"], expected, "{function}: {answer}");
+        functions.remove(&build.join(function));
+        report(&build.join(function), &expected.to_string());
+    }
+
+    let purge = build.join("Purge");
+    let answer = Emulated::start(&purge, &settings).invoke(&json!({"source": "aws.events"})).await;
+    assert_eq!(answer["is_complete"], true, "{answer}");
+    functions.remove(&purge);
+    report(&purge, &answer.to_string());
+
+    // Without secrets it can only say so, in its own words.
+    let migrate = build.join("Migrate");
+    let answer = Emulated::start(&migrate, &[]).invoke(&json!({"command": "status"})).await;
+    assert!(answer["errorMessage"].as_str().is_some_and(|it| it.starts_with("OWNER_SECRET_ID is not set")), "{answer}");
+    functions.remove(&migrate);
+    report(&migrate, "OWNER_SECRET_ID is not set");
+
+    assert!(functions.is_empty(), "these have no event here: {functions:?}");
+}
+
+/// What a function weighs: as it is, and as it is uploaded.
+fn report(function: &Path, answers: &str) {
+    let bootstrap = function.join("bootstrap");
+    let bytes = fs::metadata(&bootstrap).expect("a bootstrap").len();
+    let gzip = Command::new("gzip").args(["-6", "-c"]).arg(&bootstrap).output().expect("gzip runs");
+    println!(
+        "{:16} {bytes:>9} {:>9}  {answers}",
+        function.file_name().expect("a name").to_string_lossy(),
+        gzip.stdout.len()
+    );
+}

@@ -1,0 +1,63 @@
+//! The contract and its page, against `cargo xtask dev`: generated requests by the thousand, and a developer in a browser.
+//! `cargo xtask test reference` installs what they need.
+mod harness;
+
+use harness::{Dev, free_port, new_folder};
+use std::{path::Path, process::Command};
+
+/// How many requests Schemathesis makes for an operation, at most, in each of its phases.
+const MAX_EXAMPLES: &str = "300";
+/// How many there have to be in the end.
+const CASES: u64 = 5000;
+
+fn tools() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/openapi"))
+}
+
+fn program(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this with 'cargo xtask test reference'"))
+}
+
+#[test]
+fn generated_requests_get_what_the_contract_says() {
+    let mut dev = Dev::start(&new_folder("reference-requests"), free_port(), &[], &[]);
+    let env = dev.environment();
+    let output = Command::new(program("SCHEMATHESIS"))
+        .arg("--config-file")
+        .arg(tools().join("schemathesis.toml"))
+        .args(["run", &format!("{}/openapi.json", env["TASKS_URL"])])
+        .args(["--header", &format!("Authorization: Bearer {}", env["TASKS_TOKEN"])])
+        .args(["--max-examples", MAX_EXAMPLES, "--continue-on-failure", "--no-color"])
+        .env("TASKS_USER_ID", &env["TASKS_USER_ID"])
+        // It writes its cache where it stands.
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    let summary = report.rfind("= SUMMARY =").map_or("", |at| &report[at..]);
+    println!("{summary}");
+    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
+    // "Test cases:\n  5234 generated, ..."
+    let cases =
+        summary.split("Test cases:").nth(1).and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
+    assert!(cases.is_some_and(|cases| cases >= CASES), "only {cases:?} cases: {summary}");
+    dev.stop();
+}
+
+#[test]
+fn a_developer_reads_the_contract_and_tries_a_call_in_a_browser() {
+    let mut dev = Dev::start(&new_folder("reference-page"), free_port(), &[], &[]);
+    let env = dev.environment();
+    let picture = Path::new(env!("CARGO_TARGET_TMPDIR")).join("reference.png");
+    let status = Command::new("node")
+        .arg("reference-test.mjs")
+        .current_dir(tools())
+        .envs([("TASKS_URL", &env["TASKS_URL"]), ("TASKS_TOKEN", &env["TASKS_TOKEN"])])
+        .env("CHROMIUM", program("CHROMIUM"))
+        .env("PICTURE", &picture)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert!(picture.exists());
+    dev.stop();
+}
