@@ -27,38 +27,38 @@ const MAX_SEARCH_CHARACTERS: usize = 200;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Sort {
     #[default]
-    NewestFirst,
-    OldestFirst,
-    LastChangedFirst,
-    FirstChangedFirst,
+    Newest,
+    Oldest,
+    LatestChange,
+    EarliestChange,
 }
 
 impl Sort {
-    const ALL: [Self; 4] = [Self::NewestFirst, Self::OldestFirst, Self::LastChangedFirst, Self::FirstChangedFirst];
+    const ALL: [Self; 4] = [Self::Newest, Self::Oldest, Self::LatestChange, Self::EarliestChange];
 
     fn parse(text: &str) -> Option<Self> {
         match text {
             // Front ends written against FastAPI send these.
-            "created" => Some(Self::NewestFirst),
-            "updated" => Some(Self::LastChangedFirst),
+            "created" => Some(Self::Newest),
+            "updated" => Some(Self::LatestChange),
             name => Self::ALL.into_iter().find(|sort| sort.name() == name),
         }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Self::NewestFirst => "-created_at",
-            Self::OldestFirst => "created_at",
-            Self::LastChangedFirst => "-updated_at",
-            Self::FirstChangedFirst => "updated_at",
+            Self::Newest => "-created_at",
+            Self::Oldest => "created_at",
+            Self::LatestChange => "-updated_at",
+            Self::EarliestChange => "updated_at",
         }
     }
 
     /// By what a task has its place.
     fn moment(self, task: &Task) -> Timestamp {
         match self {
-            Self::NewestFirst | Self::OldestFirst => task.created_at,
-            Self::LastChangedFirst | Self::FirstChangedFirst => task.updated_at,
+            Self::Newest | Self::Oldest => task.created_at,
+            Self::LatestChange | Self::EarliestChange => task.updated_at,
         }
     }
 }

@@ -48,10 +48,10 @@ pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
     const LAST_CHANGED_FIRST: Statement = in_order!("updated_at", "desc", "<");
     const FIRST_CHANGED_FIRST: Statement = in_order!("updated_at", "asc", ">");
     let statement = match query.sort() {
-        Sort::NewestFirst => NEWEST_FIRST,
-        Sort::OldestFirst => OLDEST_FIRST,
-        Sort::LastChangedFirst => LAST_CHANGED_FIRST,
-        Sort::FirstChangedFirst => FIRST_CHANGED_FIRST,
+        Sort::Newest => NEWEST_FIRST,
+        Sort::Oldest => OLDEST_FIRST,
+        Sort::LatestChange => LAST_CHANGED_FIRST,
+        Sort::EarliestChange => FIRST_CHANGED_FIRST,
     };
     let after = query.after();
     let parameters: Parameters<'_> = &[
