@@ -2,7 +2,7 @@
 //!
 //! What is pending runs in one transaction, under a lock that a second run waits for. sqlx's table `_sqlx_migrations` says
 //! what has been applied, with a checksum.
-use shared::DatabaseUrl;
+use shared::{DatabaseUrl, Roots};
 use sqlx::{
     AssertSqlSafe, Connection as _, PgConnection,
     migrate::{MigrateError, Migrator},
@@ -112,7 +112,7 @@ pub async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
     if let Some(password) = url.password() {
         options = options.password(&password);
     }
-    if let Some(path) = url.ca_file() {
+    if let Roots::File(path) = url.roots() {
         options = options.ssl_root_cert(path);
     }
     Ok(PgConnection::connect_with(&options).await?)

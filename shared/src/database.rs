@@ -1,6 +1,6 @@
 //! The one way to the database: every statement runs as a [`Caller`] and proves the session as it runs.
 use crate::{
-    Config, DatabaseUrl, Error,
+    Config, DatabaseUrl, Error, Roots,
     clock::WallClock,
     error::AuthFailure,
     metrics::Measures,
@@ -37,6 +37,9 @@ const IDLE_CHECK_AFTER_S: u64 = 60;
 const IDLE_CHECK_TIMEOUT_S: u64 = 2;
 /// How often a recycled connection's task gets to run, so that it sees a server's goodbye that has already arrived.
 const YIELDS_BEFORE_USE: usize = 4;
+
+/// The roots of Let's Encrypt and Amazon, as DER: see build.rs.
+static BUILT_IN_ROOTS: [&[u8]; 7] = include!(concat!(env!("OUT_DIR"), "/roots.rs"));
 
 /// A statement's parameters with their types, so that it needs no round trip to ask for them.
 pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
@@ -342,18 +345,22 @@ fn is_refusal(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| code.code().starts_with("28") || *code == SqlState::PROTOCOL_VIOLATION)
 }
 
-/// TLS that verifies the server's certificate and name, by the URL's own root or the system's.
+/// TLS that verifies the server's certificate and name.
 fn tls(url: &DatabaseUrl) -> Result<MakeTlsConnector, String> {
     let mut builder = TlsConnector::builder();
-    if let Some(path) = url.ca_file() {
-        let unreadable = |_| format!("DATABASE_URL has an sslrootcert that cannot be read: {}", path.display());
-        let pem = std::fs::read(path).map_err(unreadable)?;
-        let certificates = Certificate::stack_from_pem(&pem)
-            .map_err(|_| format!("DATABASE_URL has an sslrootcert that is not a PEM file: {}", path.display()))?;
-        builder.disable_built_in_roots(true);
-        for certificate in certificates {
-            builder.add_root_certificate(certificate);
+    let roots = match url.roots() {
+        Roots::System => Vec::new(),
+        Roots::BuiltIn => BUILT_IN_ROOTS.iter().filter_map(|der| Certificate::from_der(der).ok()).collect(),
+        Roots::File(path) => {
+            let unreadable = |_| format!("DATABASE_URL has an sslrootcert that cannot be read: {}", path.display());
+            let pem = std::fs::read(path).map_err(unreadable)?;
+            Certificate::stack_from_pem(&pem)
+                .map_err(|_| format!("DATABASE_URL has an sslrootcert that is not a PEM file: {}", path.display()))?
         }
+    };
+    builder.disable_built_in_roots(*url.roots() != Roots::System);
+    for root in roots {
+        builder.add_root_certificate(root);
     }
     if url.config().get_ssl_negotiation() == SslNegotiation::Direct {
         // A server that takes TLS without asking first wants it named (PostgreSQL 17, protocol flow, SSL).
@@ -383,4 +390,16 @@ fn refuse_if_dead(last_used: Arc<WallClock>) -> Hook {
             Ok(())
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_root_is_a_certificate() {
+        for der in BUILT_IN_ROOTS {
+            Certificate::from_der(der).unwrap();
+        }
+    }
 }

@@ -13,8 +13,19 @@ const CONNECT_TIMEOUT_S: u64 = 5;
 #[derive(Clone)]
 pub struct DatabaseUrl {
     config: tokio_postgres::Config,
-    ca_file: Option<PathBuf>,
+    roots: Roots,
     host: String,
+}
+
+/// What a server's certificate has to be signed by, in the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Roots {
+    /// Those of Let's Encrypt and Amazon, which are built in: for Neon's and AWS's own hosts.
+    BuiltIn,
+    /// The system's.
+    System,
+    /// Those of a PEM file.
+    File(PathBuf),
 }
 
 /// What is wrong with a database URL, in one sentence without a part of the URL that could be secret.
@@ -87,7 +98,9 @@ impl DatabaseUrl {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(Duration::from_secs(CONNECT_TIMEOUT_S));
         }
-        Ok(Self { config, ca_file: parameters.ca_file.filter(|_| use_tls), host })
+        let is_built_in = [".neon.tech", ".neon.build", ".amazonaws.com"].iter().any(|domain| host.ends_with(domain));
+        let roots = parameters.roots.unwrap_or(if is_built_in { Roots::BuiltIn } else { Roots::System });
+        Ok(Self { config, roots, host })
     }
 
     /// The host's name or address, or the folder of its Unix socket.
@@ -126,9 +139,9 @@ impl DatabaseUrl {
         self.config.get_ssl_mode() == SslMode::Require
     }
 
-    /// The PEM file to verify the server's certificate with (`sslrootcert`); without one the system's roots do.
-    pub fn ca_file(&self) -> Option<&std::path::Path> {
-        self.ca_file.as_deref()
+    /// What the server's certificate is verified with: what `sslrootcert` says, a file or `system`, or what the host needs.
+    pub fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     /// The settings for tokio-postgres.
@@ -180,7 +193,7 @@ fn check_authority(base: &str) -> Result<(), InvalidDatabaseUrl> {
 #[derive(Default)]
 struct Parameters {
     tls_asked: bool,
-    ca_file: Option<PathBuf>,
+    roots: Option<Roots>,
 }
 
 impl Parameters {
@@ -205,7 +218,8 @@ impl Parameters {
             }
             // JDBC, asyncpg and node-postgres.
             "ssl" => self.tls_asked |= !matches!(value, "false" | "0" | "disable" | "allow" | "prefer"),
-            "sslrootcert" if value != "system" => self.ca_file = Some(PathBuf::from(value)),
+            "sslrootcert" if value == "system" => self.roots = Some(Roots::System),
+            "sslrootcert" => self.roots = Some(Roots::File(PathBuf::from(value))),
             "sslnegotiation" => {
                 config.ssl_negotiation(match value {
                     "postgres" => SslNegotiation::Postgres,
@@ -317,6 +331,20 @@ mod tests {
     #[test]
     fn a_password_is_percent_decoded() {
         assert_eq!(parsed("postgres://a:p%40%2F%23%25@h/d").password().as_deref(), Some("p@/#%"));
+    }
+
+    #[test]
+    fn the_roots_are_those_that_the_host_needs_or_the_url_names() {
+        for (rest, roots) in [
+            ("ep-x-pooler.eu-central-1.aws.neon.tech/db", Roots::BuiltIn),
+            ("db.abc.eu-central-1.rds.amazonaws.com/db", Roots::BuiltIn),
+            ("db.example.com/db", Roots::System),
+            ("neon.tech.example.com/db", Roots::System),
+            ("ep-x.neon.tech/db?sslrootcert=system", Roots::System),
+            ("ep-x.neon.tech/db?sslrootcert=/ca.pem", Roots::File("/ca.pem".into())),
+        ] {
+            assert_eq!(*parsed(&format!("postgresql://a:b@{rest}")).roots(), roots, "{rest}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub mod tasks;
 
 pub use config::{Config, ConfigErrors};
 pub use database::{Caller, Probe};
-pub use database_url::{DatabaseUrl, InvalidDatabaseUrl};
+pub use database_url::{DatabaseUrl, InvalidDatabaseUrl, Roots};
 pub use error::{AuthFailure, Error, FieldError};
 pub use event::Request;
 pub use http::{Response, created_task, file, gzip_file, no_content, ok, private_ok, task, task_if_changed, task_page};
