@@ -4,7 +4,7 @@
 //! what has been applied, with a checksum.
 use shared::{DatabaseUrl, Roots};
 use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection,
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgSslMode},
 };
@@ -115,7 +115,8 @@ pub async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
     if let Roots::File(path) = url.roots() {
         options = options.ssl_root_cert(path);
     }
-    Ok(PgConnection::connect_with(&options).await?)
+    // One that is slow would be logged with its text, and with it the API role's password.
+    Ok(PgConnection::connect_with(&options.disable_statement_logging()).await?)
 }
 
 /// Applies what is pending, in order, and fits the session check to Better Auth's columns; gives what was applied.

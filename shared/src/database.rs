@@ -210,7 +210,7 @@ impl Housekeeper {
     }
 }
 
-/// The person asking. Only [`crate::serve`] makes one, and every statement proves the session as it runs.
+/// The person asking. Only [`crate::serve()`] makes one, and every statement proves the session as it runs.
 #[derive(Clone)]
 pub struct Caller {
     database: Database,
@@ -302,7 +302,7 @@ macro_rules! authorised {
     ($($sql:tt)+) => {
         const {
             $crate::database::Statement::new(concat!(
-                "with s as materialized (\
+                "with s as (\
                  select user_id, expires_at, ($2 is null or user_id::text = $2) as mine from caller($1)) ",
                 $($sql)+
             ))

@@ -108,7 +108,7 @@ pub fn file(media_type: &'static str, content: &'static [u8]) -> Response {
     response
 }
 
-/// As [`file`], for one that is compressed with gzip: every browser takes that.
+/// As [`file()`], for one that is compressed with gzip: every browser takes that.
 pub fn gzip_file(media_type: &'static str, content: &'static [u8]) -> Response {
     let mut response = file(media_type, content);
     response.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));

@@ -1,6 +1,6 @@
 //! What every task endpoint shares: serving, the session check, the queries.
 //!
-//! A request goes bin -> [`serve`] -> handler -> [`tasks`] -> [`Caller`] -> PostgreSQL, and back.
+//! A request goes bin -> [`serve()`] -> handler -> [`tasks`] -> [`Caller`] -> PostgreSQL, and back.
 #![warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod clock;

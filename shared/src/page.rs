@@ -17,6 +17,10 @@ const MAX_LIMIT: i64 = 1000;
 /// Lambda's limit is 6,291,556 bytes for the whole answer; what is left over is for the headers.
 pub(crate) const MAX_PAGE_BYTES: i64 = 6_200_000;
 
+/// So few tasks that the database sends no more than an answer may have, whatever they hold: 10,200 characters of four bytes
+/// each, and one task more than is answered.
+const PLAIN_LIMIT: i64 = 150;
+
 /// How many tasks can be passed over by `offset`: each costs the database a row.
 const MAX_OFFSET: i64 = 10_000;
 
@@ -164,6 +168,13 @@ impl ListQuery {
             wrong("offset", "cannot be used together with cursor".to_owned());
         }
         if errors.is_empty() { Ok(query) } else { Err(Error::Invalid(errors)) }
+    }
+
+    /// Whether it asks for the first tasks in the usual order, and for so few that what the database sends needs no bound.
+    pub(crate) fn is_plain(&self) -> bool {
+        let Self { status, sort, search, limit: _, offset, cursor } = self;
+        let is_first_page = *status == Status::All && *sort == Sort::Newest && offset.unwrap_or_default() == 0;
+        is_first_page && search.is_none() && cursor.is_none() && self.limit() <= PLAIN_LIMIT
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -28,6 +28,12 @@ pub struct Task {
 }
 
 impl Task {
+    /// The tasks of a list's rows.
+    pub(crate) fn from_rows(rows: &[Row]) -> Result<Vec<Self>, Error> {
+        let tasks = rows.iter().map(Self::from_row).collect::<Result<Option<Vec<_>>, _>>()?;
+        Ok(tasks.unwrap_or_default())
+    }
+
     /// `None` for the row that only says that the caller is signed in.
     pub(crate) fn from_row(row: &Row) -> Result<Option<Self>, Error> {
         let Some(id) = row.try_get("id")? else { return Ok(None) };

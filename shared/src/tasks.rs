@@ -19,6 +19,21 @@ pub use crate::{
 /// # Errors
 /// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] on another user's path.
 pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
+    if query.is_plain() {
+        // What front ends ask for most. PostgreSQL plans each statement anew, and this one in half the time of the others.
+        let sql = authorised!(
+            "select s.mine, t.id, t.user_id::text, t.title, t.description, t.completed, t.created_at, t.updated_at
+            from s left join lateral (
+                select id, user_id, title, description, completed, created_at, updated_at
+                from tasks
+                where s.mine and tasks.user_id = s.user_id
+                order by created_at desc, id desc
+                limit $3
+            ) t on true"
+        );
+        let rows = caller.query(sql, &[(&(query.limit() + 1), Type::INT8)]).await?;
+        return Page::new(Task::from_rows(&rows)?, query);
+    }
     // The running sum ends what the database sends with the row after which no answer could hold more: see `Page`. The
     // one caller's rows come in the lateral query's order, which is that of an index.
     macro_rules! in_order {
@@ -43,15 +58,15 @@ pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
             )
         };
     }
-    const NEWEST_FIRST: Statement = in_order!("created_at", "desc", "<");
-    const OLDEST_FIRST: Statement = in_order!("created_at", "asc", ">");
-    const LAST_CHANGED_FIRST: Statement = in_order!("updated_at", "desc", "<");
-    const FIRST_CHANGED_FIRST: Statement = in_order!("updated_at", "asc", ">");
+    const NEWEST: Statement = in_order!("created_at", "desc", "<");
+    const OLDEST: Statement = in_order!("created_at", "asc", ">");
+    const LATEST_CHANGE: Statement = in_order!("updated_at", "desc", "<");
+    const EARLIEST_CHANGE: Statement = in_order!("updated_at", "asc", ">");
     let statement = match query.sort() {
-        Sort::Newest => NEWEST_FIRST,
-        Sort::Oldest => OLDEST_FIRST,
-        Sort::LatestChange => LAST_CHANGED_FIRST,
-        Sort::EarliestChange => FIRST_CHANGED_FIRST,
+        Sort::Newest => NEWEST,
+        Sort::Oldest => OLDEST,
+        Sort::LatestChange => LATEST_CHANGE,
+        Sort::EarliestChange => EARLIEST_CHANGE,
     };
     let after = query.after();
     let parameters: Parameters<'_> = &[
@@ -64,8 +79,7 @@ pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
         (&MAX_PAGE_BYTES, Type::INT8),
     ];
     let rows = caller.query(statement, parameters).await?;
-    let tasks = rows.iter().map(Task::from_row).collect::<Result<Option<Vec<_>>, _>>()?;
-    Page::new(tasks.unwrap_or_default(), query)
+    Page::new(Task::from_rows(&rows)?, query)
 }
 
 /// A new task of the caller's.

@@ -35,6 +35,21 @@ async fn read(answer: Response) -> (StatusCode, HeaderMap, Value) {
     (status, headers, body)
 }
 
+/// A browser asks before a page of another origin may change anything with the user's cookie.
+async fn check_preflight(base_url: &str) {
+    for (origin, is_allowed) in [("http://localhost:3000", true), ("https://evil.example.com", false)] {
+        let request = reqwest::Client::new().request(Method::OPTIONS, format!("{base_url}/api/tasks/1"));
+        let request = request.header("Origin", origin).header("Access-Control-Request-Method", "PATCH");
+        let answer = request.header("Access-Control-Request-Headers", "content-type,if-match").send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+        let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(header("access-control-allow-origin"), is_allowed.then(|| origin.to_owned()));
+        assert_eq!(header("access-control-allow-credentials").as_deref(), Some("true"));
+        assert!(header("access-control-allow-methods").is_some_and(|methods| methods.contains("PATCH")));
+        assert!(header("access-control-allow-headers").is_some_and(|names| names.contains("if-match")));
+    }
+}
+
 #[tokio::test]
 async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     let folder = new_folder("dev");
@@ -47,6 +62,7 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     let grace = bearer("TASKS_TOKEN_2");
     let cookie = Client::new(&env["TASKS_URL"], "cookie", env["TASKS_COOKIE"].clone());
 
+    check_preflight(&env["TASKS_URL"]).await;
     let mut made = Vec::new();
     for (client, base) in [(&ada, "/api/tasks".to_owned()), (&cookie, format!("/api/{}/tasks", env["TASKS_USER_ID"]))] {
         let (status, headers, task) = client.call(Method::POST, &base, Some(json!({"title": "Buy bread"}))).await;

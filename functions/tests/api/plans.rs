@@ -144,7 +144,7 @@ async fn plan(after: usize) -> Value {
         if let Some(begin) = text.find("plan:\n").map(|at| at + "plan:\n".len()) {
             let mut plans = serde_json::Deserializer::from_str(&text[begin..]).into_iter::<Value>();
             if let Some(Ok(plan)) = plans.next()
-                && plan["Query Text"].as_str().is_some_and(|text| text.contains("bytes_before"))
+                && plan["Query Text"].as_str().is_some_and(|text| text.contains("left join lateral"))
             {
                 return plan["Plan"].clone();
             }
