@@ -10,6 +10,7 @@ use metrique_writer::{
     unit::{AsCount, AsMilliseconds},
 };
 use metrique_writer_format_emf::{Emf, NoMetric};
+use serde_json::{Map, Value};
 use std::{
     io::Write as _,
     sync::{
@@ -56,19 +57,22 @@ pub(crate) struct Metrics {
     service: String,
     function: String,
     format: Mutex<Emf>,
+    /// Whether CloudWatch reads the lines. Elsewhere they are for people, who need no list of metrics in each.
+    has_directives: bool,
     is_warm: AtomicBool,
 }
 
 impl Metrics {
-    /// Named by the environment: `METRICS_NAMESPACE` (by default `TaskApi`) and `SERVICE_NAME`, the one dimension (by
-    /// default `task-api`).
+    /// Named by the environment: `METRICS_NAMESPACE`, without which there are no metrics, and `SERVICE_NAME`, their one
+    /// dimension (by default `task-api`).
     pub(crate) fn from_env() -> Self {
         let get = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-        let namespace = get("METRICS_NAMESPACE").unwrap_or_else(|| "TaskApi".to_owned());
+        let namespace = get("METRICS_NAMESPACE");
         Self {
             service: get("SERVICE_NAME").unwrap_or_else(|| "task-api".to_owned()),
             function: get("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default(),
-            format: Mutex::new(Emf::no_validations(namespace, vec![vec!["Service".to_owned()]])),
+            has_directives: namespace.is_some(),
+            format: Mutex::new(Emf::no_validations(namespace.unwrap_or_default(), vec![vec!["Service".to_owned()]])),
             is_warm: AtomicBool::default(),
         }
     }
@@ -83,6 +87,12 @@ impl Metrics {
         let mut line = Vec::with_capacity(1024);
         let entry = Line { metrics: self, record };
         let formatted = self.format.lock().unwrap_or_else(PoisonError::into_inner).format(&entry, &mut line);
+        if !self.has_directives
+            && let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(&line)
+        {
+            fields.remove("_aws");
+            line = format!("{}\n", Value::from(fields)).into_bytes();
+        }
         if formatted.is_ok() {
             let _ = std::io::stdout().lock().write_all(&line);
         }

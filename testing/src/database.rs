@@ -58,7 +58,7 @@ impl Database {
     /// A copy of the migrated template.
     pub async fn create() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let maintenance = connect("postgres").await;
         let statement = format!("create database {name} template {}", SERVICES.template);
         // Copies of one template that are made at the same moment can get in each other's way.
