@@ -12,15 +12,16 @@ async fn main() -> ExitCode {
 }
 
 fn docs(request: &Request) -> Result<Response, Error> {
-    let name = request.path().rsplit('/').next().unwrap_or_default();
-    Ok(match name {
-        "openapi.json" => file("application/json", include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json"))),
-        "docs" => file(HTML, include_bytes!("../docs/index.html")),
-        "init.js" => file(SCRIPT, include_bytes!("../docs/init.js")),
-        "swagger-ui-bundle.js" => {
+    Ok(match request.path() {
+        "/openapi.json" => file("application/json", include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json"))),
+        "/docs" => file(HTML, include_bytes!("../docs/index.html")),
+        "/docs/init.js" => file(SCRIPT, include_bytes!("../docs/init.js")),
+        "/docs/swagger-ui-bundle.js" => {
             gzip_file(SCRIPT, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.gz")))
         }
-        "swagger-ui.css" => gzip_file(STYLE_SHEET, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz"))),
+        "/docs/swagger-ui.css" => {
+            gzip_file(STYLE_SHEET, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz")))
+        }
         _ => return Err(Error::NoSuchFile),
     })
 }

@@ -100,7 +100,7 @@ async fn the_contract_and_its_page_are_served_to_anybody_without_a_database() {
         // 1f8b in base64: gzip's first bytes.
         assert_eq!(answer.text.starts_with("H4sI"), is_compressed, "{file}");
     }
-    for file in ["other.js", "..", "%2e%2e%2fopenapi.json"] {
+    for file in ["other.js", "..", "%2e%2e%2fopenapi.json", "docs", "openapi.json", "index.html"] {
         assert_eq!(api.call(get(&format!("/docs/{file}"))).await.status, 404, "{file}");
     }
 }
