@@ -1,5 +1,5 @@
-//! The roots that sign the certificates of Neon and AWS, out of Mozilla's: a function that reads the system's whole bundle at
-//! its start spends more time on it than on all else.
+//! The roots that sign the certificates of Neon and AWS, out of Mozilla's: these hosts need no others, and a machine's own may
+//! be old.
 use std::{env, error::Error, fs, path::PathBuf};
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 

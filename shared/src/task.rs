@@ -8,17 +8,17 @@ use tokio_postgres::{
     types::{FromSql, Type},
 };
 
-/// A task as the API shows it.
+/// A task as the API shows it. Its texts are its own, or those of the row that it was read from.
 #[derive(Debug, Serialize)]
-pub struct Task {
+pub struct Task<Text = String> {
     /// Its number, unique over all users.
     pub id: i32,
     /// Its owner.
-    pub user_id: String,
+    pub user_id: Text,
     /// What is to be done.
-    pub title: String,
+    pub title: Text,
     /// More about it.
-    pub description: Option<String>,
+    pub description: Option<Text>,
     /// Whether it is done.
     pub completed: bool,
     /// When it was created.
@@ -27,15 +27,9 @@ pub struct Task {
     pub updated_at: Timestamp,
 }
 
-impl Task {
-    /// The tasks of a list's rows.
-    pub(crate) fn from_rows(rows: &[Row]) -> Result<Vec<Self>, Error> {
-        let tasks = rows.iter().map(Self::from_row).collect::<Result<Option<Vec<_>>, _>>()?;
-        Ok(tasks.unwrap_or_default())
-    }
-
+impl<'r, Text: FromSql<'r>> Task<Text> {
     /// `None` for the row that only says that the caller is signed in.
-    pub(crate) fn from_row(row: &Row) -> Result<Option<Self>, Error> {
+    pub(crate) fn from_row(row: &'r Row) -> Result<Option<Self>, Error> {
         let Some(id) = row.try_get("id")? else { return Ok(None) };
         Ok(Some(Self {
             id,
@@ -47,7 +41,9 @@ impl Task {
             updated_at: row.try_get("updated_at")?,
         }))
     }
+}
 
+impl<Text> Task<Text> {
     /// A strong entity tag (RFC 9110, section 8.8.3): it changes with every change of the task.
     pub(crate) fn etag(&self) -> EntityTag {
         EntityTag(self.updated_at.0.and_utc().timestamp_micros())

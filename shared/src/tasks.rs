@@ -32,7 +32,7 @@ pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
             ) t on true"
         );
         let rows = caller.query(sql, &[(&(query.limit() + 1), Type::INT8)]).await?;
-        return Page::new(Task::from_rows(&rows)?, query);
+        return Page::new(&rows, query);
     }
     // The running sum ends what the database sends with the row after which no answer could hold more: see `Page`. The
     // one caller's rows come in the lateral query's order, which is that of an index.
@@ -79,7 +79,7 @@ pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
         (&MAX_PAGE_BYTES, Type::INT8),
     ];
     let rows = caller.query(statement, parameters).await?;
-    Page::new(Task::from_rows(&rows)?, query)
+    Page::new(&rows, query)
 }
 
 /// A new task of the caller's.

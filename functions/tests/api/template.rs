@@ -279,7 +279,6 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
         "REQUIRE_SIGNED_TOKENS",
         "SECRETS_MANAGER_TIMEOUT_MILLIS",
         "SERVICE_NAME",
-        "SSL_CERT_FILE",
         "TRUSTED_ORIGINS",
     ]);
     assert_eq!(names, known, "is a new variable a setting, and no secret? Then add it here");
