@@ -4,6 +4,7 @@ use crate::{
     clock::WallClock,
     error::AuthFailure,
     metrics::Measures,
+    roots,
     session::SessionToken,
     settings::{RENEW_AFTER_REFUSAL_S, RENEW_AFTER_S, Settings},
 };
@@ -37,9 +38,6 @@ const IDLE_CHECK_AFTER_S: u64 = 60;
 const IDLE_CHECK_TIMEOUT_S: u64 = 2;
 /// How often a recycled connection's task gets to run, so that it sees a server's goodbye that has already arrived.
 const YIELDS_BEFORE_USE: usize = 4;
-
-/// The roots of Let's Encrypt and Amazon, as DER: see build.rs.
-static BUILT_IN_ROOTS: [&[u8]; 7] = include!(concat!(env!("OUT_DIR"), "/roots.rs"));
 
 /// A statement's parameters with their types, so that it needs no round trip to ask for them.
 pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
@@ -348,9 +346,12 @@ fn is_refusal(error: &tokio_postgres::Error) -> bool {
 /// TLS that verifies the server's certificate and name.
 fn tls(url: &DatabaseUrl) -> Result<MakeTlsConnector, String> {
     let mut builder = TlsConnector::builder();
-    let roots = match url.roots() {
-        Roots::System => Vec::new(),
-        Roots::BuiltIn => BUILT_IN_ROOTS.iter().filter_map(|der| Certificate::from_der(der).ok()).collect(),
+    let certificates = match url.roots() {
+        Roots::System => match roots::system_file().and_then(|file| std::fs::read(file).ok()) {
+            Some(pem) => Certificate::stack_from_pem(&pem).unwrap_or_default(),
+            None => Vec::new(),
+        },
+        Roots::BuiltIn => roots::BUILT_IN.iter().filter_map(|der| Certificate::from_der(der).ok()).collect(),
         Roots::File(path) => {
             let unreadable = |_| format!("DATABASE_URL has an sslrootcert that cannot be read: {}", path.display());
             let pem = std::fs::read(path).map_err(unreadable)?;
@@ -359,8 +360,8 @@ fn tls(url: &DatabaseUrl) -> Result<MakeTlsConnector, String> {
         }
     };
     builder.disable_built_in_roots(*url.roots() != Roots::System);
-    for root in roots {
-        builder.add_root_certificate(root);
+    for certificate in certificates {
+        builder.add_root_certificate(certificate);
     }
     if url.config().get_ssl_negotiation() == SslNegotiation::Direct {
         // A server that takes TLS without asking first wants it named (PostgreSQL 17, protocol flow, SSL).
@@ -398,7 +399,7 @@ mod tests {
 
     #[test]
     fn every_built_in_root_is_a_certificate() {
-        for der in BUILT_IN_ROOTS {
+        for der in roots::BUILT_IN {
             Certificate::from_der(der).unwrap();
         }
     }

@@ -16,6 +16,7 @@ mod metrics;
 mod page;
 mod precondition;
 pub mod purge;
+mod roots;
 mod secret;
 mod serve;
 pub mod session;

@@ -5,6 +5,7 @@ use crate::{
     http::{finish, problem},
     log,
     metrics::{Measures, Metrics, RequestRecord, Started},
+    roots,
     session::Credential,
     settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Settings},
 };
@@ -103,8 +104,9 @@ struct App {
 impl App {
     /// Reads the settings and connects. A database that is away does not fail Init: requests say so, and try again.
     async fn start() -> Result<Arc<Self>, ExitCode> {
-        let began = Instant::now();
         log::begin(&["shared"]);
+        roots::begin_without_the_systems();
+        let began = Instant::now();
         let metrics = Arc::new(Metrics::from_env());
         let settings = match Settings::start().await {
             Ok(settings) => Arc::new(settings),

@@ -73,7 +73,6 @@ impl Lambda {
         let name = program.rsplit('/').next().unwrap_or(program);
         let mut process = Command::new(program)
             .env_clear()
-            .envs(std::env::vars().filter(|(name, _)| name.starts_with("SSL_CERT")))
             .env("AWS_LAMBDA_RUNTIME_API", address)
             .env("AWS_LAMBDA_FUNCTION_NAME", name)
             .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
@@ -125,6 +124,13 @@ impl Lambda {
     async fn try_receive(&mut self) -> Invoked {
         let answer = timeout(Duration::from_secs(ANSWER_TIMEOUT_S), self.answers.recv()).await;
         answer.unwrap_or_else(|_| panic!("{} did not answer", self.name)).expect("the Runtime API runs")
+    }
+
+    /// The environment that the process has now.
+    pub fn environment(&self) -> Vec<String> {
+        let pid = self.process.id().expect("it runs");
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).expect("Linux tells it");
+        environment.split(|byte| *byte == 0).map(|entry| String::from_utf8_lossy(entry).into_owned()).collect()
     }
 
     /// Asks the process to end, as Lambda does in its shutdown phase.
