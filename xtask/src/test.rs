@@ -159,7 +159,8 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
         Part::SamBuild => {
             sam::build().await?;
             let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "emulator"]);
-            run_with(services, command.env("RUNTIME_INTERFACE_EMULATOR", sam::emulator().await?)).await
+            command.args(["--", "--nocapture"]).env("RUNTIME_INTERFACE_EMULATOR", sam::emulator().await?);
+            run_with(services, &mut command).await
         }
         Part::Reference => {
             openapi::lint().await?;
