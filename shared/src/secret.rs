@@ -58,22 +58,15 @@ impl SecretSource {
     /// # Errors
     /// One sentence with the cause, for the log.
     pub(crate) async fn fetch(&self, ready_within: Duration) -> Result<SecretSettings, String> {
-        let mut last_cause = String::new();
-        let ready = timeout(ready_within + Duration::from_secs(ANSWER_TIMEOUT_S), async {
-            let began = Instant::now();
-            loop {
-                match self.fetch_once().await {
-                    Ok(settings) => return Ok(settings),
-                    Err(Failure::Final(cause)) => return Err(cause),
-                    Err(Failure::NotReady(cause)) if began.elapsed() >= ready_within => return Err(cause),
-                    Err(Failure::NotReady(cause)) => last_cause = cause,
+        let began = Instant::now();
+        loop {
+            match self.fetch_once().await {
+                Ok(settings) => return Ok(settings),
+                Err(Failure::NotReady(_)) if began.elapsed() < ready_within => {
+                    tokio::time::sleep(Duration::from_millis(READY_POLL_MS)).await;
                 }
-                tokio::time::sleep(Duration::from_millis(READY_POLL_MS)).await;
+                Err(Failure::NotReady(cause) | Failure::Final(cause)) => return Err(cause),
             }
-        });
-        match ready.await {
-            Ok(result) => result,
-            Err(_) => Err(format!("the secrets extension does not get ready: {last_cause}")),
         }
     }
 
