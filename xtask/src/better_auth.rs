@@ -3,16 +3,10 @@ use crate::{
     process::Running,
     tools::{from_npm, lock, node, root, target},
 };
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::TcpStream,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
-use tokio::{process::Command, time::sleep};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use tokio::process::Command;
 
 /// How long the server may take to listen, in seconds.
 const START_TIMEOUT_S: u64 = 60;
@@ -55,14 +49,7 @@ impl BetterAuth {
             .env("API_URL", api_url)
             .env("PORT", port.to_string());
         let mut server = Running::start(&mut command, Signal::SIGTERM)?;
-        let until = Instant::now() + Duration::from_secs(START_TIMEOUT_S);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            server.check()?;
-            if Instant::now() > until {
-                bail!("Better Auth does not listen on 127.0.0.1:{port}");
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
+        server.wait_for_port(port, Duration::from_secs(START_TIMEOUT_S)).await.context("Better Auth did not start")?;
         Ok(server)
     }
 }

@@ -5,12 +5,8 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use std::{
-    fs::File,
-    net::TcpStream,
-    time::{Duration, Instant},
-};
-use tokio::{process::Command, time::sleep};
+use std::{fs::File, time::Duration};
+use tokio::process::Command;
 
 /// The version that the tests were written with.
 const MOTO: &str = "moto[secretsmanager,server]==5.2.5";
@@ -33,15 +29,8 @@ impl Moto {
         let mut command = Command::new(program);
         command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(log.try_clone()?).stderr(log);
         let mut server = Running::start(&mut command, Signal::SIGTERM)?;
-        let until = Instant::now() + Duration::from_secs(START_TIMEOUT_S);
-        while let Err(error) = TcpStream::connect(("127.0.0.1", port)) {
-            let log = || format!("moto did not start: see {}", file.display());
-            server.check().with_context(log)?;
-            if Instant::now() > until {
-                return Err(error).with_context(log);
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
+        let started = server.wait_for_port(port, Duration::from_secs(START_TIMEOUT_S)).await;
+        started.with_context(|| format!("moto did not start: see {}", file.display()))?;
         Ok(Self { _server: server, port })
     }
 

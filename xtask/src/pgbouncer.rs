@@ -6,13 +6,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use std::{
-    fs,
-    net::TcpStream,
-    path::Path,
-    time::{Duration, Instant},
-};
-use tokio::time::sleep;
+use std::{fs, path::Path, time::Duration};
 
 /// How long PgBouncer may take to listen, in seconds.
 const START_TIMEOUT_S: u64 = 20;
@@ -76,16 +70,8 @@ server_tls_ca_file = {}
         let mut command = as_server_user(&program, folder);
         command.arg(folder.join("pgbouncer.ini")).stdout(log.try_clone()?).stderr(log);
         let mut server = Running::start(&mut command, Signal::SIGINT)?;
-
-        let until = Instant::now() + Duration::from_secs(START_TIMEOUT_S);
-        while let Err(error) = TcpStream::connect(("127.0.0.1", port)) {
-            let log = || format!("PgBouncer did not start: see {}", file("pgbouncer.log"));
-            server.check().with_context(log)?;
-            if Instant::now() > until {
-                return Err(error).with_context(log);
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
+        let started = server.wait_for_port(port, Duration::from_secs(START_TIMEOUT_S)).await;
+        started.with_context(|| format!("PgBouncer did not start: see {}", file("pgbouncer.log")))?;
         Ok(Self { _server: server, port })
     }
 

@@ -7,10 +7,14 @@ use nix::{
 use std::{
     collections::HashSet,
     ffi::OsStr,
+    net::TcpStream,
     process::Stdio,
     time::{Duration, Instant},
 };
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    time::sleep,
+};
 
 /// How long a program may take to end after it was asked to, in seconds.
 const STOP_TIMEOUT_S: u64 = 15;
@@ -42,6 +46,19 @@ impl Running {
             Some(status) => bail!("{} ended: {status}", self.name),
             None => Ok(()),
         }
+    }
+
+    /// Waits until the program listens on a port of 127.0.0.1; fails when it has ended, or takes longer than `within`.
+    pub async fn wait_for_port(&mut self, port: u16, within: Duration) -> Result<()> {
+        let until = Instant::now() + within;
+        while let Err(error) = TcpStream::connect(("127.0.0.1", port)) {
+            self.check()?;
+            if Instant::now() > until {
+                return Err(error).with_context(|| format!("{} does not listen on 127.0.0.1:{port}", self.name));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     /// Waits for the program's end.
