@@ -41,7 +41,7 @@ pub async fn run(command: &Command, time_left: Duration) -> Result<Value> {
             Command::Up => Ok(json!({"applied": up(&mut connection, &secrets).await?})),
             Command::Down { to } => {
                 let mut reverted = Vec::new();
-                migrations::down(&mut connection, *to, |it| reverted.push(numbered(it))).await?;
+                migrations::down(&mut connection, *to, |it| reverted.push(it.to_string())).await?;
                 Ok(json!({"reverted": reverted}))
             }
         }
@@ -72,7 +72,7 @@ pub async fn deploy(time_left: Duration) -> Result<String> {
 }
 
 async fn up(connection: &mut PgConnection, secrets: &Secrets) -> Result<Vec<String>> {
-    let applied: Vec<_> = migrations::up(connection).await?.iter().map(numbered).collect();
+    let applied: Vec<_> = migrations::up(connection).await?.iter().map(Migration::to_string).collect();
     let api_url = secrets.api_url().await?;
     if api_url.user() != API_ROLE {
         return Err(anyhow!("DATABASE_URL in the secret of API_SECRET_ID has to name the role {API_ROLE}"));
@@ -94,10 +94,6 @@ async fn connect(secrets: &Secrets, time_left: Duration) -> Result<PgConnection>
         format!("set statement_timeout = {}; set lock_timeout = '{LOCK_TIMEOUT_S}s'", time_left.as_millis().max(1));
     sqlx::raw_sql(AssertSqlSafe(limits)).execute(&mut connection).await?;
     Ok(connection)
-}
-
-fn numbered(migration: &Migration) -> String {
-    format!("{:04} {}", migration.version, migration.description)
 }
 
 fn described(migration: &Migration) -> Value {

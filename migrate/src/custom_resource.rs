@@ -1,7 +1,7 @@
 //! CloudFormation's side: a custom resource that is there when the database is up to date
 //! (docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref.html).
 use crate::command;
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use futures_util::FutureExt as _;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use serde::{Deserialize, Serialize};
@@ -78,18 +78,17 @@ pub async fn answer(request: &CustomResource, time_left: Duration) -> Result<()>
 
 async fn deliver(url: &str, answer: &Answer<'_>) -> Result<()> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(ATTEMPT_TIMEOUT_S)).build()?;
-    let mut last_error = None;
-    for _ in 0..ATTEMPTS {
+    let body = serde_json::to_vec(answer)?;
+    let mut attempt = 1;
+    loop {
         // The URL is signed for an empty type.
-        let request =
-            client.put(url).header(CONTENT_TYPE, HeaderValue::from_static("")).body(serde_json::to_vec(answer)?);
+        let request = client.put(url).header(CONTENT_TYPE, HeaderValue::from_static("")).body(body.clone());
         match request.send().await.and_then(reqwest::Response::error_for_status) {
             Ok(_) => return Ok(()),
-            Err(error) => last_error = Some(error.without_url()),
+            Err(_) if attempt < ATTEMPTS => attempt += 1,
+            Err(error) => {
+                return Err(error.without_url()).context("CloudFormation's answer URL does not take the answer");
+            }
         }
-    }
-    match last_error {
-        Some(error) => Err(error).context("CloudFormation's answer URL does not take the answer"),
-        None => bail!("the answer was not sent"),
     }
 }

@@ -35,11 +35,9 @@ impl Deployment {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let database = testing::Database::create_empty().await;
-        let owner_url =
-            SERVICES.owner_url.replace(&format!("/{}?", SERVICES.template), &format!("/{}?", database.name));
         testing::remember_secret(ANSWER_PATH);
         for (name, value) in [
-            ("owner", json!({"DATABASE_URL_UNPOOLED": change(&owner_url)})),
+            ("owner", json!({"DATABASE_URL_UNPOOLED": change(&database.owner_url())})),
             ("api", json!({"DATABASE_URL": database.api_url(), "BETTER_AUTH_SECRET": "not-this-function's-business"})),
         ] {
             create_secret(&format!("{name}-{number}"), &value).await;

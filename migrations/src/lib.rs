@@ -8,7 +8,7 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgSslMode},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// The role that the API connects as, made by a migration.
 pub const API_ROLE: &str = "tasks_api";
@@ -92,6 +92,13 @@ pub struct Migration {
     pub description: String,
     /// How it stands.
     pub state: State,
+}
+
+impl fmt::Display for Migration {
+    /// As its file is named: `0003 tasks`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:04} {}", self.version, self.description)
+    }
 }
 
 /// Connects as the owner, to the direct endpoint.

@@ -1,8 +1,8 @@
 //! The migrations, on a real PostgreSQL. `cargo xtask test migrations` starts it.
 use migrations::{Error, State};
 use shared::DatabaseUrl;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
-use std::sync::atomic::{AtomicU32, Ordering};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
+use testing::Database;
 
 /// The last migration's number.
 const LAST: i64 = 9;
@@ -43,23 +43,9 @@ const LIBRARY_SCHEMA: &str = r#"
             ('s2', now() - interval '1 hour', 'over', now(), 'ada-with-an-id-of-more-than-36-characters');
 "#;
 
-/// An empty database, and its owner's URL.
+/// The owner's URL of an empty database.
 async fn empty_database() -> DatabaseUrl {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let file = std::env::var("TASKS_TEST_SERVICES")
-        .expect("these tests need PostgreSQL: run 'cargo xtask test migrations', which starts it");
-    let services: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    let text = |name: &str| services[name].as_str().unwrap().to_owned();
-    let name = format!("migrations_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let port = &services["postgres_port"];
-    let admin_url =
-        format!("postgresql://postgres:{}@127.0.0.1:{port}/postgres?sslmode=disable", text("superuser_password"));
-    let mut admin = PgConnection::connect(&admin_url).await.unwrap();
-    execute(&mut admin, "select pg_advisory_lock(1)").await;
-    // template0 is as a new server has it; others may be written to by now.
-    execute(&mut admin, &format!("create database {name} owner tasks_owner template template0")).await;
-    admin.close().await.unwrap();
-    DatabaseUrl::parse(&text("owner_url").replace("/tasks?", &format!("/{name}?"))).unwrap()
+    DatabaseUrl::parse(&Database::create_empty().await.owner_url()).unwrap()
 }
 
 async fn connected() -> PgConnection {

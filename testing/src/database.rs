@@ -139,6 +139,11 @@ impl Database {
         self.sql("select replace(gen_random_uuid()::text, '-', '')", &[]).await[0].get(0)
     }
 
+    /// The owner's URL of this database, without a pooler.
+    pub fn owner_url(&self) -> String {
+        SERVICES.owner_url.replace(&format!("/{}?", SERVICES.template), &format!("/{}?", self.name))
+    }
+
     /// The API role's URL of this database, through PgBouncer with TLS.
     pub fn api_url(&self) -> String {
         let Services { api_password, pooler_port, certificate, .. } = &*SERVICES;

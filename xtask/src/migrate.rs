@@ -35,8 +35,7 @@ pub async fn migrate(action: &Action) -> Result<()> {
             up(&mut connection, api_url.as_ref()).await?;
         }
         Action::Down { to } => {
-            migrations::down(&mut connection, *to, |it| println!("reverted {:04} {}", it.version, it.description))
-                .await?;
+            migrations::down(&mut connection, *to, |it| println!("reverted {it}")).await?;
         }
         Action::Check => {
             let differences = migrations::check(&mut connection).await?;
@@ -81,7 +80,7 @@ pub async fn connect(owner_url: &str) -> Result<PgConnection> {
 pub async fn up(connection: &mut PgConnection, api_url: Option<&DatabaseUrl>) -> Result<()> {
     let applied = migrations::up(connection).await?;
     for migration in &applied {
-        println!("applied {:04} {}", migration.version, migration.description);
+        println!("applied {migration}");
     }
     if applied.is_empty() {
         println!("nothing is pending");
