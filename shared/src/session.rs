@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use serde::Serialize;
 use sha2::Sha256;
 
-use crate::{AuthFailure, Caller, Error, Request, database::authorised, task::Timestamp};
+use crate::{AuthFailure, Caller, Error, Request, database::authorised_read, task::Timestamp};
 
 /// What JavaScript's `encodeURIComponent` encodes.
 const NOT_IN_URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -34,7 +34,7 @@ pub struct Session {
 /// # Errors
 /// [`Error::Unauthenticated`] without a live session.
 pub async fn current(caller: &Caller) -> Result<Session, Error> {
-    let sql = authorised!("select s.mine, s.user_id::text, s.expires_at from s");
+    let sql = authorised_read!("s.user_id::text, s.expires_at", "");
     let row = caller.query_one(sql, &[]).await?;
     Ok(Session { user_id: row.try_get("user_id")?, expires_at: row.try_get("expires_at")? })
 }

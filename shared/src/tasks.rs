@@ -1,7 +1,7 @@
 //! The task queries: each one statement, one round trip, as the caller.
 use crate::{
     Caller, Error,
-    database::{Parameters, Statement, authorised},
+    database::{Parameters, Statement, authorised, authorised_read},
     input::Completed,
     page::{MAX_PAGE_BYTES, Page, Sort},
 };
@@ -21,12 +21,12 @@ pub use crate::{
 pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
     if query.is_plain() {
         // What front ends ask for most. PostgreSQL plans each statement anew, and this one in half the time of the others.
-        let sql = authorised!(
-            "select s.mine, t.id, t.user_id::text, t.title, t.description, t.completed, t.created_at, t.updated_at
-            from s left join lateral (
+        let sql = authorised_read!(
+            "t.id, t.user_id::text, t.title, t.description, t.completed, t.created_at, t.updated_at",
+            "left join lateral (
                 select id, user_id, title, description, completed, created_at, updated_at
                 from tasks
-                where s.mine and tasks.user_id = s.user_id
+                where tasks.user_id = s.user_id
                 order by created_at desc, id desc
                 limit $3
             ) t on true"
@@ -38,16 +38,16 @@ pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
     // one caller's rows come in the lateral query's order, which is that of an index.
     macro_rules! in_order {
         ($column:literal, $direction:literal, $after:literal) => {
-            authorised!(
-                "select s.mine, t.id, t.user_id::text, t.title, t.description, t.completed, t.created_at, t.updated_at
-                from s left join lateral (
+            authorised_read!(
+                "t.id, t.user_id::text, t.title, t.description, t.completed, t.created_at, t.updated_at",
+                "left join lateral (
                     select p.*, sum(octet_length(p.title) + coalesce(octet_length(p.description), 0)) over (order by p.",
                 $column, " ", $direction, ", p.id ", $direction, "
                         rows between unbounded preceding and 1 preceding) as bytes_before
                     from (
                         select id, user_id, title, description, completed, created_at, updated_at
                         from tasks
-                        where s.mine and tasks.user_id = s.user_id
+                        where tasks.user_id = s.user_id
                             and ($3 is null or completed = $3)
                             and ($4 is null or strpos(lower(title), lower($4)) > 0 or strpos(lower(description), lower($4)) > 0)
                             and ($5 is null or (", $column, ", id) ", $after, " ($5, $6))
@@ -155,9 +155,9 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
 /// # Errors
 /// [`Error::NotFound`] when there is none with this id, or it is someone else's.
 pub async fn get(caller: &Caller, id: TaskId) -> Result<Task, Error> {
-    let sql = authorised!(
-        "select s.mine, t.id, t.user_id::text, t.title, t.description, t.completed, t.created_at, t.updated_at
-        from s left join tasks t on s.mine and t.user_id = s.user_id and t.id = $3"
+    let sql = authorised_read!(
+        "t.id, t.user_id::text, t.title, t.description, t.completed, t.created_at, t.updated_at",
+        "left join tasks t on t.user_id = s.user_id and t.id = $3"
     );
     let row = caller.query_one(sql, &[(&id.0, Type::INT4)]).await?;
     Task::from_row(&row)?.ok_or(Error::NotFound)
