@@ -36,8 +36,6 @@ const RETRY_WITHIN_S: u64 = 2;
 const IDLE_CHECK_AFTER_S: u64 = 60;
 /// How long that try may take, in seconds.
 const IDLE_CHECK_TIMEOUT_S: u64 = 2;
-/// How often a recycled connection's task gets to run, so that it sees a server's goodbye that has already arrived.
-const YIELDS_BEFORE_USE: usize = 4;
 
 /// A statement's parameters with their types, so that it needs no round trip to ask for them.
 pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];

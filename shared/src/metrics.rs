@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use std::{
     io::Write as _,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -138,12 +138,7 @@ impl RequestRecord {
     }
 
     /// The record, once it is answered; `error` is what it ended with, if not with success.
-    pub(crate) fn end<'r>(
-        self,
-        response: &Response,
-        error: Option<&'r Error>,
-        measures: &'r Measures,
-    ) -> AnsweredRequest<'r> {
+    pub(crate) fn end(self, response: &Response, error: Option<Error>, measures: Arc<Measures>) -> AnsweredRequest {
         let status = u64::try_from(response.status_code).unwrap_or_default();
         AnsweredRequest { latency: self.began.elapsed().into(), request: self, status, error, measures }
     }
@@ -155,18 +150,18 @@ fn root(header: &str) -> &str {
 }
 
 /// A request and how it ended.
-pub(crate) struct AnsweredRequest<'r> {
+pub(crate) struct AnsweredRequest {
     request: RequestRecord,
     latency: AsMilliseconds<Duration>,
     status: u64,
-    error: Option<&'r Error>,
-    measures: &'r Measures,
+    error: Option<Error>,
+    measures: Arc<Measures>,
 }
 
-impl Entry for AnsweredRequest<'_> {
+impl Entry for AnsweredRequest {
     fn write<'a>(&'a self, writer: &mut impl EntryWriter<'a>) {
         let Self { request, latency, status, error, measures } = self;
-        let cause = error.and_then(Error::cause);
+        let cause = error.as_ref().and_then(Error::cause);
         writer.value("level", if cause.is_some() { "ERROR" } else { "INFO" });
         writer.value("message", if cause.is_some() { "request failed" } else { "request" });
         writer.value("request_id", request.request_id.as_str());

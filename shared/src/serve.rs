@@ -17,7 +17,10 @@ use std::{
     sync::Arc,
     time::{Instant, SystemTime},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::yield_now,
+};
 
 /// Answers every request with `handler`, as the caller whose session it carries.
 ///
@@ -55,7 +58,7 @@ where
     let metrics = Arc::new(Metrics::from_env());
     let service = service_fn(move |event: LambdaEvent<Request>| {
         let (metrics, handler) = (metrics.clone(), handler.clone());
-        async move { respond(&metrics, &Measures::default(), event, |request| async move { handler(&request) }).await }
+        async move { respond(&metrics, Arc::default(), event, |request| async move { handler(&request) }).await }
     });
     until_terminated(Runtime::new(service).run_concurrent()).await
 }
@@ -163,7 +166,7 @@ where
         async move {
             let measures = Arc::<Measures>::default();
             let database = Database::new(app.settings.clone(), measures.clone());
-            respond(&app.metrics, &measures, event, |request| answer(app.clone(), request, database)).await
+            respond(&app.metrics, measures, event, |request| answer(app.clone(), request, database)).await
         }
     });
     until_terminated(Runtime::new(service).run_concurrent()).await
@@ -171,8 +174,8 @@ where
 
 /// Answers one event, in every case, and writes its line.
 async fn respond<F: Future<Output = Result<Response, Error>>>(
-    metrics: &Metrics,
-    measures: &Measures,
+    metrics: &Arc<Metrics>,
+    measures: Arc<Measures>,
     event: LambdaEvent<Request>,
     answer: impl FnOnce(Request) -> F,
 ) -> Result<Response, Infallible> {
@@ -184,24 +187,35 @@ async fn respond<F: Future<Output = Result<Response, Error>>>(
         Err(error) => (problem(&error, &path), Some(error)),
     };
     finish(&mut response, &context.request_id);
-    metrics.write(&record.end(&response, error.as_ref(), measures));
+    let record = record.end(&response, error, measures);
+    let metrics = metrics.clone();
+    tokio::spawn(async move {
+        // The answer goes first. Lambda freezes the process only when it asks for the next event, which it does after it has
+        // waited for this one's acceptance: the line is written meanwhile.
+        yield_now().await;
+        metrics.write(&record);
+    });
     Ok(response)
 }
 
 /// Runs until Lambda says that the process ends. It does so between requests; what was connected closes as the process
 /// ends, so that the database is not left with connections to nobody.
-async fn until_terminated(runtime: impl Future<Output = Result<(), lambda_runtime::Error>>) -> ExitCode {
-    let result = tokio::select! {
-        result = runtime => result,
+async fn until_terminated<R>(runtime: R) -> ExitCode
+where
+    R: Future<Output = Result<(), lambda_runtime::Error>> + Send + 'static,
+{
+    // A task of its own: tokio wakes one by putting it into a queue, and the future of `main` by a system call.
+    let runtime = tokio::spawn(runtime);
+    let cause = tokio::select! {
+        result = runtime => match result {
+            Ok(Ok(())) => return ExitCode::SUCCESS,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        },
         () = terminated() => return ExitCode::SUCCESS,
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(cause = error.to_string(), "the Lambda Runtime API failed");
-            ExitCode::FAILURE
-        }
-    }
+    tracing::error!(cause, "the Lambda Runtime API failed");
+    ExitCode::FAILURE
 }
 
 /// Waits for SIGTERM, which Lambda sends at the end where there is an extension
