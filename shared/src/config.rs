@@ -13,6 +13,8 @@ pub struct Config {
     pub database_url: DatabaseUrl,
     /// What makes a request a person's. `BETTER_AUTH_*`, `TRUSTED_ORIGINS`, `REQUIRE_SIGNED_TOKENS`.
     pub session_rules: SessionRules,
+    /// Whether statements are prepared, once for each connection. `PREPARED_STATEMENTS`; not every pooler knows them.
+    pub prepared_statements: bool,
     /// How many requests one process serves at a time. `AWS_LAMBDA_MAX_CONCURRENCY`, set by Lambda; 1 without it.
     pub max_concurrency: usize,
 }
@@ -58,23 +60,25 @@ impl Config {
         let prefix = keep(cookie_prefix(get("BETTER_AUTH_COOKIE_PREFIX")), &mut errors);
         let mut trusted_origins = keep(trusted_origins(get("TRUSTED_ORIGINS")), &mut errors).unwrap_or_default();
         let require_signed = keep(switch("REQUIRE_SIGNED_TOKENS", get("REQUIRE_SIGNED_TOKENS")), &mut errors);
+        let prepared = keep(switch("PREPARED_STATEMENTS", get("PREPARED_STATEMENTS")), &mut errors);
         let max_concurrency = keep(max_concurrency(get("AWS_LAMBDA_MAX_CONCURRENCY")), &mut errors);
         keep(log_level(&get), &mut errors);
 
-        match (database_url, secret, base_url, prefix, require_signed, max_concurrency) {
+        match (database_url, secret, base_url, prefix, require_signed, prepared, max_concurrency) {
             (
                 Some(database_url),
                 Some(secret),
                 Some(base),
                 Some(prefix),
                 Some(require_signed),
+                Some(prepared_statements),
                 Some(max_concurrency),
             ) if errors.is_empty() => {
                 let cookie_name = format!("{}{prefix}.session_token", if base.is_https { "__Secure-" } else { "" });
                 // The library trusts its own base URL too.
                 trusted_origins.push(base.origin);
                 let session_rules = SessionRules::new(cookie_name, &secret, require_signed, trusted_origins);
-                Ok(Self { database_url, session_rules, max_concurrency })
+                Ok(Self { database_url, session_rules, prepared_statements, max_concurrency })
             }
             _ => Err(ConfigErrors(errors)),
         }
@@ -270,6 +274,7 @@ mod tests {
             ("TRUSTED_ORIGINS", "https://a.example.com,b.example.com", "TRUSTED_ORIGINS"),
             ("TRUSTED_ORIGINS", "https://a.example.com/path", "TRUSTED_ORIGINS"),
             ("REQUIRE_SIGNED_TOKENS", "perhaps", "REQUIRE_SIGNED_TOKENS"),
+            ("PREPARED_STATEMENTS", "yes, please", "PREPARED_STATEMENTS"),
             ("AWS_LAMBDA_MAX_CONCURRENCY", "0", "AWS_LAMBDA_MAX_CONCURRENCY"),
             ("LOG_LEVEL", "loud", "LOG_LEVEL"),
             ("AWS_LAMBDA_LOG_LEVEL", "loud", "AWS_LAMBDA_LOG_LEVEL"),

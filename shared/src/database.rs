@@ -45,6 +45,7 @@ pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 pub(crate) struct Connections {
     pool: Pool,
     last_used: Arc<WallClock>,
+    prepares: bool,
 }
 
 impl Connections {
@@ -70,14 +71,28 @@ impl Connections {
             .pre_recycle(refuse_if_dead(last_used.clone()))
             .build()
             .map_err(|error| format!("the connection pool cannot be built: {error}"))?;
-        Ok(Self { pool, last_used })
+        Ok(Self { pool, last_used, prepares: config.prepared_statements })
     }
 }
 
-/// A connection, and the clock of the pool that it comes from.
+/// A connection, and what is known of the pool that it comes from.
 struct Connection {
     client: Object,
     last_used: Arc<WallClock>,
+    prepares: bool,
+}
+
+impl Connection {
+    /// Sends a statement: one round trip. Where connections prepare their statements, the first use takes one more, and all
+    /// others save the server parsing and planning.
+    async fn send(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if !self.prepares {
+            return self.client.query_typed(sql, parameters).await;
+        }
+        let (values, types): (Vec<_>, Vec<_>) = parameters.iter().cloned().unzip();
+        let statement = self.client.prepare_typed_cached(sql, &types).await?;
+        self.client.query(&statement, &values).await
+    }
 }
 
 /// The database, for one request or for Init, of which it measures the time that it takes.
@@ -103,12 +118,13 @@ impl Database {
     /// twice. One whose password is refused is tried with the settings as they are now.
     async fn connection(&self) -> Result<Connection, Error> {
         let began = Instant::now();
-        let Connections { pool, last_used } = self.settings.current(RENEW_AFTER_S).await?.connections;
+        let Connections { pool, last_used, prepares } = self.settings.current(RENEW_AFTER_S).await?.connections;
         let (client, last_used) = match pool.get().await {
             Ok(client) => (client, last_used),
             Err(PoolError::Backend(error)) if is_refusal(&error) => {
                 self.measures.count_retry();
-                let Connections { pool, last_used } = self.settings.current(RENEW_AFTER_REFUSAL_S).await?.connections;
+                let Connections { pool, last_used, .. } =
+                    self.settings.current(RENEW_AFTER_REFUSAL_S).await?.connections;
                 (pool.get().await?, last_used)
             }
             Err(PoolError::Backend(_)) if began.elapsed().as_secs() < RETRY_WITHIN_S => {
@@ -120,7 +136,7 @@ impl Database {
         if Object::metrics(&client).recycled.is_none() {
             self.measures.add_connect_time(began.elapsed());
         }
-        Ok(Connection { client, last_used })
+        Ok(Connection { client, last_used, prepares })
     }
 
     /// Runs a statement: one round trip. After a lost connection it runs once more if that does no harm.
@@ -128,11 +144,12 @@ impl Database {
         let began = Instant::now();
         let mut may_repeat = statement.is_repeatable;
         loop {
-            let Connection { client, last_used } = self.connection().await?;
+            let connection = self.connection().await?;
             let limit = Duration::from_secs(STATEMENT_TIMEOUT_S);
             let sent = Instant::now();
-            let result = timeout(limit, client.query_typed(statement.sql, parameters)).await;
+            let result = timeout(limit, connection.send(statement.sql, parameters)).await;
             self.measures.add_database_time(sent.elapsed());
+            let Connection { client, last_used, .. } = connection;
             match result {
                 Ok(Ok(rows)) => {
                     last_used.set_now();

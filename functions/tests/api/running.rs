@@ -68,6 +68,30 @@ async fn every_route_makes_one_round_trip_to_the_database() {
 }
 
 #[tokio::test]
+async fn where_statements_are_prepared_a_connection_parses_each_once() {
+    let mut api = Api::start().await;
+    // Not by PgBouncer, which knows none before version 1.21.
+    let (port, messages) = proxy::start(SERVICES.postgres_port).await;
+    api.set("DATABASE_URL", &api.database.plain_api_url(port));
+    api.set("PREPARED_STATEMENTS", "true");
+    let ada = api.database.sign_up("ada").await;
+    let made = api.call(post("/api/tasks").bearer(&ada.token).json(json!({"title": "Buy milk"}))).await;
+    assert_eq!(made.status, 201);
+    for path in ["/api/tasks", "/api/tasks?status=pending", &format!("/api/tasks/{}", made.body["id"])] {
+        let first = api.call(get(path).bearer(&ada.token)).await;
+        messages.take();
+        for _ in 0..10 {
+            let again = api.call(get(path).bearer(&ada.token)).await;
+            assert_eq!((again.status, &again.body), (200, &first.body));
+            let sent: String =
+                messages.take().iter().filter(|(side, _)| *side == Side::Client).map(|(_, letter)| *letter).collect();
+            // Bind, Execute, Sync, and no Parse (PostgreSQL's documentation, "Extended Query").
+            assert_eq!(sent, "BES", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_session_without_a_good_signature_costs_no_round_trip() {
     let mut api = Api::start().await;
     let (port, messages) = proxy::start(SERVICES.pooler_port).await;
