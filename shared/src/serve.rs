@@ -108,7 +108,7 @@ impl App {
     /// Reads the settings and connects. A database that is away does not fail Init: requests say so, and try again.
     async fn start() -> Result<Arc<Self>, ExitCode> {
         log::begin(&["shared"]);
-        roots::begin_without_the_systems();
+        roots::hide_the_systems();
         let began = Instant::now();
         let metrics = Arc::new(Metrics::from_env());
         let settings = match Settings::start().await {

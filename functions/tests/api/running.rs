@@ -212,29 +212,14 @@ async fn a_server_that_cannot_show_a_good_certificate_is_not_spoken_to() {
 }
 
 #[tokio::test]
-async fn the_systems_roots_count_where_the_url_names_none_and_openssl_need_not_read_them() {
+async fn the_operators_roots_count_where_the_url_names_none() {
     let api = Api::start().await;
     let url = api.database.api_url();
     let (url, _) = url.split_once("&sslrootcert").expect("the usual URL");
-    let certificate = &*SERVICES.certificate;
-    for (openssls, systems, status) in [
-        (certificate, "", 200),
-        ("/dev/null", certificate, 200),
-        ("/dev/null", "", 503),
-        ("/dev/null", "/nowhere", 503),
-    ] {
-        let settings = [("DATABASE_URL", url), ("SSL_CERT_FILE", openssls), ("SYSTEM_CERT_FILE", systems)];
-        let mut api = Api::with_settings(&settings).await;
-        assert_eq!(api.call(get("/health")).await.status, status, "{openssls} {systems}");
+    for (file, status) in [(&*SERVICES.certificate, 200), ("/dev/null", 503)] {
+        let mut api = Api::with_settings(&[("DATABASE_URL", url), ("SSL_CERT_FILE", file)]).await;
+        assert_eq!(api.call(get("/health")).await.status, status, "{file}");
     }
-}
-
-#[tokio::test]
-async fn a_function_begins_without_the_systems_roots() {
-    let mut api = Api::start().await;
-    assert_eq!(api.call(get("/health")).await.status, 200);
-    let environment = api.function("health").await.environment();
-    assert!(environment.contains(&"SSL_CERT_FILE=/dev/null".to_owned()), "{environment:?}");
 }
 
 #[tokio::test]
