@@ -56,6 +56,11 @@ struct RuntimeApi {
 impl Lambda {
     /// Starts a binary with the environment that Lambda would give it, and `settings`.
     pub async fn start(program: &str, settings: &[(String, String)]) -> Self {
+        Self::start_under(&[], program, settings).await
+    }
+
+    /// As [`Lambda::start`], by the command of a tool that watches it: one that becomes the binary, or passes signals on to it.
+    pub async fn start_under(tool: &[&str], program: &str, settings: &[(String, String)]) -> Self {
         let (events, waiting) = mpsc::channel(1);
         let (answered, answers) = mpsc::channel(1);
         let api = RuntimeApi { events: Mutex::new(waiting), answers: answered, requests: AtomicU64::new(0) };
@@ -71,7 +76,9 @@ impl Lambda {
         tokio::spawn(async move { axum::serve(listener, routes).await });
 
         let name = program.rsplit('/').next().unwrap_or(program);
-        let mut process = Command::new(program)
+        let command = [tool, &[program]].concat();
+        let mut process = Command::new(command[0])
+            .args(&command[1..])
             .env_clear()
             .env("AWS_LAMBDA_RUNTIME_API", address)
             .env("AWS_LAMBDA_FUNCTION_NAME", name)

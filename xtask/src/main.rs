@@ -1,4 +1,5 @@
-//! The developer's commands: `cargo xtask dev`, `cargo xtask test`, `cargo xtask migrate`, `cargo xtask sizes`.
+//! The developer's commands: `cargo xtask dev`, `cargo xtask test`, `cargo xtask bench`, `cargo xtask migrate`, `cargo xtask sizes`.
+mod bench;
 mod better_auth;
 mod dev;
 mod gateway;
@@ -11,6 +12,7 @@ mod postgres;
 mod postgres_binaries;
 mod process;
 mod sam;
+mod scale;
 mod seed;
 mod sizes;
 mod test;
@@ -36,6 +38,8 @@ enum Command {
     Dev(dev::Options),
     /// Run the tests, all or by part
     Test(test::Options),
+    /// Measure the API beside programs in Python, Node.js and Rust that do the same, and beside the least that a function can do
+    Bench(bench::Options),
     /// Build the functions for release and print size, GLIBC version and shared libraries of each
     Sizes,
     /// Bring a database's tables up to date, or back
@@ -66,6 +70,7 @@ async fn run(command: &Command) -> Result<()> {
     match command {
         Command::Dev(options) => dev::dev(options).await,
         Command::Test(options) => test::test(options).await,
+        Command::Bench(options) => bench::bench(options).await,
         Command::Sizes => sizes::sizes().await,
         Command::Migrate(action) => migrate::migrate(action).await,
     }

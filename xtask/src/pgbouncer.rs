@@ -11,6 +11,22 @@ use std::{fs, path::Path, time::Duration};
 /// How long PgBouncer may take to listen, in seconds.
 const START_TIMEOUT_S: u64 = 20;
 
+/// How clients share server connections.
+#[derive(Clone, Copy)]
+pub struct Pooling {
+    /// `transaction` or `session`.
+    pub mode: &'static str,
+    /// How many connections to the server there are for each database and role.
+    pub server_connections: u32,
+}
+
+impl Pooling {
+    /// As Neon's. Two connections: calls of several functions share them in every order.
+    pub const TRANSACTION: Self = Self { mode: "transaction", server_connections: 2 };
+    /// Each function keeps a connection.
+    pub const SESSION: Self = Self { mode: "session", server_connections: 20 };
+}
+
 /// A running PgBouncer; dropping it stops it.
 pub struct PgBouncer {
     _server: Running,
@@ -18,25 +34,23 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one in `folder`, which is made anew, in front of `postgres`, in a pool mode (`transaction` or `session`).
-    pub async fn start(folder: &Path, postgres: &Postgres, pool_mode: &str) -> Result<Self> {
+    /// Starts one in `folder`, which is made anew, in front of `postgres`, for the API's role and the owner.
+    pub async fn start(folder: &Path, postgres: &Postgres, pooling: Pooling) -> Result<Self> {
+        let Pooling { mode, server_connections } = pooling;
         let program = find_or_install("PgBouncer", || find_in_path("pgbouncer"), "pgbouncer").await?;
         if folder.exists() {
             fs::remove_dir_all(folder)?;
         }
         fs::create_dir_all(folder)?;
         let port = free_port()?;
-        step(format!("Starting PgBouncer in {pool_mode} mode on 127.0.0.1:{port}"));
+        step(format!("Starting PgBouncer in {mode} mode on 127.0.0.1:{port}"));
         let file = |name: &str| folder.join(name).display().to_string();
         fs::copy(postgres.certificate(), folder.join("server.crt"))?;
         fs::copy(postgres.key(), folder.join("server.key"))?;
         write_private(
             &folder.join("users.txt"),
-            format!("\"{}\" \"{}\"\n", migrations::API_ROLE, postgres.api_password()).as_bytes(),
+            postgres.roles().map(|(role, password)| format!("\"{role}\" \"{password}\"\n")).concat().as_bytes(),
         )?;
-        // Two server connections a database: calls of several functions share them in every order. In session mode each
-        // function keeps one.
-        let pool_size = if pool_mode == "session" { 20 } else { 2 };
         let configuration = format!(
             "[databases]
 * = host=127.0.0.1 port={}
@@ -46,8 +60,8 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = scram-sha-256
 auth_file = {}
-pool_mode = {pool_mode}
-default_pool_size = {pool_size}
+pool_mode = {mode}
+default_pool_size = {server_connections}
 max_client_conn = 1000
 server_idle_timeout = 10
 client_tls_sslmode = allow

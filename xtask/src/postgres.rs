@@ -35,6 +35,8 @@ const DATABASE: &str = "tasks";
 pub enum Purpose {
     /// Its data is kept, and every connection is encrypted.
     Development,
+    /// As for development, with more memory and connections.
+    Benchmark,
     /// It begins anew, forgets quickly, and lets a test listen in on connections without TLS.
     Test,
 }
@@ -60,7 +62,7 @@ impl Postgres {
     /// Starts a server in `folder`, which is made when it is not there; of the major version that is asked for, or any.
     pub async fn start(folder: &Path, purpose: Purpose, major: Option<u32>) -> Result<Self> {
         // Data of one major version can be read by no other.
-        let kept = fs::read_to_string(folder.join("data/PG_VERSION")).ok().filter(|_| purpose == Purpose::Development);
+        let kept = fs::read_to_string(folder.join("data/PG_VERSION")).ok().filter(|_| purpose != Purpose::Test);
         let major = kept.and_then(|version| version.trim().parse().ok()).or(major);
         let bin = postgres_binaries::find_or_install(major).await?;
         if purpose == Purpose::Test && folder.exists() {
@@ -133,6 +135,11 @@ impl Postgres {
     /// The server's certificate, which is its own root.
     pub fn certificate(&self) -> &Path {
         &self.certificate
+    }
+
+    /// The roles that connect, with their passwords.
+    pub fn roles(&self) -> [(&'static str, &str); 2] {
+        [(migrations::API_ROLE, &self.settings.api_password), (OWNER, &self.settings.owner_password)]
     }
 
     /// The password of the API's role, to be set when the role has been made.
@@ -269,9 +276,11 @@ async fn initialise(bin: &Path, folder: &Path, settings: &Settings, purpose: Pur
         "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nssl = on\nssl_cert_file = '{0}/server.crt'\nssl_key_file = '{0}/server.key'\n",
         folder.display()
     );
-    if purpose == Purpose::Test {
-        configuration += "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nmax_connections = 300\n";
-    }
+    configuration += match purpose {
+        Purpose::Development => "",
+        Purpose::Benchmark => "shared_buffers = '1GB'\nmax_wal_size = '4GB'\nmax_connections = 300\n",
+        Purpose::Test => "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nmax_connections = 300\n",
+    };
     fs::write(data.join("postgresql.auto.conf"), configuration)?;
     let connection_type = if purpose == Purpose::Test { "host" } else { "hostssl" };
     fs::write(data.join("pg_hba.conf"), format!("{connection_type} all all 127.0.0.1/32 scram-sha-256\n"))?;

@@ -1,7 +1,7 @@
 //! `cargo xtask sizes`: what the release binaries weigh, and what they need of the machine that they run on.
 use crate::{
     process::{run_command, step},
-    tools::{cargo, root, target},
+    tools::{cargo, function_names, target},
 };
 use anyhow::{Context as _, Result, bail};
 use goblin::elf::Elf;
@@ -17,13 +17,8 @@ const ALLOWED_LIBRARIES: [&str; 6] =
 pub async fn sizes() -> Result<()> {
     step("Building the functions for release (link-time optimisation takes minutes)");
     run_command(&mut cargo(&["build", "--release", "--locked", "--package", "functions", "--bins"])).await?;
-    let mut names = Vec::new();
-    for entry in fs::read_dir(root().join("functions/src/bin"))? {
-        names.push(entry?.path().file_stem().context("a file's name")?.to_string_lossy().into_owned());
-    }
-    names.sort();
     println!("{:16} {:>9}  {:10}  shared libraries", "function", "bytes", "GLIBC");
-    for name in names {
+    for name in function_names()? {
         let data = fs::read(target().join("release").join(&name))?;
         let needs = Needs::read(&data).with_context(|| format!("{name} is not a program of Linux"))?;
         let (major, minor) = needs.glibc;

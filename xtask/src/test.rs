@@ -3,7 +3,7 @@ use crate::{
     logs, migrate,
     moto::Moto,
     openapi,
-    pgbouncer::PgBouncer,
+    pgbouncer::{PgBouncer, Pooling},
     postgres::{Postgres, Purpose, write_private},
     process::{run_command, step},
     sam,
@@ -15,9 +15,9 @@ use serde_json::json;
 use std::{path::PathBuf, time::Instant};
 use tokio::process::Command;
 
-/// What the part `versions` runs on: a major version of PostgreSQL, and a mode of PgBouncer.
-const OTHER_VERSIONS: [(Option<u32>, &str); 3] =
-    [(Some(17), "transaction"), (Some(18), "transaction"), (None, "session")];
+/// What the part `versions` runs on: a major version of PostgreSQL, and how PgBouncer pools.
+const OTHER_VERSIONS: [(Option<u32>, Pooling); 3] =
+    [(Some(17), Pooling::TRANSACTION), (Some(18), Pooling::TRANSACTION), (None, Pooling::SESSION)];
 
 /// The test that prints what each kind of database went through.
 const DATABASES: &str = "every_kind_of_database";
@@ -175,8 +175,8 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             run_with(services, command.env("CHROMIUM", chromium)).await
         }
         Part::Versions => {
-            for (major, pool_mode) in OTHER_VERSIONS {
-                let services = Services::start_with(major, pool_mode).await?;
+            for (major, pooling) in OTHER_VERSIONS {
+                let services = Services::start_with(major, pooling).await?;
                 for (package, test) in [("functions", "api"), ("migrations", "migrations")] {
                     let mut command = with_filter(&["test", "--locked", "--package", package, "--test", test]);
                     run_with(Some(&services), &mut command).await?;
@@ -213,10 +213,10 @@ struct Services {
 impl Services {
     /// Those that most tests use: any PostgreSQL, and PgBouncer as Neon runs it.
     async fn start() -> Result<Self> {
-        Self::start_with(None, "transaction").await
+        Self::start_with(None, Pooling::TRANSACTION).await
     }
 
-    async fn start_with(postgres_major: Option<u32>, pool_mode: &str) -> Result<Self> {
+    async fn start_with(postgres_major: Option<u32>, pooling: Pooling) -> Result<Self> {
         let folder = target().join("test");
         step("Starting PostgreSQL");
         let postgres = Postgres::start(&folder.join("postgres"), Purpose::Test, postgres_major).await?;
@@ -225,7 +225,7 @@ impl Services {
         let api_url = shared::DatabaseUrl::parse(&postgres.api_url())?;
         migrate::up(&mut connection, Some(&api_url)).await?;
         drop(connection);
-        let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres, pool_mode).await?;
+        let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres, pooling).await?;
 
         let logs = folder.join("logs");
         let _ = std::fs::remove_dir_all(&logs);

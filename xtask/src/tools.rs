@@ -23,6 +23,16 @@ pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
+/// The API's functions and its jobs, as their programs are called.
+pub fn function_names() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(root().join("functions/src/bin"))? {
+        names.push(entry?.path().file_stem().context("a file's name")?.to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// A cargo command in the project's folder.
 pub fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -1,0 +1,274 @@
+//! One process of a function, and the Lambda Runtime API that it talks to
+//! (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html).
+//!
+//! The tests have a Runtime API too, on a web framework. This one blocks on plain sockets, because what it takes itself is
+//! part of every time that is measured here, and makes programs look more alike than they are.
+use crate::quota::Quota;
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    time::{ClockId, clock_gettime},
+    unistd::Pid,
+};
+use std::{
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver, Sender},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// How long a process may take to ask or to answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The size that a function is told where none is given, in MB.
+const MEMORY_MB: u32 = 128;
+
+/// How a function is started.
+pub struct Start<'s> {
+    /// The program and its arguments.
+    pub command: &'s [String],
+    /// The folder that it runs in.
+    pub folder: &'s Path,
+    /// What Lambda calls its handler.
+    pub handler: &'s str,
+    /// Its settings.
+    pub environment: &'s [(&'static str, String)],
+    /// Where its output goes.
+    pub log: &'s Path,
+    /// The share of a CPU that it gets after Init, by a size of memory in MB; all of it without one.
+    pub share: Option<(&'s Quota, u32)>,
+}
+
+/// A process; dropping it ends it.
+pub struct Function {
+    process: Child,
+    clock: ClockId,
+    requests: Receiver<Request>,
+    waiting: Option<TcpStream>,
+    events: u64,
+    /// From the start to the first request for an event, in ms.
+    pub init_ms: f64,
+    /// The CPU time of that, in ms.
+    pub init_cpu_ms: f64,
+}
+
+/// How one event was answered.
+pub struct Invocation {
+    /// From the event, sent, to the answer, received, in ms.
+    pub latency_ms: f64,
+    /// The process's CPU time until it asks for the next event, in ms.
+    pub cpu_ms: f64,
+    /// What was answered.
+    pub answer: Vec<u8>,
+}
+
+/// What a process asks of the Runtime API.
+enum Request {
+    Next(Instant, TcpStream),
+    Answer(Instant, Vec<u8>),
+    Failure(String),
+}
+
+impl Function {
+    /// Starts a process and waits until it asks for its first event.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends, or says that it cannot begin.
+    pub fn start(start: &Start) -> Result<Self> {
+        let Start { command, folder, handler, environment, log, share } = start;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?.to_string();
+        let (sender, requests) = mpsc::channel();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let sender = sender.clone();
+                thread::spawn(move || serve(stream, &sender));
+            }
+        });
+
+        let (program, arguments) = command.split_first().context("a command has a program")?;
+        let log = File::options().create(true).append(true).open(log)?;
+        let memory_mb = share.map_or(MEMORY_MB, |(_, memory_mb)| memory_mb).to_string();
+        let folder_text = folder.display().to_string();
+        let mut process = Command::new(program);
+        process.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        process.env_clear().envs([
+            ("AWS_DEFAULT_REGION", "eu-central-1"),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &memory_mb),
+            ("AWS_LAMBDA_FUNCTION_NAME", "bench"),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+            ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
+            ("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/bench"),
+            ("AWS_LAMBDA_LOG_STREAM_NAME", "2026/01/01/[$LATEST]0123456789abcdef"),
+            ("AWS_LAMBDA_RUNTIME_API", &address),
+            ("AWS_REGION", "eu-central-1"),
+            ("LAMBDA_RUNTIME_DIR", "/var/runtime"),
+            ("LAMBDA_TASK_ROOT", &folder_text),
+            ("LANG", "en_US.UTF-8"),
+            ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+            ("TZ", ":UTC"),
+            ("_HANDLER", handler),
+        ]);
+        process.envs(environment.iter().cloned());
+        let began = Instant::now();
+        let process = process.spawn().with_context(|| format!("{program} cannot be started"))?;
+        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(process.id().try_into()?))?;
+        let mut function = Self { process, clock, requests, waiting: None, events: 0, init_ms: 0.0, init_cpu_ms: 0.0 };
+        let ready = function.wait_for_request()?;
+        function.init_ms = milliseconds(ready - began);
+        function.init_cpu_ms = function.cpu_ms()?;
+        if let Some((quota, memory_mb)) = share {
+            quota.take(function.process.id())?;
+            quota.limit(*memory_mb)?;
+        }
+        Ok(function)
+    }
+
+    /// Hands out an event and waits for the answer, and for the process to ask for the next.
+    ///
+    /// # Errors
+    /// When the process fails, or ends.
+    pub fn invoke(&mut self, event: &str) -> Result<Invocation> {
+        self.events += 1;
+        let deadline = SystemTime::now().duration_since(UNIX_EPOCH)? + TIMEOUT;
+        let message = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+             Lambda-Runtime-Aws-Request-Id: 8476a536-e9f4-11e8-9739-{:012}\r\n\
+             Lambda-Runtime-Deadline-Ms: {}\r\n\
+             Lambda-Runtime-Invoked-Function-Arn: arn:aws:lambda:eu-central-1:123456789012:function:bench\r\n\
+             Lambda-Runtime-Trace-Id: Root=1-65f00000-0123456789abcdef01234567;Parent=0123456789abcdef;Sampled=0\r\n\
+             Content-Length: {}\r\n\r\n{event}",
+            self.events,
+            deadline.as_millis(),
+            event.len()
+        );
+        let mut stream = self.waiting.take().context("the process has not asked for an event")?;
+        let cpu_ms = self.cpu_ms()?;
+        let sent = Instant::now();
+        stream.write_all(message.as_bytes())?;
+        let (answered, answer) = match self.receive()? {
+            Request::Answer(at, answer) => (at, answer),
+            Request::Failure(why) => bail!("the invocation failed: {why}"),
+            Request::Next(..) => bail!("the process asked for an event before it had answered the last"),
+        };
+        self.wait_for_request()?;
+        Ok(Invocation { latency_ms: milliseconds(answered - sent), cpu_ms: self.cpu_ms()? - cpu_ms, answer })
+    }
+
+    /// The most memory that the process has had, in MB of 2^20 bytes.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn peak_memory_mb(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the process has ended")?;
+        let kilobytes: f64 = peak.split_whitespace().next().context("a number")?.parse()?;
+        Ok(kilobytes / 1024.0)
+    }
+
+    fn cpu_ms(&self) -> Result<f64> {
+        Ok(milliseconds(Duration::from(clock_gettime(self.clock)?)))
+    }
+
+    fn receive(&mut self) -> Result<Request> {
+        let request = self.requests.recv_timeout(TIMEOUT);
+        request.with_context(|| match self.process.try_wait() {
+            Ok(Some(status)) => format!("the process ended ({status})"),
+            _ => "the process does not answer".to_owned(),
+        })
+    }
+
+    fn wait_for_request(&mut self) -> Result<Instant> {
+        match self.receive()? {
+            Request::Next(at, stream) => {
+                self.waiting = Some(stream);
+                Ok(at)
+            }
+            Request::Failure(why) => bail!("the process cannot begin: {why}"),
+            Request::Answer(..) => bail!("the process answered an event that it was not given"),
+        }
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// Serves one connection, as long as it lasts.
+fn serve(stream: TcpStream, sender: &Sender<Request>) -> Option<()> {
+    const ACCEPTED: &[u8] =
+        b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{\"status\":\"OK\"}\n";
+    stream.set_nodelay(true).ok()?;
+    let mut writer = stream.try_clone().ok()?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let (path, body) = read_request(&mut reader).ok()?;
+        let at = Instant::now();
+        let request = if path.ends_with("/next") {
+            // What is sent here is the event, by `invoke`.
+            Request::Next(at, writer.try_clone().ok()?)
+        } else if path.ends_with("/response") {
+            Request::Answer(at, body)
+        } else {
+            Request::Failure(String::from_utf8_lossy(&body).into_owned())
+        };
+        let is_answered_now = !matches!(request, Request::Next(..));
+        sender.send(request).ok()?;
+        if is_answered_now {
+            writer.write_all(ACCEPTED).ok()?;
+        }
+    }
+}
+
+/// A request's path and body.
+fn read_request(reader: &mut BufReader<TcpStream>) -> io::Result<(String, Vec<u8>)> {
+    let mut head = Vec::with_capacity(512);
+    while !head.ends_with(b"\r\n\r\n") {
+        if reader.read_until(b'\n', &mut head)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut request = httparse::Request::new(&mut headers);
+    request.parse(&head).map_err(io::Error::other)?;
+    let path = request.path.unwrap_or_default().to_owned();
+    let header = |name: &str| {
+        let header = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        header.and_then(|header| std::str::from_utf8(header.value).ok())
+    };
+    let mut body = Vec::new();
+    if header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+        read_chunks(reader, &mut body)?;
+    } else {
+        let length = header("content-length").map_or(Ok(0), str::parse).map_err(io::Error::other)?;
+        body.resize(length, 0);
+        reader.read_exact(&mut body)?;
+    }
+    Ok((path, body))
+}
+
+/// A body in chunks (RFC 9112, section 7.1), as Node.js's and Python's clients send one.
+fn read_chunks(reader: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let digits = line.split(';').next().unwrap_or_default().trim();
+        let length = usize::from_str_radix(digits, 16).map_err(io::Error::other)?;
+        let begin = body.len();
+        body.resize(begin + length, 0);
+        reader.read_exact(&mut body[begin..])?;
+        reader.read_line(&mut String::new())?;
+        if length == 0 {
+            return Ok(());
+        }
+    }
+}
