@@ -47,6 +47,8 @@ pub enum Part {
     Template,
     /// `sam build`, and every function that it made under AWS's Runtime Interface Emulator.
     SamBuild,
+    /// What `sam build` made: its size, the files that it opens, and the instructions that a call takes.
+    Guard,
     /// `cargo xtask dev`, from its start to Ctrl-C, and the routes through cargo lambda watch.
     Dev,
     /// openapi.yaml by Spectral's and OWASP's rules; then thousands of generated requests, and a developer in a browser.
@@ -65,7 +67,7 @@ pub struct Options {
     /// The parts to run; all of them without one
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Only tests whose name contains this (for unit, api, migrations, migrate, sam-build, dev, reference and better-auth)
+    /// Only tests whose name contains this (for unit, api, migrations, migrate, sam-build, guard, dev, reference and better-auth)
     #[arg(long)]
     filter: Option<String>,
 }
@@ -85,6 +87,7 @@ pub async fn test(options: &Options) -> Result<()> {
                 | Part::Migrations
                 | Part::Migrate
                 | Part::SamBuild
+                | Part::Guard
                 | Part::BetterAuth
                 | Part::Databases
         ) && services.is_none()
@@ -160,6 +163,15 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             sam::build().await?;
             let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "emulator"]);
             command.args(["--", "--nocapture"]).env("RUNTIME_INTERFACE_EMULATOR", sam::emulator().await?);
+            run_with(services, &mut command).await
+        }
+        Part::Guard => {
+            sam::build().await?;
+            let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "guard"]);
+            command.args(["--", "--nocapture"]);
+            for tool in ["valgrind", "strace"] {
+                command.env(tool.to_uppercase(), find_or_install(tool, || find_in_path(tool), tool).await?);
+            }
             run_with(services, &mut command).await
         }
         Part::Reference => {

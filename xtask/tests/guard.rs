@@ -1,0 +1,185 @@
+//! What could grow unseen, and depends on nothing but the code: the size of what is deployed, the files that a function opens,
+//! and the instructions that a call takes. `cargo xtask test guard` builds the functions and finds the tools. That each call is
+//! one round trip is the part `api`'s to see.
+use serde_json::{Value, json};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use testing::{Database, Lambda, SERVICES, User};
+use zip::{ZipWriter, write::SimpleFileOptions};
+
+/// What a function of the API may weigh, in bytes, and its package, compressed about as SAM does.
+const PROGRAM_LIMIT: u64 = 8_050_000;
+const PACKAGE_LIMIT: u64 = 3_300_000;
+
+/// The instructions that a call takes, as they were last counted. A change of more than 5 % either way has to be meant: then
+/// the test's output has the new figure.
+const INSTRUCTIONS: [(&str, u64); 3] = [("ListTasks", 777_000), ("GetTask", 197_000), ("CreateTask", 205_000)];
+const TOLERANCE: f64 = 0.05;
+/// How many calls are counted, after how many that are not.
+const COUNTED: u64 = 100;
+const BEFORE: u64 = 20;
+
+const TASKS: i32 = 50;
+
+#[test]
+fn no_function_of_the_api_has_outgrown_its_limit() {
+    for function in [
+        "ClearCompleted",
+        "CompleteTask",
+        "CreateTask",
+        "DeleteTask",
+        "GetTask",
+        "Health",
+        "ListTasks",
+        "PatchTask",
+        "Session",
+        "UpdateTask",
+    ] {
+        let program = fs::read(bootstrap(function)).expect("sam build made it");
+        let mut package = ZipWriter::new(io::Cursor::new(Vec::new()));
+        package
+            .start_file("bootstrap", SimpleFileOptions::default().compression_level(Some(6)))
+            .expect("a file in a zip");
+        package.write_all(&program).expect("memory");
+        let (program, package) = (program.len() as u64, package.finish().expect("memory").into_inner().len() as u64);
+        println!("{function:15} {program:>9} bytes, packed {package:>9}");
+        assert!(program <= PROGRAM_LIMIT, "{function} has {program} bytes");
+        assert!(package <= PACKAGE_LIMIT, "{function} has {package} bytes when packed");
+    }
+}
+
+#[tokio::test]
+async fn a_function_reads_the_roots_that_it_needs_and_no_other() {
+    let (database, user, _) = tasks().await;
+    let url = database.api_url();
+    assert_eq!(roots_read(&url, &user, 200).await, std::slice::from_ref(&SERVICES.certificate));
+    // A host that is not Neon's or AWS's has to have a certificate that the system knows, where the URL names none.
+    let (url, _) = url.split_once("&sslrootcert").expect("the usual URL");
+    let [systems] = &roots_read(url, &user, 503).await[..] else { panic!("one file has the system's roots") };
+    assert!(systems.contains("ca-"), "{systems}");
+}
+
+/// The files of certificates that a function opens, until it has answered one call.
+async fn roots_read(url: &str, user: &User, status: u16) -> Vec<String> {
+    let trace = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("strace.{status}"));
+    let _ = fs::remove_file(&trace);
+    let (strace, file) = (tool("STRACE"), trace.display().to_string());
+    // -D: strace steps aside, so that the function is the process that we start.
+    let command = [&strace, "-D", "-f", "-e", "trace=open,openat", "-o", &file];
+    let mut lambda = Lambda::start_under(&command, &bootstrap("ListTasks").to_string_lossy(), &settings(url)).await;
+    let answer = lambda.invoke(event(user, "GET", "/api/tasks", None, None)).await;
+    assert_eq!(answer["statusCode"], status, "{answer}");
+    lambda.terminate();
+    lambda.ended().await;
+    let lines = traced(&trace).await;
+    let opened = lines.lines().filter(|line| !line.contains("= -1")).filter_map(|line| line.split('"').nth(1));
+    opened.filter(|path| ["cert", ".pem", ".crt"].iter().any(|part| path.contains(part))).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_call_takes_the_instructions_that_it_took() {
+    let mut failures = Vec::new();
+    for (function, recorded) in INSTRUCTIONS {
+        let (database, user, task) = tasks().await;
+        let (few, more) = (
+            count(function, &database, &user, task, BEFORE).await,
+            count(function, &database, &user, task, BEFORE + COUNTED).await,
+        );
+        let counted = (more - few) / COUNTED;
+        println!("{function:11} {counted:>9} instructions a call; {recorded} recorded");
+        if (counted as f64 / recorded as f64 - 1.0).abs() > TOLERANCE {
+            failures.push(format!("{function} takes {counted} instructions and not {recorded}"));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// The instructions of a process that answers some calls, by callgrind: without those of the kernel and the database.
+async fn count(function: &str, database: &Database, user: &User, task: i32, calls: u64) -> u64 {
+    let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind.{function}.{calls}"));
+    let (valgrind, output_option) = (tool("VALGRIND"), format!("--callgrind-out-file={}", output.display()));
+    let command = [&valgrind, "--quiet", "--tool=callgrind", &output_option];
+    let settings = settings(&database.api_url());
+    let mut lambda = Lambda::start_under(&command, &bootstrap(function).to_string_lossy(), &settings).await;
+    for number in 0..calls {
+        let body = json!({"title": format!("Task {number:03}"), "description": "Made by the guard"});
+        let event = match function {
+            "GetTask" => event(user, "GET", &format!("/api/tasks/{task}"), Some(task), None),
+            "CreateTask" => event(user, "POST", "/api/tasks", None, Some(body)),
+            _ => event(user, "GET", "/api/tasks", None, None),
+        };
+        let answer = lambda.invoke(event).await;
+        assert_eq!(answer["statusCode"], if function == "CreateTask" { 201 } else { 200 }, "{answer}");
+    }
+    lambda.terminate();
+    lambda.ended().await;
+    let text = fs::read_to_string(output).expect("callgrind's output");
+    let total = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
+    total.and_then(|total| total.trim().parse().ok()).expect("a total")
+}
+
+/// A user with fifty tasks, and one of them.
+async fn tasks() -> (Database, User, i32) {
+    let database = Database::create().await;
+    let user = database.sign_up("ada").await;
+    let made = database
+        .sql(
+            "insert into tasks (user_id, title, description, created_at, updated_at)
+            select $1, 'Task number ' || lpad(n::text, 3, '0'), repeat('Details follow here. ', n % 5), at, at
+            from generate_series(1, $2::int) n, lateral (select '2026-01-01'::timestamp + n * interval '1 hour' as at) times
+            returning id",
+            &[&user.id, &TASKS],
+        )
+        .await;
+    database.sql("vacuum analyze tasks", &[]).await;
+    (database, user, made[0].get(0))
+}
+
+fn event(user: &User, method: &str, path: &str, task: Option<i32>, body: Option<Value>) -> Value {
+    json!({
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": "limit=50",
+        "headers": {"authorization": format!("Bearer {}", user.token), "content-type": "application/json", "host": "api.example.com"},
+        "requestContext": {"http": {"method": method, "path": path}, "requestId": "JKJaXmPLvHcESHA="},
+        "pathParameters": task.map(|task| json!({"id": task.to_string()})),
+        "body": body.map(|body| body.to_string()),
+        "isBase64Encoded": false,
+    })
+}
+
+fn settings(url: &str) -> Vec<(String, String)> {
+    let settings = [
+        ("DATABASE_URL", url.to_owned()),
+        ("BETTER_AUTH_SECRET", "a-secret-of-the-tests-0123456789abcdef".to_owned()),
+        ("METRICS_NAMESPACE", "TaskApi".to_owned()),
+    ];
+    settings.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+/// What `sam build` made of a function.
+fn bootstrap(function: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../.aws-sam/build").join(function).join("bootstrap")
+}
+
+/// A tool that `cargo xtask test guard` has found.
+fn tool(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run this by 'cargo xtask test guard'"))
+}
+
+/// What strace has written, once it has seen the end.
+async fn traced(file: &Path) -> String {
+    for _ in 0..500 {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        if text.contains("+++ exited") {
+            return text;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("strace does not end: see {}", file.display())
+}
