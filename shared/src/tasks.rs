@@ -199,9 +199,8 @@ pub async fn update(caller: &Caller, id: TaskId, changes: &TaskChanges, if_match
         (&toggles, Type::BOOL),
         (&completed, Type::BOOL),
     ];
-    // A second run would toggle back, or find the tag that the first one has changed.
-    let sql = if toggles || tags.is_some() { sql.never_repeated() } else { sql };
-    let row = caller.query_one(sql, parameters).await?;
+    // A second run would toggle back, find the tag that the first one has changed, or come over another's change.
+    let row = caller.query_one(sql.never_repeated(), parameters).await?;
     if row.try_get("is_stale")? {
         return Err(Error::PreconditionFailed);
     }
@@ -224,7 +223,9 @@ pub async fn delete(caller: &Caller, id: TaskId, if_match: &IfMatch) -> Result<(
                 and exists (select from tasks where tasks.user_id = s.user_id and tasks.id = $3) as is_stale
         from s left join deleted d on true"
     );
-    let row = caller.query_one(sql, &[(&id.0, Type::INT4), (&if_match.tags(), Type::INT8_ARRAY)]).await?;
+    let parameters: Parameters<'_> = &[(&id.0, Type::INT4), (&if_match.tags(), Type::INT8_ARRAY)];
+    // A second run would not find the task that the first has removed.
+    let row = caller.query_one(sql.never_repeated(), parameters).await?;
     if row.try_get("is_stale")? {
         return Err(Error::PreconditionFailed);
     }

@@ -1,5 +1,5 @@
 //! Creating with an Idempotency-Key: asked for twice, made once.
-use crate::api::{Answer, Api, Request, binary, delete, get, post};
+use crate::api::{Answer, Api, Request, binary, delete, get, patch, post, put, request};
 use serde_json::{Value, json};
 use testing::Lambda;
 
@@ -138,6 +138,39 @@ async fn a_connection_lost_between_write_and_answer_makes_no_second_task() {
     let answer = api.call(post("/api/tasks").bearer(&ada.token).json(json!({"title": "b"}))).await;
     assert_eq!(answer.status, 503);
     assert_eq!(api.database.number("select count(*) from tasks where title = 'b'").await, 1);
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_is_not_sent_again_by_the_function() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let path = format!("/api/tasks/{}", api.make_task(&ada, "a").await);
+    let (port, cut) = crate::proxy::start_cutting(testing::SERVICES.pooler_port).await;
+    let url = api.database.plain_api_url(port);
+    api.set("DATABASE_URL", &url);
+    api.database.sql("create table writes (operation text)", &[]).await;
+    for statement in [
+        "create function note() returns trigger language plpgsql security definer as
+            $$ begin insert into public.writes values (tg_op); return null; end $$",
+        "create trigger note after update or delete on tasks for each row execute function note()",
+    ] {
+        api.database.sql(statement, &[]).await;
+    }
+    for (number, write) in
+        [put(&path).json(json!({"title": "b"})), patch(&path).json(json!({"title": "c"})), delete(&path)]
+            .into_iter()
+            .enumerate()
+    {
+        let warm = request(&write.method, "/api/tasks/0").json(json!({"title": "x"})).bearer(&ada.token);
+        assert_eq!(api.call(warm).await.status, 404);
+        cut.cut_the_next_answer();
+        // 404 would say that there was nothing to remove.
+        assert_eq!(api.call(write.bearer(&ada.token)).await.status, 503);
+        assert_eq!(
+            api.database.number("select count(*) from writes").await,
+            i64::try_from(number).expect("a number") + 1
+        );
+    }
 }
 
 #[tokio::test]
