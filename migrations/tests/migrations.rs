@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use testing::Database;
 
 /// The last migration's number.
-const LAST: i64 = 9;
+const LAST: i64 = 10;
 
 /// The schema document's own tables.
 const DOCUMENT_TABLES: &str = include_str!("document.sql");
@@ -205,6 +205,7 @@ async fn down_takes_every_right_from_the_apis_role() {
         rows(&mut connection, rights).await,
         [
             "caller",
+            "client_connection_check_interval=500ms",
             "idempotency_keys",
             "idle_in_transaction_session_timeout=9s",
             "public",

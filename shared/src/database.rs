@@ -20,7 +20,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{
     NoTls, Row,
     config::SslNegotiation,
@@ -28,8 +28,16 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-/// How long a statement may take, in seconds. The API role's `statement_timeout` ends it in the server before that.
+/// How long a statement may take, in seconds, with what it waits for in a pooler. The API role's `statement_timeout` ends it
+/// in the server before that, if it did not have to wait.
 const STATEMENT_TIMEOUT_S: u64 = 10;
+/// How long connecting and statements may take together, in seconds.
+const REQUEST_TIMEOUT_S: u64 = 18;
+/// After this time the server has found its client gone and ended the statement, in seconds: the API role's
+/// `client_connection_check_interval` is half of it. Only then a write is answered as failed, so that it is not done later.
+const ENDED_AFTER_S: u64 = 1;
+/// How long Init connects at most, in seconds: Lambda gives it ten in all.
+const INIT_TIMEOUT_S: u64 = 7;
 /// What failed is tried once more only when it failed within this time, in seconds: a client waits for both.
 const RETRY_WITHIN_S: u64 = 2;
 /// A connection idle for longer than this is tried before it is used, in seconds: a frozen process sees no goodbye.
@@ -110,8 +118,14 @@ impl Database {
     /// Connects ahead of the first request: Lambda gives a whole CPU to Init, and a fraction of one afterwards.
     pub(crate) async fn connect(&self) -> Result<(), Error> {
         // A process that waits long for its first request has a connection that was idle as long.
-        self.connection().await?.last_used.set_now();
+        self.connection_within(Duration::from_secs(INIT_TIMEOUT_S)).await?.last_used.set_now();
         Ok(())
+    }
+
+    /// As [`Database::connection`], for as long as `limit`.
+    async fn connection_within(&self, limit: Duration) -> Result<Connection, Error> {
+        let late = || Error::Unavailable(format!("no connection within {} s", limit.as_secs()));
+        timeout(limit, self.connection()).await.map_err(|_| late())?
     }
 
     /// A connection to use now. A connect that failed at once is tried once more: nothing has been sent that could happen
@@ -144,32 +158,35 @@ impl Database {
         let began = Instant::now();
         let mut may_repeat = statement.is_repeatable;
         loop {
-            let connection = self.connection().await?;
-            let limit = Duration::from_secs(STATEMENT_TIMEOUT_S);
+            let left = || Duration::from_secs(REQUEST_TIMEOUT_S).saturating_sub(began.elapsed());
+            let connection = self.connection_within(left()).await?;
+            let limit = left().min(Duration::from_secs(STATEMENT_TIMEOUT_S));
             let sent = Instant::now();
             let result = timeout(limit, connection.send(statement.sql, parameters)).await;
             self.measures.add_database_time(sent.elapsed());
             let Connection { client, last_used, .. } = connection;
-            match result {
+            let error = match result {
                 Ok(Ok(rows)) => {
                     last_used.set_now();
                     return Ok(rows);
                 }
-                Ok(Err(error)) if is_lost(&client, &error) => {
+                Ok(Err(error)) if !is_lost(&client, &error) => return Err(error.into()),
+                Ok(Err(_)) if may_repeat && began.elapsed().as_secs() < RETRY_WITHIN_S => {
                     drop(Object::take(client));
-                    if !may_repeat || began.elapsed().as_secs() >= RETRY_WITHIN_S {
-                        return Err(error.into());
-                    }
                     self.measures.count_retry();
                     may_repeat = false;
+                    continue;
                 }
-                Ok(Err(error)) => return Err(error.into()),
-                Err(_) => {
-                    // The statement is still under way on this connection: the next one would wait behind it.
-                    drop(Object::take(client));
-                    return Err(Error::Unavailable(format!("no answer to a statement within {STATEMENT_TIMEOUT_S} s")));
-                }
+                Ok(Err(error)) => error.into(),
+                Err(_) => Error::Unavailable(format!("no answer to a statement within {} s", limit.as_secs())),
+            };
+            // The statement may still be under way, and the next one would wait behind it. The server ends it when it finds
+            // its client gone. A request to cancel it could end PgBouncer as a whole (github.com/pgbouncer/pgbouncer/issues/801).
+            drop(Object::take(client));
+            if !statement.is_repeatable {
+                sleep(Duration::from_secs(ENDED_AFTER_S)).await;
             }
+            return Err(error);
         }
     }
 }

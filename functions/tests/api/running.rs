@@ -236,6 +236,32 @@ async fn a_statement_that_waits_too_long_is_a_503_and_the_next_one_works() {
     assert_eq!(api.call(update()).await.status, 200);
 }
 
+#[tokio::test]
+async fn a_statement_that_is_given_up_is_not_carried_out_later_and_ends_nobody_elses() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let (first, second) = (api.make_task(&ada, "kept").await, api.make_task(&ada, "kept").await);
+    // The server would let it go on for longer than the function does, as when it has waited in the pooler first.
+    let patience = format!("alter role tasks_api in database {} set statement_timeout = '60s'", api.database.name);
+    api.database.sql(&patience, &[]).await;
+    api.database.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tasks_api' and datname = current_database()", &[]).await;
+    api.database.sql("begin", &[]).await;
+    api.database.sql("select from tasks for update", &[]).await;
+    let change = json!({"title": "changed"});
+    let given_up = put(&format!("/api/tasks/{first}")).bearer(&ada.token).json(change.clone()).routed_event();
+    let waiting = patch(&format!("/api/tasks/{second}")).bearer(&ada.token).json(change).routed_event();
+
+    api.function("update-task").await.send(given_up).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    api.function("patch-task").await.send(waiting).await;
+    assert_eq!(api.function("update-task").await.receive().await["statusCode"], 503);
+    api.database.sql("rollback", &[]).await;
+    assert_eq!(api.function("patch-task").await.receive().await["statusCode"], 200);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let titles = api.database.sql("select title from tasks order by id", &[]).await;
+    assert_eq!(titles.iter().map(|row| row.get(0)).collect::<Vec<&str>>(), ["kept", "changed"]);
+}
+
 /// Lets connections to a port through to another.
 async fn proxy_at(port: u16, to: u16) {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.expect("the port");
