@@ -3,8 +3,9 @@ use percent_encoding::percent_decode_str;
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
 
-/// How long a connection may take to be made when the URL has no `connect_timeout`, in seconds.
-const CONNECT_TIMEOUT_S: u64 = 5;
+/// How long a connection may take to be made when the URL has no `connect_timeout`, in seconds: a Neon compute that slept
+/// can take five to wake.
+const CONNECT_TIMEOUT_S: u64 = 8;
 
 /// A PostgreSQL connection URL as Neon, Prisma, SQLAlchemy, psql and libpq write it.
 ///
