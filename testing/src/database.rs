@@ -7,7 +7,7 @@ use std::sync::{
 use tokio_postgres::{Client, NoTls, Row, types::ToSql};
 
 /// What `cargo xtask test` has started.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Services {
     /// PostgreSQL's port on 127.0.0.1, where the superuser needs no TLS.
     pub postgres_port: u16,
@@ -51,16 +51,22 @@ pub struct User {
 pub struct Database {
     /// Its name.
     pub name: String,
+    services: &'static Services,
     admin: Client,
 }
 
 impl Database {
     /// A copy of the migrated template.
     pub async fn create() -> Self {
+        Self::create_in(&SERVICES).await
+    }
+
+    /// As [`Database::create`], in other servers than those that most tests share.
+    pub async fn create_in(services: &'static Services) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let maintenance = connect("postgres").await;
-        let statement = format!("create database {name} template {}", SERVICES.template);
+        let maintenance = connect(services, "postgres").await;
+        let statement = format!("create database {name} template {}", services.template);
         // Copies of one template that are made at the same moment can get in each other's way.
         let lock = "select pg_advisory_lock(1)";
         maintenance.batch_execute(lock).await.expect("the lock");
@@ -69,22 +75,28 @@ impl Database {
         let settings = "select format('alter role tasks_api in database %I set %I = %L', $1::text, split_part(setting, '=', 1), split_part(setting, '=', 2))
             from pg_db_role_setting join pg_database on setdatabase = pg_database.oid, unnest(setconfig) as setting
             where datname = $2::text and setrole = 'tasks_api'::regrole";
-        for row in maintenance.query(settings, &[&name, &SERVICES.template]).await.expect("the settings") {
+        for row in maintenance.query(settings, &[&name, &services.template]).await.expect("the settings") {
             maintenance.batch_execute(row.get(0)).await.expect("the setting");
         }
-        Self { admin: connect(&name).await, name }
+        Self { admin: connect(services, &name).await, services, name }
     }
 
     /// One of the owner's with nothing in it.
     pub async fn create_empty() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("empty_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let maintenance = connect("postgres").await;
+        let services = &*SERVICES;
+        let maintenance = connect(services, "postgres").await;
         maintenance.batch_execute("select pg_advisory_lock(1)").await.expect("the lock");
         // template0 is as a new server has it; others may be written to by now.
         let statement = format!("create database {name} owner tasks_owner template template0");
         maintenance.batch_execute(&statement).await.expect("an empty database");
-        Self { admin: connect(&name).await, name }
+        Self { admin: connect(services, &name).await, services, name }
+    }
+
+    /// Connects again, after the server was restarted.
+    pub async fn reconnect(&mut self) {
+        self.admin = connect(self.services, &self.name).await;
     }
 
     /// Adds a person who is signed in for an hour.
@@ -129,10 +141,18 @@ impl Database {
 
     /// The number that a statement gives to the API's role, which connects with its own password.
     pub async fn number_as_api(&self, statement: &str) -> i64 {
-        let (client, connection) =
-            tokio_postgres::connect(&self.plain_api_url(SERVICES.postgres_port), NoTls).await.expect("it is let in");
+        let (client, connection) = tokio_postgres::connect(&self.plain_api_url(self.services.postgres_port), NoTls)
+            .await
+            .expect("it is let in");
         tokio::spawn(connection);
         client.query_one(statement, &[]).await.unwrap_or_else(|error| panic!("{statement}: {error:?}")).get(0)
+    }
+
+    /// A client with the API's role, by way of a port of PostgreSQL's, PgBouncer's or a proxy's.
+    pub async fn connect_as_api(&self, port: u16) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = tokio_postgres::connect(&self.plain_api_url(port), NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
     }
 
     async fn random(&self) -> String {
@@ -141,12 +161,12 @@ impl Database {
 
     /// The owner's URL of this database, without a pooler.
     pub fn owner_url(&self) -> String {
-        SERVICES.owner_url.replace(&format!("/{}?", SERVICES.template), &format!("/{}?", self.name))
+        self.services.owner_url.replace(&format!("/{}?", self.services.template), &format!("/{}?", self.name))
     }
 
     /// The API role's URL of this database, through PgBouncer with TLS.
     pub fn api_url(&self) -> String {
-        let Services { api_password, pooler_port, certificate, .. } = &*SERVICES;
+        let Services { api_password, pooler_port, certificate, .. } = self.services;
         let name = &self.name;
         format!(
             "postgresql://tasks_api:{api_password}@127.0.0.1:{pooler_port}/{name}?sslmode=verify-full&sslrootcert={certificate}"
@@ -155,12 +175,12 @@ impl Database {
 
     /// The same by way of a port without TLS.
     pub fn plain_api_url(&self, port: u16) -> String {
-        format!("postgresql://tasks_api:{}@127.0.0.1:{port}/{}?sslmode=disable", SERVICES.api_password, self.name)
+        format!("postgresql://tasks_api:{}@127.0.0.1:{port}/{}?sslmode=disable", self.services.api_password, self.name)
     }
 }
 
-async fn connect(database: &str) -> Client {
-    let Services { superuser_password, postgres_port, .. } = &*SERVICES;
+async fn connect(services: &Services, database: &str) -> Client {
+    let Services { superuser_password, postgres_port, .. } = services;
     let url =
         format!("postgresql://postgres:{superuser_password}@127.0.0.1:{postgres_port}/{database}?sslmode=disable");
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("the test server");

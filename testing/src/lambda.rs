@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode},
     response::IntoResponse,
     routing::{get, post},
+    serve::ListenerExt as _,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -33,6 +34,9 @@ use tokio::{
 
 /// How long a function may take to answer before the test gives up, in seconds: no measure of speed.
 const ANSWER_TIMEOUT_S: u64 = 30;
+
+/// How many of the last lines are at hand, of which tests ask for a few.
+const MAX_LOG_LINES: usize = 2_000;
 
 /// What a function gave for an event: an answer, or the error that it reported.
 pub type Invoked = Result<Value, Value>;
@@ -73,6 +77,8 @@ impl Lambda {
             .with_state(Arc::new(api));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound port").to_string();
+        // Without, an answer of several packets waits for the other side's acknowledgement.
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         tokio::spawn(async move { axum::serve(listener, routes).await });
 
         let name = program.rsplit('/').next().unwrap_or(program);
@@ -135,15 +141,33 @@ impl Lambda {
 
     /// The environment that the process has now.
     pub fn environment(&self) -> Vec<String> {
-        let pid = self.process.id().expect("it runs");
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).expect("Linux tells it");
+        let environment = std::fs::read(format!("/proc/{}/environ", self.process_id())).expect("Linux tells it");
         environment.split(|byte| *byte == 0).map(|entry| String::from_utf8_lossy(entry).into_owned()).collect()
     }
 
     /// Asks the process to end, as Lambda does in its shutdown phase.
     pub fn terminate(&self) {
-        let pid = self.process.id().and_then(|id| i32::try_from(id).ok()).expect("it runs");
-        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it runs");
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Holds the process still, as Lambda does between two invocations.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets a frozen process go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process_id()).expect("a process's id");
+        kill(Pid::from_raw(pid), signal).expect("it runs");
+    }
+
+    /// The process's id.
+    pub fn process_id(&self) -> u32 {
+        self.process.id().expect("it runs")
     }
 
     /// Waits for the process to end by itself, and gives its exit code and all that it logged.
@@ -172,7 +196,12 @@ async fn read_log(name: String, pipe: impl AsyncRead + Unpin, log: Arc<StdMutex<
     let mut lines = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         keep(&name, &line);
-        log.lock().expect("no panic").push(line);
+        let mut log = log.lock().expect("no panic");
+        // A process that is driven for long: the file has it all.
+        if log.len() >= MAX_LOG_LINES {
+            log.drain(..MAX_LOG_LINES / 2);
+        }
+        log.push(line);
     }
 }
 

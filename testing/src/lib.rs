@@ -8,12 +8,21 @@ mod lambda;
 
 pub use database::{Database, SERVICES, Services, User};
 pub use lambda::{Invoked, Lambda};
+pub use tokio_postgres::Client;
 
-use std::{fs::OpenOptions, io::Write as _};
+use std::{fs::OpenOptions, io::Write as _, sync::OnceLock};
+
+static LOGS: OnceLock<String> = OnceLock::new();
+
+/// Keeps the logs in this folder, where the servers are not those of `cargo xtask test`.
+pub fn keep_logs_in(folder: &str) {
+    LOGS.get_or_init(|| folder.to_owned());
+}
 
 /// Keeps a line in a file of the run's logs; the file is named by its process, because tests of several processes write.
 fn keep(name: &str, line: &str) {
-    let file = format!("{}/{name}.{}", SERVICES.logs, std::process::id());
+    let folder = LOGS.get_or_init(|| SERVICES.logs.clone());
+    let file = format!("{folder}/{name}.{}", std::process::id());
     let file = OpenOptions::new().create(true).append(true).open(&file);
     file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())).expect("the folder of the logs");
 }

@@ -34,10 +34,13 @@ pub struct Gateway(JoinHandle<()>);
 
 /// The routes, and where the functions are.
 struct Functions {
-    routes: Vec<Route>,
+    routes: Routes,
     url: String,
     client: reqwest::Client,
 }
+
+/// Which function answers what.
+pub struct Routes(Vec<Route>);
 
 struct Route {
     method: String,
@@ -50,7 +53,7 @@ impl Gateway {
     pub async fn start(port: u16, watch_port: u16, origins: &str) -> Result<Self> {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(TIMEOUT_S)).build()?;
         let url = format!("http://127.0.0.1:{watch_port}/2015-03-31/functions");
-        let functions = Arc::new(Functions { routes: routes()?, url, client });
+        let functions = Arc::new(Functions { routes: Routes::read()?, url, client });
         let app = axum::Router::new().fallback(answer).with_state(functions).layer(cors(origins)?);
         let listener = TcpListener::bind(("127.0.0.1", port))
             .await
@@ -67,66 +70,37 @@ impl Drop for Gateway {
     }
 }
 
-/// The routes of `cargo lambda watch`, from Cargo.toml.
-fn routes() -> Result<Vec<Route>> {
-    let manifest: toml::Table = std::fs::read_to_string(root().join("Cargo.toml"))?.parse()?;
-    let router = ["workspace", "metadata", "lambda", "watch", "router"]
-        .iter()
-        .try_fold(&toml::Value::Table(manifest), |table, key| table.get(key).map(|it| it as &toml::Value))
-        .cloned();
-    let router: BTreeMap<String, Vec<BTreeMap<String, String>>> =
-        router.context("Cargo.toml has no routes for cargo lambda watch")?.try_into()?;
-    let mut routes = Vec::new();
-    for (path, targets) in router {
-        for mut target in targets {
-            let mut text =
-                |name: &str| target.remove(name).with_context(|| format!("{path} has no {name} in Cargo.toml"));
-            routes.push(Route { method: text("method")?, function: text("function")?, path: path.clone() });
+impl Routes {
+    /// Those of `cargo lambda watch`, from Cargo.toml.
+    pub fn read() -> Result<Self> {
+        let manifest: toml::Table = std::fs::read_to_string(root().join("Cargo.toml"))?.parse()?;
+        let router = ["workspace", "metadata", "lambda", "watch", "router"]
+            .iter()
+            .try_fold(&toml::Value::Table(manifest), |table, key| table.get(key).map(|it| it as &toml::Value))
+            .cloned();
+        let router: BTreeMap<String, Vec<BTreeMap<String, String>>> =
+            router.context("Cargo.toml has no routes for cargo lambda watch")?.try_into()?;
+        let mut routes = Vec::new();
+        for (path, targets) in router {
+            for mut target in targets {
+                let mut text =
+                    |name: &str| target.remove(name).with_context(|| format!("{path} has no {name} in Cargo.toml"));
+                routes.push(Route { method: text("method")?, function: text("function")?, path: path.clone() });
+            }
         }
+        Ok(Self(routes))
     }
-    Ok(routes)
-}
 
-fn cors(origins: &str) -> Result<CorsLayer> {
-    let origins = origins.split(',').map(str::trim).filter(|origin| !origin.is_empty());
-    let origins: Vec<HeaderValue> = origins.map(str::parse).collect::<Result<_, _>>()?;
-    let names = |names: &[&'static str]| names.iter().map(|name| HeaderName::from_static(name)).collect::<Vec<_>>();
-    Ok(CorsLayer::new()
-        .allow_credentials(true)
-        .allow_origin(origins)
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers(names(&["authorization", "content-type", "idempotency-key", "if-match", "if-none-match"]))
-        .expose_headers(names(&["etag", "idempotent-replayed", "link", "location", "retry-after", "x-request-id"]))
-        .max_age(Duration::from_secs(MAX_AGE_S)))
-}
-
-async fn answer(State(functions): State<Arc<Functions>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let Some((route, parameters)) = functions.route(&parts) else {
-        return message(StatusCode::NOT_FOUND, "Not Found");
-    };
-    let Ok(body) = to_bytes(body, MAX_REQUEST_BYTES).await else {
-        return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Too Long");
-    };
-    match functions.invoke(route, event(route, &parameters, &parts, &body)).await {
-        Ok(Some(response)) => response,
-        // A function that reports an error, or answers something else.
-        Ok(None) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
-        Err(error) if error.is_timeout() => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
-        Err(_) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
+    /// The function that answers a request, and the event that it gets; `None` where there is no such route.
+    pub fn event(&self, parts: &Parts, body: &Bytes) -> Option<(&str, Value)> {
+        let (route, parameters) = self.find(parts)?;
+        Some((&route.function, event(route, &parameters, parts, body)))
     }
-}
 
-/// An answer of the gateway's own.
-fn message(status: StatusCode, message: &str) -> Response {
-    (status, axum::Json(json!({"message": message}))).into_response()
-}
-
-impl Functions {
     /// The route that a request takes, with its parameters: of several, the one with the fewest.
-    fn route(&self, parts: &Parts) -> Option<(&Route, Map<String, Value>)> {
+    fn find(&self, parts: &Parts) -> Option<(&Route, Map<String, Value>)> {
         let segments: Vec<_> = parts.uri.path().split('/').collect();
-        let matching = self.routes.iter().filter(|route| parts.method == *route.method).filter_map(|route| {
+        let matching = self.0.iter().filter(|route| parts.method == *route.method).filter_map(|route| {
             let pattern: Vec<_> = route.path.split('/').collect();
             let mut parameters = Map::new();
             for (part, segment) in pattern.iter().zip(&segments) {
@@ -144,9 +118,46 @@ impl Functions {
         });
         matching.min_by_key(|(_, parameters)| parameters.len())
     }
+}
 
-    async fn invoke(&self, route: &Route, event: Value) -> Result<Option<Response>, reqwest::Error> {
-        let request = self.client.post(format!("{}/{}/invocations", self.url, route.function));
+fn cors(origins: &str) -> Result<CorsLayer> {
+    let origins = origins.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+    let origins: Vec<HeaderValue> = origins.map(str::parse).collect::<Result<_, _>>()?;
+    let names = |names: &[&'static str]| names.iter().map(|name| HeaderName::from_static(name)).collect::<Vec<_>>();
+    Ok(CorsLayer::new()
+        .allow_credentials(true)
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers(names(&["authorization", "content-type", "idempotency-key", "if-match", "if-none-match"]))
+        .expose_headers(names(&["etag", "idempotent-replayed", "link", "location", "retry-after", "x-request-id"]))
+        .max_age(Duration::from_secs(MAX_AGE_S)))
+}
+
+async fn answer(State(functions): State<Arc<Functions>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_REQUEST_BYTES).await else {
+        return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Too Long");
+    };
+    let Some((function, event)) = functions.routes.event(&parts, &body) else {
+        return message(StatusCode::NOT_FOUND, "Not Found");
+    };
+    match functions.invoke(function, event).await {
+        Ok(Some(response)) => response,
+        // A function that reports an error, or answers something else.
+        Ok(None) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
+        Err(error) if error.is_timeout() => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+        Err(_) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
+    }
+}
+
+/// An answer of the gateway's own.
+fn message(status: StatusCode, message: &str) -> Response {
+    (status, axum::Json(json!({"message": message}))).into_response()
+}
+
+impl Functions {
+    async fn invoke(&self, function: &str, event: Value) -> Result<Option<Response>, reqwest::Error> {
+        let request = self.client.post(format!("{}/{function}/invocations", self.url));
         let answer: Value = request.body(event.to_string()).send().await?.json().await?;
         Ok(response(&answer))
     }

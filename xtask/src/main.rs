@@ -2,6 +2,7 @@
 mod bench;
 mod better_auth;
 mod dev;
+mod faults;
 mod gateway;
 mod logs;
 mod migrate;
@@ -11,6 +12,8 @@ mod pgbouncer;
 mod postgres;
 mod postgres_binaries;
 mod process;
+mod proxy;
+mod rig;
 mod sam;
 mod scale;
 mod seed;

@@ -6,7 +6,11 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// How long PgBouncer may take to listen, in seconds.
 const START_TIMEOUT_S: u64 = 20;
@@ -29,7 +33,9 @@ impl Pooling {
 
 /// A running PgBouncer; dropping it stops it.
 pub struct PgBouncer {
-    _server: Running,
+    server: Option<Running>,
+    program: PathBuf,
+    folder: PathBuf,
     port: u16,
 }
 
@@ -46,7 +52,7 @@ impl PgBouncer {
         step(format!("Starting PgBouncer in {mode} mode on 127.0.0.1:{port}"));
         let file = |name: &str| folder.join(name).display().to_string();
         fs::copy(postgres.certificate(), folder.join("server.crt"))?;
-        fs::copy(postgres.key(), folder.join("server.key"))?;
+        write_certificate(folder, &fs::read(postgres.certificate())?, &fs::read(postgres.key())?)?;
         write_private(
             &folder.join("users.txt"),
             postgres.roles().map(|(role, password)| format!("\"{role}\" \"{password}\"\n")).concat().as_bytes(),
@@ -63,6 +69,7 @@ auth_file = {}
 pool_mode = {mode}
 default_pool_size = {server_connections}
 max_client_conn = 1000
+server_login_retry = 1
 server_idle_timeout = 10
 client_tls_sslmode = allow
 client_tls_cert_file = {}
@@ -72,25 +79,61 @@ server_tls_ca_file = {}
 ",
             postgres.port(),
             file("users.txt"),
-            file("server.crt"),
-            file("server.key"),
+            file("client.crt"),
+            file("client.key"),
             file("server.crt"),
         );
         fs::write(folder.join("pgbouncer.ini"), configuration)?;
-        for name in ["users.txt", "server.key", "server.crt", "pgbouncer.ini"] {
+        for name in ["users.txt", "server.crt", "pgbouncer.ini"] {
             give_to_server_user(&folder.join(name))?;
         }
-        let log = fs::File::create(folder.join("pgbouncer.log"))?;
-        let mut command = as_server_user(&program, folder);
-        command.arg(folder.join("pgbouncer.ini")).stdout(log.try_clone()?).stderr(log);
-        let mut server = Running::start(&mut command, Signal::SIGINT)?;
-        let started = server.wait_for_port(port, Duration::from_secs(START_TIMEOUT_S)).await;
-        started.with_context(|| format!("PgBouncer did not start: see {}", file("pgbouncer.log")))?;
-        Ok(Self { _server: server, port })
+        let server = launch(&program, folder, port).await?;
+        Ok(Self { server: Some(server), program, folder: folder.to_owned(), port })
     }
 
     /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// Ends it at once, whatever it is doing, and starts it again.
+    pub async fn restart(&mut self) -> Result<()> {
+        if let Some(server) = self.server.take() {
+            // SIGTERM is its immediate shutdown; SIGINT waits for the statements under way.
+            server.signal(Signal::SIGTERM);
+            tokio::task::block_in_place(|| drop(server));
+        }
+        self.server = Some(launch(&self.program, &self.folder, self.port).await?);
+        Ok(())
+    }
+
+    /// Sends it a signal, as to hold it still.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(server) = &self.server {
+            server.signal(signal);
+        }
+    }
+
+    /// Shows clients another certificate from its next start on.
+    pub fn set_certificate(&self, certificate: &[u8], key: &[u8]) -> Result<()> {
+        write_certificate(&self.folder, certificate, key)
+    }
+}
+
+/// What clients are shown.
+fn write_certificate(folder: &Path, certificate: &[u8], key: &[u8]) -> Result<()> {
+    fs::write(folder.join("client.crt"), certificate)?;
+    write_private(&folder.join("client.key"), key)?;
+    ["client.crt", "client.key"].iter().try_for_each(|name| give_to_server_user(&folder.join(name)))
+}
+
+async fn launch(program: &Path, folder: &Path, port: u16) -> Result<Running> {
+    let log_file = folder.join("pgbouncer.log");
+    let log = fs::File::options().create(true).append(true).open(&log_file)?;
+    let mut command = as_server_user(program, folder);
+    command.arg(folder.join("pgbouncer.ini")).stdout(log.try_clone()?).stderr(log);
+    let mut server = Running::start(&mut command, Signal::SIGINT)?;
+    let started = server.wait_for_port(port, Duration::from_secs(START_TIMEOUT_S)).await;
+    started.with_context(|| format!("PgBouncer did not start: see {}", log_file.display()))?;
+    Ok(server)
 }

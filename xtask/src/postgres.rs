@@ -43,7 +43,9 @@ pub enum Purpose {
 
 /// A running server; dropping it stops it.
 pub struct Postgres {
-    _server: Running,
+    server: Option<Running>,
+    bin: PathBuf,
+    folder: PathBuf,
     settings: Settings,
     certificate: PathBuf,
     version: String,
@@ -70,7 +72,6 @@ impl Postgres {
             fs::remove_dir_all(folder)?;
         }
         fs::create_dir_all(folder)?;
-        let data = folder.join("data");
         let settings_file = folder.join("settings.json");
         let is_new = !settings_file.exists();
 
@@ -96,17 +97,8 @@ impl Postgres {
             }
         }
 
-        let log_file = folder.join("postgres.log");
-        let log = fs::File::create(&log_file)?;
-        let mut command = as_server_user(&bin.join("postgres"), folder);
-        command.arg("-D").arg(&data).args(["-p", &settings.port.to_string()]).stdout(log.try_clone()?).stderr(log);
-        let mut server = Running::start(&mut command, Signal::SIGINT)?;
-
         let certificate = folder.join("server.crt");
-        wait_until_ready(&mut server, &settings, &certificate)
-            .await
-            .with_context(|| format!("PostgreSQL did not start: {}", last_lines(&log_file)))?;
-
+        let server = launch(&bin, folder, &settings, &certificate).await?;
         let mut connection = connect_as_superuser(&settings, &certificate).await?;
         let version = sqlx::query_scalar("show server_version").fetch_one(&mut connection).await?;
         if is_new {
@@ -119,7 +111,14 @@ impl Postgres {
         }
         // Written last: a folder with this file has everything else.
         write_private(&settings_file, &serde_json::to_vec_pretty(&settings)?)?;
-        Ok(Self { _server: server, settings, certificate, version })
+        Ok(Self { server: Some(server), bin, folder: folder.to_owned(), settings, certificate, version })
+    }
+
+    /// Stops the server, which ends what it is doing (a "fast" shutdown), and starts it again.
+    pub async fn restart(&mut self) -> Result<()> {
+        tokio::task::block_in_place(|| drop(self.server.take()));
+        self.server = Some(launch(&self.bin, &self.folder, &self.settings, &self.certificate).await?);
+        Ok(())
     }
 
     /// The server's version.
@@ -285,6 +284,19 @@ async fn initialise(bin: &Path, folder: &Path, settings: &Settings, purpose: Pur
     let connection_type = if purpose == Purpose::Test { "host" } else { "hostssl" };
     fs::write(data.join("pg_hba.conf"), format!("{connection_type} all all 127.0.0.1/32 scram-sha-256\n"))?;
     Ok(())
+}
+
+/// Starts the server of a folder that has been initialised, and waits until it lets the superuser in.
+async fn launch(bin: &Path, folder: &Path, settings: &Settings, certificate: &Path) -> Result<Running> {
+    let log_file = folder.join("postgres.log");
+    let log = fs::File::create(&log_file)?;
+    let mut command = as_server_user(&bin.join("postgres"), folder);
+    command.arg("-D").arg(folder.join("data")).args(["-p", &settings.port.to_string()]);
+    let mut server = Running::start(command.stdout(log.try_clone()?).stderr(log), Signal::SIGINT)?;
+    wait_until_ready(&mut server, settings, certificate)
+        .await
+        .with_context(|| format!("PostgreSQL did not start: {}", last_lines(&log_file)))?;
+    Ok(server)
 }
 
 /// Stops a server that an earlier run could not stop, as when it was killed.

@@ -48,6 +48,11 @@ impl Running {
         }
     }
 
+    /// Sends the program a signal; nothing where it has ended.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill(self.pid, signal);
+    }
+
     /// Waits until the program listens on a port of 127.0.0.1; fails when it has ended, or takes longer than `within`.
     pub async fn wait_for_port(&mut self, port: u16, within: Duration) -> Result<()> {
         let until = Instant::now() + within;

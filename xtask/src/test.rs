@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that has to hold, or a part of it.
 use crate::{
-    logs, migrate,
+    faults, logs, migrate,
     moto::Moto,
     openapi,
     pgbouncer::{PgBouncer, Pooling},
@@ -51,6 +51,8 @@ pub enum Part {
     Guard,
     /// `cargo xtask dev`, from its start to Ctrl-C, and the routes through cargo lambda watch.
     Dev,
+    /// What a client meets when the database, its pooler or the network between fails, as a matrix.
+    Faults,
     /// openapi.yaml by Spectral's and OWASP's rules; then thousands of generated requests, and a developer in a browser.
     Reference,
     /// The real Better Auth in front of the API, on its own tables and on the document's.
@@ -67,7 +69,7 @@ pub struct Options {
     /// The parts to run; all of them without one
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Only tests whose name contains this (for unit, api, migrations, migrate, sam-build, guard, dev, reference and better-auth)
+    /// Only tests whose name contains this (for unit, api, migrations, migrate, sam-build, guard, dev, faults, reference and better-auth)
     #[arg(long)]
     filter: Option<String>,
 }
@@ -174,6 +176,7 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             }
             run_with(services, &mut command).await
         }
+        Part::Faults => faults::faults(filter.first().copied()).await,
         Part::Reference => {
             openapi::lint().await?;
             let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "reference"]);

@@ -1,0 +1,149 @@
+//! A network between the functions and their database that can be broken.
+//!
+//! Written by hand: toxiproxy is a Go program that no package of crates.io or npm brings along, and its port to Rust, the crate
+//! noxious, is no longer kept.
+use anyhow::Result;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+
+/// What the network does with what it carries.
+#[derive(Clone, Copy)]
+pub enum Network {
+    /// It carries everything.
+    Whole,
+    /// It carries nothing, not even a goodbye, and nobody is told.
+    Lossy,
+    /// Of the next answer on each connection that was there before, half is carried, and then the connection is reset.
+    CutsAnswers,
+    /// Connections are accepted, and led on only this long after the first of them.
+    Asleep(Duration),
+}
+
+/// A running proxy; dropping it closes everything.
+pub struct Proxy {
+    port: u16,
+    state: Arc<watch::Sender<State>>,
+    connections: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    network: Network,
+    /// Connections with a lower number were there before the network became what it is.
+    first_new: u64,
+    /// Connections with a lower number are closed.
+    first_open: u64,
+    /// When what is asleep will have woken.
+    awake_at: Option<Instant>,
+}
+
+impl Proxy {
+    /// Listens on a free port of 127.0.0.1, and leads to another one there.
+    pub async fn start(to: u16) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let whole = State { network: Network::Whole, first_new: 0, first_open: 0, awake_at: None };
+        let state = Arc::new(watch::Sender::new(whole));
+        let connections = Arc::new(AtomicU64::new(0));
+        let (sender, counter) = (state.clone(), connections.clone());
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let number = counter.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(carry(client, to, number, sender.clone()));
+            }
+        });
+        Ok(Self { port, state, connections, task })
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Changes the network.
+    pub fn set(&self, network: Network) {
+        let first_new = self.connections.load(Ordering::SeqCst);
+        self.state.send_modify(|state| *state = State { network, first_new, awake_at: None, ..*state });
+    }
+
+    /// Closes all connections that there are.
+    pub fn close_all(&self) {
+        let first_open = self.connections.load(Ordering::SeqCst);
+        self.state.send_modify(|state| state.first_open = first_open);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.close_all();
+    }
+}
+
+/// Carries one connection until either side closes it, or the network does.
+async fn carry(client: TcpStream, to: u16, number: u64, state: Arc<watch::Sender<State>>) {
+    let network = state.borrow().network;
+    if let Network::Asleep(wakes_after) = network {
+        state.send_if_modified(|state| {
+            state.awake_at.get_or_insert_with(|| Instant::now() + wakes_after);
+            false
+        });
+        let awake_at = state.borrow().awake_at;
+        sleep_until(awake_at.unwrap_or_else(Instant::now)).await;
+    }
+    let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else { return };
+    // As both ends have it: or else what comes in pieces waits for the other side's acknowledgement.
+    for side in [&client, &server] {
+        let _ = side.set_nodelay(true);
+    }
+    let (client_read, client_write) = client.into_split();
+    let (server_read, server_write) = server.into_split();
+    let (mut watched, mut requests, mut answers) = (state.subscribe(), state.subscribe(), state.subscribe());
+    tokio::select! {
+        _ = forward(client_read, server_write, number, &mut requests, false) => {}
+        _ = forward(server_read, client_write, number, &mut answers, true) => {}
+        _ = watched.wait_for(|state| number < state.first_open) => {}
+    }
+}
+
+async fn forward(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    number: u64,
+    state: &mut watch::Receiver<State>,
+    is_answer: bool,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        let now = *state.borrow();
+        match now.network {
+            // What is lost once is lost for good; so is the end of the connection.
+            Network::Lossy => std::future::pending().await,
+            Network::CutsAnswers if is_answer && number < now.first_new => {
+                to.write_all(&buffer[..length / 2]).await?;
+                to.flush().await?;
+                // A close that lingers for no time is a reset.
+                return to.as_ref().set_zero_linger();
+            }
+            _ if length == 0 => return Ok(()),
+            _ => to.write_all(&buffer[..length]).await?,
+        }
+    }
+}
