@@ -17,12 +17,13 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
+    process::Stdio,
     time::{Duration, Instant},
 };
 use tokio::{process::Command, time::sleep};
 
 /// How many instances of each function the local server runs at most, as Lambda would run more when calls overlap.
-const CONCURRENCY: &str = "2";
+const INSTANCES: usize = 2;
 
 /// How long the API may take to answer once it has been built, in seconds.
 const START_TIMEOUT_S: u64 = 120;
@@ -102,21 +103,7 @@ pub async fn dev(options: &Options) -> Result<()> {
 
     step("Starting the API (cargo lambda watch)");
     let watch_port = free_port()?;
-    let mut watch = Running::start(
-        Command::new(cargo_lambda)
-            // Behind the gateway, which answers preflight requests as API Gateway does.
-            .args(["lambda", "watch", "-A", "127.0.0.1", "-P", &watch_port.to_string(), "--disable-cors"])
-            .args(["--concurrency", CONCURRENCY])
-            .current_dir(root())
-            .envs(&settings.0)
-            // Errors and warnings of a rebuild, and no line for each instance that starts.
-            .env("CARGO_TERM_QUIET", "true")
-            .env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "warn".into()))
-            // The owner's rights are not for the functions.
-            .env_remove("DATABASE_URL_UNPOOLED"),
-        // Asked to end, it reports an error for each of the functions; they hold nothing that is not in the database.
-        Signal::SIGKILL,
-    )?;
+    let mut watch = watch(&cargo_lambda, watch_port, INSTANCES, &settings.0, Stdio::inherit())?;
     let base_url = format!("http://127.0.0.1:{port}");
     let _gateway = Gateway::start(port, watch_port, settings.get("TRUSTED_ORIGINS")).await?;
     wait_until_ready(&mut watch, &base_url).await?;
@@ -132,6 +119,32 @@ pub async fn dev(options: &Options) -> Result<()> {
 
     let status = watch.wait().await?;
     bail!("cargo lambda watch ended: {status}")
+}
+
+/// Starts `cargo lambda watch` on a port, with at most so many instances of each function, whose lines go to `output`.
+pub fn watch(
+    cargo_lambda: &Path,
+    port: u16,
+    instances: usize,
+    settings: &BTreeMap<String, String>,
+    output: Stdio,
+) -> Result<Running> {
+    Running::start(
+        Command::new(cargo_lambda)
+            // Behind the gateway, which answers preflight requests as API Gateway does.
+            .args(["lambda", "watch", "-A", "127.0.0.1", "-P", &port.to_string(), "--disable-cors"])
+            .args(["--concurrency", &instances.to_string()])
+            .current_dir(root())
+            .stdout(output)
+            .envs(settings)
+            // Errors and warnings of a rebuild, and no line for each instance that starts.
+            .env("CARGO_TERM_QUIET", "true")
+            .env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "warn".into()))
+            // The owner's rights are not for the functions.
+            .env_remove("DATABASE_URL_UNPOOLED"),
+        // Asked to end, it reports an error for each of the functions; they hold nothing that is not in the database.
+        Signal::SIGKILL,
+    )
 }
 
 /// The environment of the functions: what we were given, else what we make.

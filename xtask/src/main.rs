@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask dev`, `cargo xtask test`, `cargo xtask bench`, `cargo xtask migrate`, `cargo xtask sizes`.
+//! The developer's commands: `cargo xtask dev`, `test`, `bench`, `soak`, `migrate` and `sizes`.
 mod bench;
 mod better_auth;
 mod dev;
@@ -18,6 +18,7 @@ mod sam;
 mod scale;
 mod seed;
 mod sizes;
+mod soak;
 mod test;
 mod tools;
 
@@ -43,6 +44,8 @@ enum Command {
     Test(test::Options),
     /// Measure the API beside programs in Python, Node.js and Rust that do the same, and beside the least that a function can do
     Bench(bench::Options),
+    /// Load many processes with many clients while servers fail, and count what became of each write
+    Soak(soak::Options),
     /// Build the functions for release and print size, GLIBC version and shared libraries of each
     Sizes,
     /// Bring a database's tables up to date, or back
@@ -74,6 +77,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Dev(options) => dev::dev(options).await,
         Command::Test(options) => test::test(options).await,
         Command::Bench(options) => bench::bench(options).await,
+        Command::Soak(options) => soak::soak(options).await,
         Command::Sizes => sizes::sizes().await,
         Command::Migrate(action) => migrate::migrate(action).await,
     }

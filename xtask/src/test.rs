@@ -6,7 +6,7 @@ use crate::{
     pgbouncer::{PgBouncer, Pooling},
     postgres::{Postgres, Purpose, write_private},
     process::{run_command, step},
-    sam,
+    sam, soak,
     tools::{cargo, find_in_path, find_or_install, target},
 };
 use anyhow::{Context as _, Result, bail};
@@ -53,6 +53,8 @@ pub enum Part {
     Dev,
     /// What a client meets when the database, its pooler or the network between fails, as a matrix.
     Faults,
+    /// `cargo xtask soak --quick`: a minute of load and faults, and a count of each write.
+    Soak,
     /// openapi.yaml by Spectral's and OWASP's rules; then thousands of generated requests, and a developer in a browser.
     Reference,
     /// The real Better Auth in front of the API, on its own tables and on the document's.
@@ -177,6 +179,7 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             run_with(services, &mut command).await
         }
         Part::Faults => faults::faults(filter.first().copied()).await,
+        Part::Soak => soak::soak(&soak::Options::quick()).await,
         Part::Reference => {
             openapi::lint().await?;
             let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "reference"]);
