@@ -109,6 +109,12 @@ select 'the role tasks_api has more rights than an ordinary role'
 from pg_roles
 where rolname = 'tasks_api' and (rolsuper or rolcreaterole or rolcreatedb or rolbypassrls or rolreplication)
 union all
+select 'the role tasks_api may make temporary tables: only the owner of the database can take that right from everybody'
+where to_regrole('tasks_api') is not null and has_database_privilege(to_regrole('tasks_api'), current_database(), 'temporary')
+union all
+select 'the role tasks_api may make objects in the schema public: only its owner can take that right from everybody'
+where to_regrole('tasks_api') is not null and has_schema_privilege(to_regrole('tasks_api'), 'public', 'create')
+union all
 select format('the role tasks_api lacks the right: %s', allowed)
 from (select allowed from right_should_be except select allowed from right_is) as lacking
 where to_regrole('tasks_api') is not null

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use testing::Database;
 
 /// The last migration's number.
-const LAST: i64 = 10;
+const LAST: i64 = 11;
 
 /// The schema document's own tables.
 const DOCUMENT_TABLES: &str = include_str!("document.sql");
@@ -217,6 +217,42 @@ async fn down_takes_every_right_from_the_apis_role() {
     );
     migrations::down(&mut connection, Some(5), |_| {}).await.unwrap();
     assert!(rows(&mut connection, rights).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_everybody_may_is_taken_from_the_apis_role_alone_and_given_back() {
+    let database = Database::create_empty().await;
+    let mut connection = migrations::connect(&DatabaseUrl::parse(&database.owner_url()).unwrap()).await.unwrap();
+    // A role of somebody else's, which has no right by its own name, and a database from before PostgreSQL 15. The role stays:
+    // the databases of other tests, which run at the same time, know it too.
+    let other = "somebody_else";
+    let create = format!("do $$ begin create role {other} login; exception when duplicate_object then null; end $$");
+    database.sql(&create, &[]).await;
+    execute(&mut connection, "grant create on schema public to public").await;
+    let may = |role: &str| {
+        format!(
+            "select has_database_privilege('{role}', current_database(), 'temporary') as temporary,
+                has_database_privilege('{role}', current_database(), 'connect') as connect,
+                has_schema_privilege('{role}', 'public', 'create') as create, has_schema_privilege('{role}', 'public', 'usage') as usage"
+        )
+    };
+    for _ in 0..2 {
+        up(&mut connection).await;
+        assert_eq!(rows(&mut connection, &may("tasks_api")).await, ["false true false true"]);
+        assert_eq!(rows(&mut connection, &may("public")).await, ["false true false true"]);
+        for kept in [other, "tasks_owner"] {
+            assert_eq!(rows(&mut connection, &may(kept)).await, ["true true true true"], "{kept}");
+        }
+        assert_eq!(migrations::check(&mut connection).await.unwrap(), [""; 0]);
+        migrations::down(&mut connection, None, |_| {}).await.unwrap();
+        assert_eq!(rows(&mut connection, &may("public")).await, ["true true true true"]);
+        // Nothing is left in the other role's name.
+        let named = format!(
+            "select datacl::text as thing from pg_database where datname = current_database() and datacl::text like '%{other}%'
+            union all select nspacl::text from pg_namespace where nspacl::text like '%{other}%'"
+        );
+        assert_eq!(rows(&mut connection, &named).await, [""; 0]);
+    }
 }
 
 #[tokio::test]
@@ -450,6 +486,11 @@ async fn check_names_what_was_changed() {
         ("alter function caller(text) security invoker", "does not run with its owner's rights"),
         ("grant select on session to tasks_api", "should not have the right: session select"),
         ("grant truncate on tasks to tasks_api", "should not have the right: tasks truncate"),
+        (
+            "do $$ begin execute format('grant temporary on database %I to public', current_database()); end $$",
+            "may make temporary tables",
+        ),
+        ("grant create on schema public to public", "may make objects in the schema public"),
         ("revoke delete on tasks from tasks_api", "lacks the right: tasks delete"),
         ("revoke execute on function caller(text) from tasks_api", "may not call caller(text)"),
         ("revoke usage on sequence tasks_id_seq from tasks_api", "may not use the sequence"),

@@ -78,6 +78,12 @@ impl Database {
         for row in maintenance.query(settings, &[&name, &services.template]).await.expect("the settings") {
             maintenance.batch_execute(row.get(0)).await.expect("the setting");
         }
+        // Nor do the rights on the database itself.
+        let rights = "select has_database_privilege('public', $1::text, 'temporary')";
+        if !maintenance.query_one(rights, &[&services.template]).await.expect("a right").get::<_, bool>(0) {
+            let revoke = format!("revoke temporary on database {name} from public");
+            maintenance.batch_execute(&revoke).await.expect("the right is taken");
+        }
         Self { admin: connect(services, &name).await, services, name }
     }
 
@@ -139,12 +145,9 @@ impl Database {
         self.sql(statement, &[]).await[0].get(0)
     }
 
-    /// The number that a statement gives to the API's role, which connects with its own password.
+    /// The number that a statement gives to the API's role.
     pub async fn number_as_api(&self, statement: &str) -> i64 {
-        let (client, connection) = tokio_postgres::connect(&self.plain_api_url(self.services.postgres_port), NoTls)
-            .await
-            .expect("it is let in");
-        tokio::spawn(connection);
+        let client = self.connect_as_api(self.services.postgres_port).await.expect("it is let in");
         client.query_one(statement, &[]).await.unwrap_or_else(|error| panic!("{statement}: {error:?}")).get(0)
     }
 
