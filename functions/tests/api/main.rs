@@ -11,6 +11,7 @@ mod listing;
 mod plans;
 mod proxy;
 mod purge;
+mod role;
 mod running;
 mod secrets;
 mod tasks;

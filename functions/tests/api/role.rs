@@ -1,0 +1,226 @@
+//! What somebody could do who has stolen the API's connection: the role `tasks_api`, with any SQL.
+use crate::api::Api;
+
+/// A test's database with somebody's rows in it, and a connection of the API's role.
+async fn connected() -> (Api, impl AsyncFn(&str) -> String) {
+    let api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let account = "insert into account (id, user_id, provider, provider_account_id, password) values ('a', $1, 'credential', 'a', 'hash')";
+    api.database.sql(account, &[&ada.id]).await;
+    api.database.sql("insert into tasks (user_id, title) values ($1, 'Ada''s')", &[&ada.id]).await;
+    let client = api.database.connect_as_api().await;
+    let name = api.database.name.clone();
+    // Each statement runs in a transaction that is rolled back, so that none changes what the next one meets.
+    let run = async move |statement: &str| {
+        let is_outside = ["alter system", "drop database"].iter().any(|start| statement.starts_with(start));
+        client.batch_execute(if is_outside { "" } else { "begin" }).await.expect("a transaction");
+        let verdict = match client.batch_execute(statement).await {
+            Ok(()) => "done".to_owned(),
+            Err(error) => {
+                let refusal = error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error}"));
+                format!("{} {}", refusal.code().code(), refusal.message().replace(&name, "the_tests"))
+            }
+        };
+        client.batch_execute("rollback").await.expect("the transaction's end");
+        verdict
+    };
+    (api, run)
+}
+
+/// Fails unless PostgreSQL refuses each statement, with this SQLSTATE and, where all its versions use the same ones, these words.
+async fn refused(statements: &[(&str, &str)]) {
+    let (_api, run) = connected().await;
+    let mut others = Vec::new();
+    for (statement, refusal) in statements {
+        let verdict = run(statement).await;
+        println!("{statement}\n    {verdict}");
+        if !verdict.starts_with(refusal) {
+            others.push(format!("{statement}\n    {verdict}"));
+        }
+    }
+    assert!(others.is_empty(), "{}", others.join("\n"));
+}
+
+#[tokio::test]
+async fn the_apis_role_sees_no_credential_and_no_person() {
+    refused(&[
+        ("select token from session", "42501 permission denied for table session"),
+        ("select count(*) from session", "42501 permission denied for table session"),
+        ("select email from \"user\"", "42501 permission denied for table user"),
+        ("select id from \"user\"", "42501 permission denied for table user"),
+        ("select password from account", "42501 permission denied for table account"),
+        ("select value from verification", "42501 permission denied for table verification"),
+        ("table _sqlx_migrations", "42501 permission denied for table _sqlx_migrations"),
+        ("copy session to stdout", "42501 permission denied for table session"),
+        ("select row_to_json(session) from session", "42501 permission denied for table session"),
+        ("select from tasks join session using (user_id)", "42501 permission denied for table session"),
+        (
+            "create view pg_temp.s as select * from session",
+            "42501 permission denied to create temporary tables in database \"the_tests\"",
+        ),
+        ("select stavalues1 from pg_statistic", "42501 permission denied for table pg_statistic"),
+        ("select rolpassword from pg_authid", "42501 permission denied for table pg_authid"),
+        ("select passwd from pg_shadow", "42501 permission denied for view pg_shadow"),
+        ("select * from pg_hba_file_rules", "42501 permission denied for view pg_hba_file_rules"),
+        ("select * from pg_file_settings", "42501 permission denied for view pg_file_settings"),
+        ("select umoptions from pg_user_mapping", "42501 permission denied for table pg_user_mapping"),
+        ("select pg_read_file('PG_VERSION')", "42501 permission denied for function pg_read_file"),
+        ("select pg_read_binary_file('/etc/passwd')", "42501 permission denied for function pg_read_binary_file"),
+        ("select pg_ls_dir('.')", "42501 permission denied for function pg_ls_dir"),
+        ("select pg_stat_file('PG_VERSION')", "42501 permission denied for function pg_stat_file"),
+        ("copy tasks (title) from '/etc/passwd'", "42501"),
+        ("copy tasks to '/tmp/tasks'", "42501"),
+        ("copy tasks to program 'id'", "42501"),
+        ("select lo_import('/etc/passwd')", "42501 permission denied for function lo_import"),
+        (
+            "select query_to_xml('select token from session', true, true, '')",
+            "42501 permission denied for table session",
+        ),
+        (
+            "select public.caller('x'), migration_tools.column_name('session', '{token}')",
+            "42501 permission denied for schema migration_tools",
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn the_apis_role_changes_nothing_but_tasks_and_idempotency_keys() {
+    refused(&[
+        ("insert into \"user\" (id, email) values ('eve', 'eve@example.com')", "42501 permission denied for table user"),
+        ("insert into session (id, user_id, token, expires_at) select 'x', user_id, 'x', '2100-01-01' from tasks", "42501 permission denied for table session"),
+        ("update session set expires_at = '2100-01-01'", "42501 permission denied for table session"),
+        ("update session set user_id = 'eve' where false", "42501 permission denied for table session"),
+        ("update account set password = 'x'", "42501 permission denied for table account"),
+        ("delete from session", "42501 permission denied for table session"),
+        ("delete from verification", "42501 permission denied for table verification"),
+        ("delete from \"user\"", "42501 permission denied for table user"),
+        ("delete from _sqlx_migrations", "42501 permission denied for table _sqlx_migrations"),
+        ("select * from session for update", "42501 permission denied for table session"),
+        ("lock table session in access share mode", "42501 permission denied for table session"),
+        ("truncate tasks", "42501 permission denied for table tasks"),
+        ("truncate idempotency_keys", "42501 permission denied for table idempotency_keys"),
+        ("drop table tasks", "42501 must be owner of table tasks"),
+        ("alter table tasks disable trigger all", "42501 must be owner of table tasks"),
+        ("alter table tasks drop constraint tasks_title_length", "42501 must be owner of table tasks"),
+        ("alter table tasks owner to tasks_api", "42501 must be owner of table tasks"),
+        ("alter table tasks enable row level security", "42501 must be owner of table tasks"),
+        ("create index on tasks (title)", "42501 must be owner of table tasks"),
+        ("create trigger spy before insert on tasks for each row execute function suppress_redundant_updates_trigger()", "42501 permission denied for table tasks"),
+        ("create rule spy as on select to tasks do instead select * from session", "42501 must be owner of table tasks"),
+        ("create policy spy on tasks using (true)", "42501 must be owner of table tasks"),
+        ("comment on table tasks is 'x'", "42501 must be owner of table tasks"),
+        ("create table public.x (id int)", "42501 permission denied for schema public"),
+        ("create table pg_temp.tasks (id int)", "42501 permission denied to create temporary tables in database \"the_tests\""),
+        ("create temporary table tasks as select * from tasks", "42501 permission denied to create temporary tables in database \"the_tests\""),
+        ("create view public.x as select 1", "42501 permission denied for schema public"),
+        ("create sequence public.x", "42501 permission denied for schema public"),
+        ("create type public.x as (y int)", "42501 permission denied for schema public"),
+        ("create function public.caller(x text) returns int language sql return 1", "42501 permission denied for schema public"),
+        ("create function pg_temp.x() returns int language sql return 1", "42501 permission denied to create temporary tables in database \"the_tests\""),
+        ("create or replace function public.caller(token text) returns table (user_id varchar, expires_at timestamp) language sql as $$ select 'ada', now()::timestamp $$", "42501 permission denied for schema public"),
+        ("alter function public.caller(text) security invoker", "42501 must be owner of function public.caller"),
+        ("drop function public.purge_expired(text, integer)", "42501 must be owner of function public.purge_expired"),
+        ("create schema x", "42501 permission denied for database the_tests"),
+        ("create extension pgcrypto", "42501 permission denied to create extension \"pgcrypto\""),
+        ("create event trigger x on ddl_command_end execute function suppress_redundant_updates_trigger()", "42501 permission denied to create event trigger \"x\""),
+        ("create publication x for table tasks", "42501 permission denied for database the_tests"),
+        ("create collation public.x from \"C\"", "42501 permission denied for schema public"),
+        ("refresh materialized view tasks", "42501"),
+        ("insert into tasks (user_id, title) values ('nobody', 'x')", "23503 insert or update on table \"tasks\" violates foreign key constraint \"fk_tasks_user\""),
+        ("insert into tasks (user_id, title) select user_id, '' from tasks", "23514 new row for relation \"tasks\" violates check constraint \"tasks_title_length\""),
+        ("select setval('tasks_id_seq', 1)", "42501 permission denied for sequence tasks_id_seq"),
+        ("select public.purge_expired('user', 1000)", "P0001 nothing expires in user"),
+    ]).await;
+}
+
+#[tokio::test]
+async fn the_apis_role_cannot_become_another_or_rule_the_server() {
+    refused(&[
+        ("set role tasks_owner", "42501 permission denied to set role \"tasks_owner\""),
+        ("set role postgres", "42501 permission denied to set role \"postgres\""),
+        ("set session authorization postgres", "42501 permission denied to set session authorization \"postgres\""),
+        ("create role eve superuser", "42501"),
+        ("alter role tasks_api superuser", "42501"),
+        ("alter role tasks_api createrole", "42501 permission denied"),
+        ("alter role tasks_api bypassrls", "42501"),
+        ("alter role tasks_api valid until 'infinity'", "42501 permission denied"),
+        ("alter role tasks_api rename to eve", "0A000 session user cannot be renamed"),
+        ("alter role tasks_owner password 'x'", "42501 permission denied"),
+        ("alter role tasks_owner set search_path = x", "42501 permission denied"),
+        ("alter role all set search_path = x", "42501"),
+        ("alter database postgres set search_path = x", "42501 must be owner of database postgres"),
+        ("drop role tasks_owner", "42501 permission denied to drop role"),
+        ("drop owned by tasks_owner", "42501 permission denied to drop objects"),
+        ("reassign owned by tasks_owner to tasks_api", "42501 permission denied to reassign objects"),
+        ("grant tasks_owner to tasks_api", "42501"),
+        ("grant pg_read_all_data to tasks_api", "42501"),
+        ("grant select on session to tasks_api", "42501 permission denied for table session"),
+        ("grant select on tasks to public; do $$ begin assert has_table_privilege('public', 'tasks', 'select'), 'nothing was granted'; end $$", "P0004 nothing was granted"),
+        ("alter default privileges for role tasks_owner grant select on tables to tasks_api", "42501"),
+        ("alter system set work_mem = '1GB'", "42501 permission denied to set parameter"),
+        ("set session_replication_role = replica", "42501 permission denied to set parameter \"session_replication_role\""),
+        ("set log_statement = 'all'", "42501 permission denied to set parameter \"log_statement\""),
+        ("set log_min_messages = 'debug5'", "42501 permission denied to set parameter \"log_min_messages\""),
+        ("set temp_file_limit = -1", "42501 permission denied to set parameter \"temp_file_limit\""),
+        ("set zero_damaged_pages = on", "42501 permission denied to set parameter \"zero_damaged_pages\""),
+        ("load '/tmp/x.so'", "42501 access to library \"/tmp/x.so\" is not allowed"),
+        ("select pg_reload_conf()", "42501 permission denied for function pg_reload_conf"),
+        ("select pg_rotate_logfile()", "42501 permission denied for function pg_rotate_logfile"),
+        ("select pg_switch_wal()", "42501 permission denied for function pg_switch_wal"),
+        ("select pg_promote()", "42501 permission denied for function pg_promote"),
+        ("select pg_stat_reset()", "42501 permission denied for function pg_stat_reset"),
+        ("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'postgres'", "42501"),
+        ("select pg_cancel_backend(pid) from pg_stat_activity where usename = 'postgres'", "42501"),
+        ("select pg_create_physical_replication_slot('x')", "42501"),
+        ("select pg_log_backend_memory_contexts(1)", "42501 permission denied for function pg_log_backend_memory_contexts"),
+        ("select pg_logical_emit_message(false, 'x', 'x'), pg_export_snapshot(), pg_replication_origin_create('x')", "42501 permission denied for function pg_replication_origin_create"),
+        ("drop database postgres", "42501 must be owner of database postgres"),
+    ]).await;
+}
+
+/// What cannot be withheld from a role that does the API's work. SECURITY.md says so.
+#[tokio::test]
+async fn what_a_stolen_connection_can_do_is_known() {
+    let (_api, run) = connected().await;
+    for statement in [
+        "select user_id, title from tasks",
+        "insert into tasks (user_id, title) select user_id, 'x' from tasks",
+        "update tasks set title = 'x'",
+        "update tasks set user_id = user_id",
+        "delete from tasks",
+        "select * from idempotency_keys",
+        "delete from idempotency_keys",
+        "lock table tasks in access exclusive mode",
+        "select nextval('tasks_id_seq')",
+        "select * from public.caller('a token that is guessed')",
+        "select public.purge_expired('session', 1000)",
+        "set statement_timeout = 0",
+        "set search_path = pg_catalog",
+        "set default_transaction_read_only = on",
+        "alter role tasks_api set statement_timeout = 0",
+        "alter role tasks_api password 'x'",
+        "select pg_advisory_lock(1), pg_advisory_unlock(1)",
+        "select lo_create(0)",
+        "listen x; notify x",
+        "select rolname from pg_roles",
+        "select attname from pg_attribute where attrelid = 'session'::regclass",
+        "select prosrc from pg_proc where proname = 'caller'",
+        "select pid, usename from pg_stat_activity",
+    ] {
+        assert_eq!(run(statement).await, "done", "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn the_apis_role_does_not_see_what_others_are_doing() {
+    let api = Api::start().await;
+    api.database.sign_up("ada").await;
+    let client = api.database.connect_as_api().await;
+    let seen =
+        "select count(*) from pg_stat_activity where usename <> 'tasks_api' and query <> '<insufficient privilege>'";
+    assert_eq!(client.query_one(seen, &[]).await.expect("a number").get::<_, i64>(0), 0);
+    let statistics = "select count(*) from pg_stats where tablename in ('session', 'user', 'account', 'verification')";
+    api.database.sql("analyze", &[]).await;
+    assert_eq!(client.query_one(statistics, &[]).await.expect("a number").get::<_, i64>(0), 0);
+}
