@@ -7,6 +7,7 @@ mod contract;
 mod front_ends;
 mod idempotency;
 mod input;
+mod isolation;
 mod listing;
 mod plans;
 mod proxy;

@@ -8,7 +8,7 @@ async fn connected() -> (Api, impl AsyncFn(&str) -> String) {
     let account = "insert into account (id, user_id, provider, provider_account_id, password) values ('a', $1, 'credential', 'a', 'hash')";
     api.database.sql(account, &[&ada.id]).await;
     api.database.sql("insert into tasks (user_id, title) values ($1, 'Ada''s')", &[&ada.id]).await;
-    let client = api.database.connect_as_api().await;
+    let client = api.database.connect_as_api(SERVICES.postgres_port).await.expect("it is let in");
     let name = api.database.name.clone();
     // Each statement runs in a transaction that is rolled back, so that none changes what the next one meets.
     let run = async move |statement: &str| {
@@ -216,7 +216,7 @@ async fn what_a_stolen_connection_can_do_is_known() {
 async fn the_apis_role_does_not_see_what_others_are_doing() {
     let api = Api::start().await;
     api.database.sign_up("ada").await;
-    let client = api.database.connect_as_api().await;
+    let client = api.database.connect_as_api(SERVICES.postgres_port).await.expect("it is let in");
     let seen =
         "select count(*) from pg_stat_activity where usename <> 'tasks_api' and query <> '<insufficient privilege>'";
     assert_eq!(client.query_one(seen, &[]).await.expect("a number").get::<_, i64>(0), 0);

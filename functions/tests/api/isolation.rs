@@ -1,0 +1,545 @@
+//! Who sees what, by a model: people do anything with each other's ids, cursors, tags and keys, and a few lines of plain Rust
+//! say what each answer has to be. `PROPTEST_CASES` sets how many series of requests are tried.
+use crate::api::{
+    Answer, Api, ORIGIN, Request, SECRET, delete, get, patch, post, put, request, session_cookie, signed,
+};
+use proptest::{
+    collection::vec,
+    option,
+    prelude::*,
+    sample::{Index, select},
+    test_runner::{Config, TestRunner},
+};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use testing::User;
+use tokio::sync::Mutex;
+
+/// How many series are tried, when nothing else is said.
+const CASES: u32 = 128;
+/// How many requests a series has at most.
+const MAX_REQUESTS: usize = 40;
+/// How many people there are.
+const PEOPLE: usize = 3;
+
+/// One request.
+#[derive(Debug, Clone)]
+struct Step {
+    /// Which of the people asks.
+    person: usize,
+    credential: Credential,
+    /// Whose path, in `/api/{user_id}/tasks`; `/api/tasks` without one.
+    path_of: Option<usize>,
+    action: Action,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Credential {
+    Bearer,
+    SignedBearer,
+    Cookie,
+    CookieWithoutOrigin,
+    Expired,
+    Forged,
+    Nothing,
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    Session,
+    Create {
+        title: &'static str,
+        key: Option<&'static str>,
+    },
+    /// `cursor` is one that anybody has been given, used as it came or with another order.
+    List {
+        status: &'static str,
+        sort: &'static str,
+        limit: Option<usize>,
+        cursor: Option<(Index, bool)>,
+    },
+    Get {
+        task: Index,
+        if_none_match: Tag,
+    },
+    Put {
+        task: Index,
+        title: Option<&'static str>,
+        completed: Option<bool>,
+        if_match: Tag,
+    },
+    Patch {
+        task: Index,
+        description: Option<&'static str>,
+        if_match: Tag,
+    },
+    Complete {
+        task: Index,
+        set: Option<bool>,
+        if_match: Tag,
+    },
+    Delete {
+        task: Index,
+        if_match: Tag,
+    },
+    Clear,
+}
+
+/// What a conditional request names.
+#[derive(Debug, Clone)]
+enum Tag {
+    None,
+    Any,
+    /// The one that the task has now.
+    Current,
+    /// One that any task of anybody's has or has had.
+    Seen(Index),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let credential = prop_oneof![
+        4 => Just(Credential::Bearer),
+        2 => Just(Credential::SignedBearer),
+        4 => Just(Credential::Cookie),
+        1 => Just(Credential::CookieWithoutOrigin),
+        1 => Just(Credential::Expired),
+        1 => Just(Credential::Forged),
+        1 => Just(Credential::Nothing),
+    ];
+    (0..PEOPLE, credential, option::weighted(0.4, 0..PEOPLE), action())
+        .prop_map(|(person, credential, path_of, action)| Step { person, credential, path_of, action })
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let title = || select(&["milk", "bread", "tea"][..]);
+    let tag = || {
+        prop_oneof![
+            4 => Just(Tag::None),
+            1 => Just(Tag::Any),
+            2 => Just(Tag::Current),
+            2 => any::<Index>().prop_map(Tag::Seen),
+        ]
+    };
+    let task = any::<Index>;
+    prop_oneof![
+        1 => Just(Action::Session),
+        5 => (title(), option::of(select(&["k1", "k2"][..]))).prop_map(|(title, key)| Action::Create { title, key }),
+        5 => (
+            select(&["all", "pending", "completed"][..]),
+            select(&["-created_at", "created_at", "-updated_at", "updated_at"][..]),
+            option::of(1..4_usize),
+            option::of((any::<Index>(), prop::bool::weighted(0.8))),
+        )
+            .prop_map(|(status, sort, limit, cursor)| Action::List { status, sort, limit, cursor }),
+        3 => (task(), tag()).prop_map(|(task, if_none_match)| Action::Get { task, if_none_match }),
+        3 => (task(), option::of(title()), option::of(any::<bool>()), tag())
+            .prop_map(|(task, title, completed, if_match)| Action::Put { task, title, completed, if_match }),
+        2 => (task(), option::of(title()), tag())
+            .prop_map(|(task, description, if_match)| Action::Patch { task, description, if_match }),
+        3 => (task(), option::of(any::<bool>()), tag())
+            .prop_map(|(task, set, if_match)| Action::Complete { task, set, if_match }),
+        2 => (task(), tag()).prop_map(|(task, if_match)| Action::Delete { task, if_match }),
+        1 => Just(Action::Clear),
+    ]
+}
+
+/// A task as its owner was last told of it.
+#[derive(Debug, Clone)]
+struct Task {
+    owner: usize,
+    json: Value,
+    tag: String,
+    is_there: bool,
+}
+
+impl Task {
+    fn id(&self) -> i64 {
+        self.json["id"].as_i64().expect("an id")
+    }
+
+    fn is_completed(&self) -> bool {
+        self.json["completed"] == true
+    }
+
+    /// What a list in this order goes by.
+    fn place(&self, sort: &str) -> (String, i64) {
+        (self.json[sort.trim_start_matches('-')].as_str().expect("a time").to_owned(), self.id())
+    }
+}
+
+/// A place in a list that somebody was told of.
+#[derive(Debug, Clone)]
+struct Cursor {
+    text: String,
+    status: &'static str,
+    sort: &'static str,
+    after: (String, i64),
+}
+
+/// What there is, and what has been told to anybody.
+#[derive(Default)]
+struct Model {
+    /// In the order of their making, also those that are gone.
+    tasks: Vec<Task>,
+    tags: Vec<String>,
+    cursors: Vec<Cursor>,
+    /// Whose key made which task, of what title, and the answer's text.
+    keys: HashMap<(usize, &'static str), (&'static str, String)>,
+}
+
+impl Model {
+    /// The task that an index names, which can be anybody's; none when there is none yet.
+    fn pick(&self, index: &Index) -> Option<usize> {
+        (!self.tasks.is_empty()).then(|| index.index(self.tasks.len()))
+    }
+
+    fn tag(&self, tag: &Tag, task: Option<usize>) -> Option<String> {
+        match tag {
+            Tag::None => None,
+            Tag::Any => Some("*".to_owned()),
+            Tag::Current => task.map(|task| self.tasks[task].tag.clone()),
+            Tag::Seen(index) => (!self.tags.is_empty()).then(|| index.get(&self.tags).clone()),
+        }
+    }
+
+    /// What a person's list has, in order.
+    fn list(&self, person: usize, status: &str, sort: &str) -> Vec<&Task> {
+        let is_listed = |task: &&Task| match status {
+            "pending" => !task.is_completed(),
+            "completed" => task.is_completed(),
+            _ => true,
+        };
+        let mut listed: Vec<_> =
+            self.tasks.iter().filter(|task| task.owner == person && task.is_there).filter(is_listed).collect();
+        listed.sort_by_key(|task| task.place(sort));
+        if sort.starts_with('-') {
+            listed.reverse();
+        }
+        listed
+    }
+
+    fn learn(&mut self, owner: usize, answer: &Answer) {
+        let tag = answer.header("etag").expect("a tag").to_owned();
+        self.tags.push(tag.clone());
+        let task = Task { owner, json: answer.body.clone(), tag, is_there: true };
+        match self.tasks.iter_mut().find(|known| known.json["id"] == task.json["id"]) {
+            Some(known) => *known = task,
+            None => self.tasks.push(task),
+        }
+    }
+}
+
+/// A series of requests in the making.
+struct Series<'a> {
+    api: &'a mut Api,
+    people: Vec<User>,
+    expired: Vec<String>,
+    model: Model,
+}
+
+impl Series<'_> {
+    async fn run(&mut self, step: &Step) {
+        let person = step.person;
+        let base = match step.path_of {
+            Some(owner) => format!("/api/{}/tasks", self.people[owner].id),
+            None => "/api/tasks".to_owned(),
+        };
+        let target = |task: Option<usize>| {
+            let id = task.map_or(2_000_000_000, |task| self.model.tasks[task].id());
+            format!("{base}/{id}")
+        };
+        let conditional = |request: Request, name: &str, tag: &Option<String>| match tag {
+            Some(tag) => request.header(name, tag),
+            None => request,
+        };
+        let (task, tag) = match &step.action {
+            Action::Get { task, if_none_match: tag }
+            | Action::Put { task, if_match: tag, .. }
+            | Action::Patch { task, if_match: tag, .. }
+            | Action::Complete { task, if_match: tag, .. }
+            | Action::Delete { task, if_match: tag } => {
+                let task = self.model.pick(task);
+                (task, self.model.tag(tag, task))
+            }
+            _ => (None, None),
+        };
+        let mut cursor = None;
+        let sent = match &step.action {
+            Action::Session => get("/api/session"),
+            Action::Create { title, key } => {
+                let request = post(&base).json(json!({"title": title}));
+                match key {
+                    Some(key) => request.header("idempotency-key", key),
+                    None => request,
+                }
+            }
+            Action::List { status, sort, limit, cursor: wanted } => {
+                let mut path = format!("{base}?status={status}&sort={sort}");
+                if let Some(limit) = limit {
+                    path += &format!("&limit={limit}");
+                }
+                if let Some((index, _)) = wanted
+                    && !self.model.cursors.is_empty()
+                {
+                    cursor = Some(index.get(&self.model.cursors).clone());
+                }
+                match (&cursor, wanted) {
+                    // The list that the cursor is of: of a parameter that is sent twice, the last counts.
+                    (Some(Cursor { status, sort, text, .. }), Some((_, true))) => {
+                        get(&format!("{path}&status={status}&sort={sort}&cursor={text}"))
+                    }
+                    (Some(cursor), _) => get(&format!("{path}&cursor={}", cursor.text)),
+                    (None, _) => get(&path),
+                }
+            }
+            Action::Get { .. } => conditional(get(&target(task)), "if-none-match", &tag),
+            Action::Put { title, completed, .. } => {
+                let request = put(&target(task)).json(json!({"title": title, "completed": completed}));
+                conditional(request, "if-match", &tag)
+            }
+            Action::Patch { description, .. } => {
+                conditional(patch(&target(task)).json(json!({"description": description})), "if-match", &tag)
+            }
+            Action::Complete { set, .. } => {
+                let request = request("PATCH", &format!("{}/complete", target(task)));
+                let request = match set {
+                    Some(set) => request.json(json!({"completed": set})),
+                    None => request,
+                };
+                conditional(request, "if-match", &tag)
+            }
+            Action::Delete { .. } => conditional(delete(&target(task)), "if-match", &tag),
+            Action::Clear => delete(&format!("{base}?status=completed")),
+        };
+        let is_write = sent.method != "GET";
+        let is_session = matches!(step.action, Action::Session);
+        let sent = self.with_credential(sent, step);
+        let answer = self.api.call(sent).await;
+
+        // Whoever may not do this learns nothing of it.
+        let refused = match step.credential {
+            Credential::Expired | Credential::Forged | Credential::Nothing => Some(401),
+            Credential::CookieWithoutOrigin if is_write => Some(403),
+            _ if !is_session && step.path_of.is_some_and(|owner| owner != person) => Some(403),
+            _ => None,
+        };
+        if let Some(status) = refused {
+            assert_eq!(answer.status, status, "{answer:?}");
+            return;
+        }
+        match &step.action {
+            Action::Session => {
+                assert_eq!((answer.status, &answer.body["user_id"]), (200, &json!(self.people[person].id)))
+            }
+            Action::Create { title, key } => self.check_creation(person, title, *key, &answer),
+            Action::List { status, sort, limit, cursor: wanted } => {
+                let (status, sort, after) = match (&cursor, wanted) {
+                    (Some(cursor), Some((_, true))) => (cursor.status, cursor.sort, Some(cursor)),
+                    (Some(cursor), _) if (cursor.status, cursor.sort) != (*status, *sort) => {
+                        assert_eq!(answer.status, 422, "{answer:?}");
+                        return;
+                    }
+                    (cursor, _) => (*status, *sort, cursor.as_ref()),
+                };
+                self.check_page(person, status, sort, limit.unwrap_or(1000), after, &answer);
+            }
+            Action::Get { .. } => {
+                let Some(known) = self.own(person, task, &answer) else { return };
+                let is_known = tag.is_some_and(|tag| tag == "*" || tag == known.tag);
+                assert_eq!(answer.status, if is_known { 304 } else { 200 }, "{answer:?}");
+                assert_eq!(answer.header("etag"), Some(&*known.tag));
+                if !is_known {
+                    assert_eq!(answer.body, known.json);
+                }
+            }
+            Action::Put { title, completed, .. } => {
+                self.check_change(person, task, tag, &answer, |json| {
+                    if let Some(title) = title {
+                        json["title"] = json!(title);
+                    }
+                    if let Some(completed) = completed {
+                        json["completed"] = json!(completed);
+                    }
+                });
+            }
+            Action::Patch { description, .. } => {
+                self.check_change(person, task, tag, &answer, |json| json["description"] = json!(description));
+            }
+            Action::Complete { set, .. } => {
+                self.check_change(person, task, tag, &answer, |json| {
+                    json["completed"] = json!(set.unwrap_or(json["completed"] == false));
+                });
+            }
+            Action::Delete { .. } => {
+                let Some(known) = self.own(person, task, &answer) else { return };
+                let may = tag.is_none_or(|tag| tag == "*" || tag == known.tag);
+                assert_eq!(answer.status, if may { 204 } else { 412 }, "{answer:?}");
+                if may {
+                    self.model.tasks[task.expect("it is there")].is_there = false;
+                }
+            }
+            Action::Clear => {
+                let mut deleted = 0;
+                for task in self.model.tasks.iter_mut() {
+                    if task.owner == person && task.is_there && task.is_completed() {
+                        task.is_there = false;
+                        deleted += 1;
+                    }
+                }
+                assert_eq!((answer.status, &answer.body), (200, &json!({"deleted": deleted})));
+            }
+        }
+    }
+
+    fn with_credential(&self, request: Request, step: &Step) -> Request {
+        let User { token, .. } = &self.people[step.person];
+        let expired = &self.expired[step.person];
+        let other_secret = "another-secret-of-the-tests-0123456789";
+        match step.credential {
+            Credential::Bearer => request.bearer(token),
+            Credential::SignedBearer => request.bearer(&signed(token, SECRET)),
+            Credential::Cookie => request.cookie(token),
+            Credential::CookieWithoutOrigin => request.raw_cookie(&session_cookie(token, SECRET)),
+            Credential::Expired => request.cookie(expired),
+            Credential::Forged => request.raw_cookie(&session_cookie(token, other_secret)).header("origin", ORIGIN),
+            Credential::Nothing => request,
+        }
+    }
+
+    /// The task, when it is there and the person's own; else the answer has to be 404.
+    fn own(&self, person: usize, task: Option<usize>, answer: &Answer) -> Option<Task> {
+        let known = task.map(|task| self.model.tasks[task].clone());
+        let own = known.filter(|task| task.owner == person && task.is_there);
+        if own.is_none() {
+            assert_eq!(answer.status, 404, "{answer:?}");
+        }
+        own
+    }
+
+    fn check_creation(&mut self, person: usize, title: &'static str, key: Option<&'static str>, answer: &Answer) {
+        if let Some((first, text)) = key.and_then(|key| self.model.keys.get(&(person, key))) {
+            if *first == title {
+                assert_eq!((answer.status, &answer.text), (201, text));
+                assert_eq!(answer.header("idempotent-replayed"), Some("true"));
+            } else {
+                assert_eq!(answer.status, 422, "{answer:?}");
+            }
+            return;
+        }
+        assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, None), "{answer:?}");
+        let body = &answer.body;
+        assert_eq!(
+            (&body["user_id"], &body["title"], &body["description"], &body["completed"]),
+            (&json!(self.people[person].id), &json!(title), &Value::Null, &json!(false))
+        );
+        assert!(self.model.tasks.iter().all(|task| task.json["id"] != body["id"]), "the id is another task's: {body}");
+        self.model.learn(person, answer);
+        if let Some(key) = key {
+            self.model.keys.insert((person, key), (title, answer.text.clone()));
+        }
+    }
+
+    fn check_change(
+        &mut self,
+        person: usize,
+        task: Option<usize>,
+        tag: Option<String>,
+        answer: &Answer,
+        change: impl Fn(&mut Value),
+    ) {
+        let Some(known) = self.own(person, task, answer) else { return };
+        if tag.is_some_and(|tag| tag != "*" && tag != known.tag) {
+            assert_eq!(answer.status, 412, "{answer:?}");
+            return;
+        }
+        let mut expected = known.json;
+        change(&mut expected);
+        assert!(answer.body["updated_at"].as_str() > expected["updated_at"].as_str(), "{answer:?}");
+        expected["updated_at"] = answer.body["updated_at"].clone();
+        assert_eq!((answer.status, &answer.body), (200, &expected));
+        self.model.learn(person, answer);
+    }
+
+    fn check_page(
+        &mut self,
+        person: usize,
+        status: &'static str,
+        sort: &'static str,
+        limit: usize,
+        after: Option<&Cursor>,
+        answer: &Answer,
+    ) {
+        let mut listed = self.model.list(person, status, sort);
+        if let Some(after) = after {
+            let is_after =
+                |place: (String, i64)| if sort.starts_with('-') { place < after.after } else { place > after.after };
+            listed.retain(|task| is_after(task.place(sort)));
+        }
+        let page: Vec<_> = listed.iter().take(limit).map(|task| task.json.clone()).collect();
+        assert_eq!((answer.status, &answer.body), (200, &json!(page)));
+        let last = listed.get(limit.min(listed.len()).wrapping_sub(1)).map(|task| task.place(sort));
+        let has_more = listed.len() > limit;
+        let next = answer.next_page();
+        assert_eq!(next.is_some(), has_more, "{answer:?}");
+        if let (Some(next), Some(after)) = (next, last) {
+            let (_, text) = next.rsplit_once("cursor=").expect("a cursor");
+            self.model.cursors.push(Cursor { text: text.to_owned(), status, sort, after });
+        }
+    }
+
+    /// What the database holds is what the model holds, and nothing else.
+    async fn check_the_database(&self) {
+        for (person, user) in self.people.iter().enumerate() {
+            let rows = "select json_build_array(id, title, description, completed)::text from tasks where user_id = $1 order by id";
+            let rows = self.api.database.sql(rows, &[&user.id]).await;
+            let rows: Vec<Value> = rows.iter().map(|row| serde_json::from_str(row.get(0)).expect("JSON")).collect();
+            let mut known = self.model.list(person, "all", "created_at");
+            known.sort_by_key(|task| task.id());
+            let known: Vec<_> = known
+                .iter()
+                .map(|task| {
+                    json!([task.json["id"], task.json["title"], task.json["description"], task.json["completed"]])
+                })
+                .collect();
+            assert_eq!(rows, known);
+        }
+    }
+}
+
+#[test]
+fn everybody_sees_and_changes_their_own_and_nothing_else() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let api = Mutex::new(runtime.block_on(Api::start()));
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
+    let config = Config {
+        cases,
+        source_file: Some(file!()),
+        test_name: Some("everybody_sees_and_changes_their_own_and_nothing_else"),
+        max_shrink_iters: 2000,
+        ..Config::default()
+    };
+    let result = TestRunner::new(config).run(&vec(step(), 1..MAX_REQUESTS), |steps| {
+        runtime.block_on(async {
+            let api: &mut Api = &mut *api.lock().await;
+            // With them goes what was theirs.
+            api.database.sql("delete from \"user\"", &[]).await;
+            let mut people = Vec::new();
+            let mut expired = Vec::new();
+            for name in ["ada", "bob", "eve"] {
+                let user = api.database.sign_up(name).await;
+                expired.push(api.database.sign_in(&user.id, "-1 minute").await);
+                people.push(user);
+            }
+            let mut series = Series { api, people, expired, model: Model::default() };
+            for step in &steps {
+                series.run(step).await;
+            }
+            series.check_the_database().await;
+        });
+        Ok(())
+    });
+    if let Err(failure) = result {
+        panic!("{failure}");
+    }
+}
