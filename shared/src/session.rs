@@ -1,5 +1,11 @@
 //! Who is asking: Better Auth's session token, from a cookie or a bearer header, as better-auth 1.7 reads them.
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _, alphabet,
+    engine::{
+        DecodePaddingMode,
+        general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD},
+    },
+};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use lambda_http::http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -19,6 +25,13 @@ const NOT_IN_URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'\'')
     .remove(b'(')
     .remove(b')');
+
+/// How the library decodes a signature's digits: without their padding, and without looking at the bits that are left over.
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+    .with_decode_allow_trailing_bits(true);
+const DIGITS: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const URL_SAFE_DIGITS: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// Who the caller is, and until when.
 #[derive(Debug, Serialize)]
@@ -84,7 +97,7 @@ impl SessionRules {
     pub(crate) fn credential(&self, request: &Request) -> Result<Credential, AuthFailure> {
         let bearer = request.header("authorization");
         if let Some(token) = bearer.and_then(|header| self.bearer_token(header)) {
-            return Ok(Credential::Bearer(token));
+            return token.map(Credential::Bearer);
         }
         match self.cookie_value(request.cookies()) {
             Some(value) => self.cookie_token(value).map(Credential::Cookie).ok_or(AuthFailure::BadSignature),
@@ -100,23 +113,30 @@ impl SessionRules {
             || request.header("origin").is_some_and(|origin| self.trusted_origins.iter().any(|known| known == origin))
     }
 
-    /// The token of an `Authorization` header: `token.signature`, percent-encoded or not, or the bare token.
-    fn bearer_token(&self, header: &str) -> Option<SessionToken> {
+    /// The token of an `Authorization` header: `token.signature`, percent-encoded or not, or the bare token. `None` where the
+    /// library passes the header over; else it does not look at the cookie, also when the token is none.
+    fn bearer_token(&self, header: &str) -> Option<Result<SessionToken, AuthFailure>> {
         const SCHEME: &str = "bearer ";
         let scheme = header.get(..SCHEME.len())?;
         if !scheme.eq_ignore_ascii_case(SCHEME) {
             return None;
         }
-        let value = header.get(SCHEME.len()..)?.trim();
-        if value.contains('.') {
-            // The library signs what stands before the first dot and reads the cookie up to the last: one dot it is.
+        let value = trim(header.get(SCHEME.len()..)?);
+        let token = if value.contains('.') {
+            // The library's bearer plugin checks what stands around the first dot, and takes more for a signature than a cookie
+            // may have. What passes it puts into the cookie, where the last dot counts.
             let value = decode_uri_component(value);
-            if value.matches('.').count() == 1 { self.verified(&value) } else { None }
-        } else if self.require_signed {
-            None
+            let (token, rest) = value.split_once('.')?;
+            if !self.is_signed(token, rest.split('.').next()?) {
+                return None;
+            }
+            self.verified(&value)
+        } else if self.require_signed || value.is_empty() {
+            return None;
         } else {
             SessionToken::new(value)
-        }
+        };
+        Some(token.ok_or(AuthFailure::BadSignature))
     }
 
     /// The value of the session cookie, from the `name=value` pairs of a request.
@@ -124,28 +144,38 @@ impl SessionRules {
         cookies
             .flat_map(|header| header.split(';'))
             .filter_map(|pair| pair.split_once('='))
-            .find_map(|(name, value)| (name.trim() == self.cookie_name).then(|| value.trim()))
+            .find_map(|(name, value)| (trim(name) == self.cookie_name).then(|| trim(value)))
     }
 
     /// The token of a session cookie's value.
     fn cookie_token(&self, value: &str) -> Option<SessionToken> {
         let value = match value.strip_prefix('"') {
-            Some(quoted) => quoted.strip_suffix('"').unwrap_or(quoted),
+            Some(quoted) => {
+                // Whatever stands in the closing quote's place goes.
+                let mut quoted = quoted.chars();
+                quoted.next_back();
+                quoted.as_str()
+            }
             None => value,
         };
         self.verified(&decode_uri_component(value))
     }
 
-    /// The token of `token.signature`, when the signature is good. Compared in constant time.
+    /// The token of `token.signature`, when the signature is good.
     fn verified(&self, signed: &str) -> Option<SessionToken> {
         const SIGNATURE_LENGTH: usize = 44;
         let (token, signature) = signed.rsplit_once('.')?;
-        if signature.len() != SIGNATURE_LENGTH || !signature.ends_with('=') {
-            return None;
-        }
-        let signature = STANDARD.decode(signature).ok()?;
-        self.signature.clone().chain_update(token.as_bytes()).verify_slice(&signature).ok()?;
-        SessionToken::new(token)
+        let has_form =
+            signature.len() == SIGNATURE_LENGTH && signature.ends_with('=') && !signature.contains(['-', '_']);
+        if has_form && self.is_signed(token, signature) { SessionToken::new(token) } else { None }
+    }
+
+    /// Whether a signature is the token's. Compared in constant time.
+    fn is_signed(&self, token: &str, signature: &str) -> bool {
+        let engine = if signature.contains(['-', '_']) { URL_SAFE_DIGITS } else { DIGITS };
+        let digits = signature.split('=').next().unwrap_or_default();
+        let is_good = |bytes: Vec<u8>| self.signature.clone().chain_update(token).verify_slice(&bytes).is_ok();
+        engine.decode(digits).is_ok_and(is_good)
     }
 }
 
@@ -159,6 +189,11 @@ impl SessionToken {
     pub(crate) fn secret(&self) -> &str {
         &self.0
     }
+}
+
+/// JavaScript's `trim`: it knows U+FEFF for white space, and U+0085 not.
+fn trim(text: &str) -> &str {
+    text.trim_matches(|it: char| it == '\u{FEFF}' || (it.is_whitespace() && it != '\u{85}'))
 }
 
 /// JavaScript's `decodeURIComponent`, and the text as it was where that would throw, as the library does.
@@ -197,7 +232,7 @@ mod tests {
     }
 
     fn bearer(header: &str) -> Option<String> {
-        rules().bearer_token(header).map(|token| token.0)
+        rules().bearer_token(header)?.ok().map(|token| token.0)
     }
 
     #[test]
@@ -270,6 +305,30 @@ mod tests {
         }
         assert_eq!(bearer(&format!("Bearer {}", signed("a.b", SECRET))), None, "the library refuses a second dot");
         assert_eq!(bearer("Bearer any-alphabet+/=~"), Some("any-alphabet+/=~".into()));
+    }
+
+    #[test]
+    fn a_signature_is_decoded_as_the_library_does() {
+        // Of 43 digits the last has two bits that are no part of the 32 bytes.
+        let value = signed("tok", SECRET);
+        let (start, last) = value.trim_end_matches('=').split_at(value.len() - 2);
+        let other_bits = format!("{start}{}=", char::from(last.as_bytes()[0] + 1));
+        assert_eq!(cookie(&format!("{NAME}={other_bits}")).as_deref(), Some("tok"));
+        assert_eq!(bearer(&format!("Bearer {other_bits}")).as_deref(), Some("tok"));
+        // The first and the last character of a quoted value go, whatever the last is.
+        assert_eq!(cookie(&format!("{NAME}=\"{value}x")).as_deref(), Some("tok"));
+        assert_eq!(cookie(&format!("{NAME}=\"{value}")), None);
+        assert_eq!(bearer("Bearer \u{FEFF}tok\u{a0}").as_deref(), Some("tok"));
+        assert_eq!(bearer("Bearer \u{85}tok").as_deref(), Some("\u{85}tok"));
+    }
+
+    #[test]
+    fn a_bearer_that_the_plugin_takes_and_the_cookie_does_not_ends_the_search() {
+        let value = signed("tok", SECRET);
+        for bearer in [value.trim_end_matches('=').to_owned(), format!("{value}.x"), format!("{value}=")] {
+            assert!(matches!(rules().bearer_token(&format!("Bearer {bearer}")), Some(Err(_))), "{bearer}");
+        }
+        assert!(rules().bearer_token("Bearer tok.x").is_none(), "a bad signature is passed over");
     }
 
     #[test]

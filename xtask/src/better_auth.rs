@@ -5,7 +5,12 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::process::Command;
 
 /// How long the server may take to listen, in seconds.
@@ -24,7 +29,7 @@ pub async fn install() -> Result<BetterAuth> {
     let folder = target().join("tools/better-auth");
     fs::create_dir_all(&folder)?;
     let _lock = lock("better-auth")?;
-    for file in ["package.json", "package-lock.json", "server.mjs", "index.html", "browser-test.mjs"] {
+    for file in ["package.json", "package-lock.json", "server.mjs", "index.html", "judge.mjs", "browser-test.mjs"] {
         fs::copy(source.join(file), folder.join(file))?;
     }
     from_npm("Better Auth", &folder).await?;
@@ -32,6 +37,11 @@ pub async fn install() -> Result<BetterAuth> {
 }
 
 impl BetterAuth {
+    /// Where it is installed.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Starts its server, in front of the API at `api_url`, with the settings that the API has.
     pub async fn start(
         &self,

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that has to hold, or a part of it.
 use crate::{
-    faults, logs, migrate,
+    better_auth, faults, logs, migrate,
     moto::Moto,
     openapi,
     pgbouncer::{PgBouncer, Pooling},
@@ -187,6 +187,11 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             run_command(command.args(["--", "--nocapture"])).await
         }
         Part::BetterAuth => {
+            let library = better_auth::install().await?;
+            let mut command =
+                cargo(&["test", "--locked", "--package", "functions", "--test", "api", "the_library_itself"]);
+            command.args(["--", "--ignored", "--nocapture"]).env("BETTER_AUTH", library.folder());
+            run_with(services, &mut command).await?;
             let chromium = chromium().await?;
             let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "better_auth"]);
             command.args(["--", "--skip", DATABASES]);

@@ -4,6 +4,7 @@ mod access;
 mod api;
 mod conditional;
 mod contract;
+mod credentials;
 mod front_ends;
 mod idempotency;
 mod input;

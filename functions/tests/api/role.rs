@@ -1,5 +1,6 @@
 //! What somebody could do who has stolen the API's connection: the role `tasks_api`, with any SQL.
 use crate::api::Api;
+use testing::SERVICES;
 
 /// A test's database with somebody's rows in it, and a connection of the API's role.
 async fn connected() -> (Api, impl AsyncFn(&str) -> String) {

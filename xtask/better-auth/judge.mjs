@@ -1,0 +1,42 @@
+// What Better Auth itself says of credentials, many at once, with its own memory instead of a database.
+//
+// Reads JSON from standard input:
+//   { options: { baseURL, secret, prefix, requireSignature }, sessions: [{ token, userId }], requests: [[[name, value], ...], ...] }
+// and writes the user's id for each request's headers, or null, as one JSON array.
+import { text } from "node:stream/consumers";
+import { betterAuth } from "better-auth";
+import { memoryAdapter } from "better-auth/adapters/memory";
+import { bearer } from "better-auth/plugins";
+
+const { options, sessions, requests } = JSON.parse(await text(process.stdin));
+const now = new Date();
+const expiresAt = new Date(now.getTime() + 3_600_000);
+const tables = {
+  user: [...new Set(sessions.map(({ userId }) => userId))].map((id) => ({
+    id, name: id, email: `${id}@example.com`, emailVerified: true, createdAt: now, updatedAt: now,
+  })),
+  session: sessions.map(({ token, userId }, index) => ({
+    id: `session-${index}`, token, userId, expiresAt, createdAt: now, updatedAt: now,
+  })),
+  account: [],
+  verification: [],
+};
+const auth = betterAuth({
+  baseURL: options.baseURL,
+  secret: options.secret,
+  database: memoryAdapter(tables),
+  session: { expiresIn: 3600, disableSessionRefresh: true },
+  advanced: { cookiePrefix: options.prefix },
+  rateLimit: { enabled: false },
+  plugins: [bearer({ requireSignature: options.requireSignature })],
+  telemetry: { enabled: false },
+  logger: { disabled: true },
+});
+
+const verdicts = [];
+for (const headers of requests) {
+  const answer = await auth.handler(new Request(`${options.baseURL}/api/auth/get-session`, { headers }));
+  if (answer.status !== 200) throw new Error(`the library answers ${answer.status}: ${await answer.text()}`);
+  verdicts.push((await answer.json())?.user.id ?? null);
+}
+process.stdout.write(JSON.stringify(verdicts));
