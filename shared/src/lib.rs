@@ -31,4 +31,4 @@ pub use error::{AuthFailure, Error, FieldError};
 pub use event::Request;
 pub use http::{Response, created_task, file, gzip_file, no_content, ok, private_ok, task, task_if_changed, task_page};
 pub use log::begin as begin_log;
-pub use serve::{serve, serve_files, serve_schedule, serve_without_session};
+pub use serve::{DryRun, serve, serve_files, serve_schedule, serve_without_session};

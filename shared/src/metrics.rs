@@ -84,6 +84,13 @@ impl Metrics {
 
     /// Writes a line. One that cannot be written is not worth a request.
     pub(crate) fn write(&self, record: &impl Entry) {
+        if let Some(line) = self.line(record) {
+            let _ = std::io::stdout().lock().write_all(&line);
+        }
+    }
+
+    /// A record as a line; none where it cannot be written as one.
+    pub(crate) fn line(&self, record: &impl Entry) -> Option<Vec<u8>> {
         let mut line = Vec::with_capacity(1024);
         let entry = Line { metrics: self, record };
         let formatted = self.format.lock().unwrap_or_else(PoisonError::into_inner).format(&entry, &mut line);
@@ -93,9 +100,7 @@ impl Metrics {
             fields.remove("_aws");
             line = format!("{}\n", Value::from(fields)).into_bytes();
         }
-        if formatted.is_ok() {
-            let _ = std::io::stdout().lock().write_all(&line);
-        }
+        formatted.ok().map(|()| line)
     }
 }
 

@@ -1,15 +1,15 @@
 //! From event to answer: what starts with the process, and the session before all else.
 use crate::{
-    AuthFailure, Caller, Error, Probe, Request, Response,
+    AuthFailure, Caller, Config, Error, Probe, Request, Response,
     database::{Database, Housekeeper},
     http::{finish, problem},
     log,
     metrics::{Measures, Metrics, RequestRecord, Started},
     roots,
-    session::Credential,
+    session::{Credential, SessionRules},
     settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Settings},
 };
-use lambda_runtime::{LambdaEvent, Runtime, service_fn};
+use lambda_runtime::{Context, LambdaEvent, Runtime, service_fn};
 use serde::{Serialize, de::IgnoredAny};
 use std::{
     convert::Infallible,
@@ -21,6 +21,9 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     task::yield_now,
 };
+
+/// Why a cookie's write is refused.
+const NO_ORIGIN: &str = "A change authorised by a cookie needs an Origin that is trusted.";
 
 /// Answers every request with `handler`, as the caller whose session it carries.
 ///
@@ -143,7 +146,7 @@ impl App {
         };
         let caller = Caller::new(database, token, request.path_user_id());
         let answer = if is_cookie && !rules.may_write_with_cookie(&request) {
-            Err(Error::Forbidden("A change authorised by a cookie needs an Origin that is trusted."))
+            Err(Error::Forbidden(NO_ORIGIN))
         } else {
             handler(caller.clone(), request).await
         };
@@ -172,6 +175,45 @@ where
     until_terminated(Runtime::new(service).run_concurrent()).await
 }
 
+/// A function without its database, for tests that have a million events: what clients and gateways send is read, judged and
+/// answered as [`serve()`] does it, up to the first statement.
+pub struct DryRun {
+    rules: SessionRules,
+    metrics: Metrics,
+}
+
+impl DryRun {
+    /// A function with these settings.
+    pub fn new(config: Config) -> Self {
+        Self { rules: config.session_rules, metrics: Metrics::from_env() }
+    }
+
+    /// The answer to an event, and its line in the log. `read` takes from the request what the function's handler does, and
+    /// answers instead of it.
+    ///
+    /// # Errors
+    /// What is no event of API Gateway's: a failed invocation.
+    pub fn answer(
+        &self,
+        event: &[u8],
+        read: impl FnOnce(&Request) -> Result<Response, Error>,
+    ) -> Result<(Response, String), serde_json::Error> {
+        let request = serde_json::from_slice(event)?;
+        let context = Context::default();
+        let record = RequestRecord::begin(&request, &context, self.metrics.is_cold_start());
+        let result = match self.rules.credential(&request) {
+            Err(failure) => Err(Error::Unauthenticated(failure)),
+            Ok(Credential::Cookie(_)) if !self.rules.may_write_with_cookie(&request) => {
+                Err(Error::Forbidden(NO_ORIGIN))
+            }
+            Ok(_) => read(&request),
+        };
+        let (response, error) = conclude(result, request.path(), &context);
+        let line = self.metrics.line(&record.end(&response, error, Arc::default()));
+        Ok((response, String::from_utf8_lossy(&line.unwrap_or_default()).into_owned()))
+    }
+}
+
 /// Answers one event, in every case, and writes its line.
 async fn respond<F: Future<Output = Result<Response, Error>>>(
     metrics: &Arc<Metrics>,
@@ -182,11 +224,7 @@ async fn respond<F: Future<Output = Result<Response, Error>>>(
     let LambdaEvent { payload: request, context } = event;
     let record = RequestRecord::begin(&request, &context, metrics.is_cold_start());
     let path = request.path().to_owned();
-    let (mut response, error) = match answer(request).await {
-        Ok(response) => (response, None),
-        Err(error) => (problem(&error, &path), Some(error)),
-    };
-    finish(&mut response, &context.request_id);
+    let (response, error) = conclude(answer(request).await, &path, &context);
     let record = record.end(&response, error, measures);
     let metrics = metrics.clone();
     tokio::spawn(async move {
@@ -196,6 +234,16 @@ async fn respond<F: Future<Output = Result<Response, Error>>>(
         metrics.write(&record);
     });
     Ok(response)
+}
+
+/// What is sent, in every case, and the error that it came of.
+fn conclude(result: Result<Response, Error>, path: &str, context: &Context) -> (Response, Option<Error>) {
+    let (mut response, error) = match result {
+        Ok(response) => (response, None),
+        Err(error) => (problem(&error, path), Some(error)),
+    };
+    finish(&mut response, &context.request_id);
+    (response, error)
 }
 
 /// Runs until Lambda says that the process ends. It does so between requests; what was connected closes as the process

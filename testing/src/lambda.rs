@@ -4,7 +4,7 @@
 //! is two routes (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html).
 use crate::keep;
 use axum::{
-    Json, Router,
+    Router,
     extract::{DefaultBodyLimit, Path, State},
     http::{HeaderMap, HeaderValue, StatusCode},
     response::IntoResponse,
@@ -45,14 +45,14 @@ pub type Invoked = Result<Value, Value>;
 pub struct Lambda {
     name: String,
     timeout: Duration,
-    events: mpsc::Sender<(Value, u128)>,
+    events: mpsc::Sender<(Vec<u8>, u128)>,
     answers: mpsc::Receiver<Invoked>,
     log: Arc<StdMutex<Vec<String>>>,
     process: Child,
 }
 
 struct RuntimeApi {
-    events: Mutex<mpsc::Receiver<(Value, u128)>>,
+    events: Mutex<mpsc::Receiver<(Vec<u8>, u128)>>,
     answers: mpsc::Sender<Invoked>,
     requests: AtomicU64,
 }
@@ -120,8 +120,18 @@ impl Lambda {
         self.try_receive().await
     }
 
+    /// As [`Lambda::try_invoke`], with bytes that need not be an event.
+    pub async fn try_invoke_bytes(&mut self, event: Vec<u8>) -> Invoked {
+        self.send_bytes(event).await;
+        self.try_receive().await
+    }
+
     /// Hands an event to the function.
     pub async fn send(&self, event: Value) {
+        self.send_bytes(event.to_string().into_bytes()).await;
+    }
+
+    async fn send_bytes(&self, event: Vec<u8>) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970");
         self.events.send((event, (now + self.timeout).as_millis())).await.expect("the Runtime API runs");
     }
@@ -218,7 +228,7 @@ async fn next(State(api): State<Arc<RuntimeApi>>) -> impl IntoResponse {
     ] {
         headers.insert(name, HeaderValue::from_str(value).expect("plain text"));
     }
-    Ok((headers, Json(event)))
+    Ok((headers, event))
 }
 
 async fn answer(State(api): State<Arc<RuntimeApi>>, body: String) -> StatusCode {

@@ -1,8 +1,9 @@
-//! The developer's commands: `cargo xtask dev`, `test`, `bench`, `soak`, `migrate` and `sizes`.
+//! The developer's commands: `cargo xtask dev`, `test`, `bench`, `fuzz`, `soak`, `migrate` and `sizes`.
 mod bench;
 mod better_auth;
 mod dev;
 mod faults;
+mod fuzz;
 mod gateway;
 mod logs;
 mod migrate;
@@ -46,6 +47,8 @@ enum Command {
     Bench(bench::Options),
     /// Load many processes with many clients while servers fail, and count what became of each write
     Soak(soak::Options),
+    /// Try a million events that nobody should send: no 5xx, no panic
+    Fuzz(fuzz::Options),
     /// Build the functions for release and print size, GLIBC version and shared libraries of each
     Sizes,
     /// Bring a database's tables up to date, or back
@@ -78,6 +81,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Test(options) => test::test(options).await,
         Command::Bench(options) => bench::bench(options).await,
         Command::Soak(options) => soak::soak(options).await,
+        Command::Fuzz(options) => fuzz::fuzz(options).await,
         Command::Sizes => sizes::sizes().await,
         Command::Migrate(action) => migrate::migrate(action).await,
     }

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that has to hold, or a part of it.
 use crate::{
-    better_auth, faults, logs, migrate,
+    better_auth, faults, fuzz, logs, migrate,
     moto::Moto,
     openapi,
     pgbouncer::{PgBouncer, Pooling},
@@ -39,6 +39,8 @@ pub enum Part {
     Api,
     /// The plans of the list's statements among a million tasks.
     Plans,
+    /// 20,000 of the events that `cargo xtask fuzz` makes.
+    Fuzz,
     /// The migrations, on PostgreSQL.
     Migrations,
     /// The migrate function, with PostgreSQL, moto's Secrets Manager and a stand-in for CloudFormation.
@@ -88,6 +90,7 @@ pub async fn test(options: &Options) -> Result<()> {
             part,
             Part::Api
                 | Part::Plans
+                | Part::Fuzz
                 | Part::Migrations
                 | Part::Migrate
                 | Part::SamBuild
@@ -150,6 +153,7 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             let mut command = cargo(&["test", "--locked", "--package", "functions", "--test", "api", "plans"]);
             run_with(services, command.args(["--", "--ignored", "--nocapture"])).await
         }
+        Part::Fuzz => fuzz::quick(services.context("the services run")?).await,
         Part::Migrations => {
             run_with(
                 services,
@@ -221,12 +225,11 @@ async fn chromium() -> Result<PathBuf> {
 }
 
 async fn run_with(services: Option<&Services>, command: &mut Command) -> Result<()> {
-    let services = services.context("the services run")?;
-    run_command(command.env("TASKS_TEST_SERVICES", &services.file)).await
+    run_command(services.context("the services run")?.name_to(command)).await
 }
 
 /// The servers that the integration tests use, with a migrated database for them to copy.
-struct Services {
+pub struct Services {
     _pooler: PgBouncer,
     postgres: Postgres,
     file: PathBuf,
@@ -235,7 +238,7 @@ struct Services {
 
 impl Services {
     /// Those that most tests use: any PostgreSQL, and PgBouncer as Neon runs it.
-    async fn start() -> Result<Self> {
+    pub async fn start() -> Result<Self> {
         Self::start_with(None, Pooling::TRANSACTION).await
     }
 
@@ -269,8 +272,13 @@ impl Services {
         Ok(Self { _pooler: pooler, postgres, file, logs })
     }
 
+    /// Tells a command where they are.
+    pub fn name_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.env("TASKS_TEST_SERVICES", &self.file)
+    }
+
     /// Fails when what the functions have logged so far has a secret in it.
-    fn check_logs(&self) -> Result<()> {
+    pub fn check_logs(&self) -> Result<()> {
         logs::check(&self.logs, &[self.postgres.superuser_password(), self.postgres.api_password()])
     }
 }

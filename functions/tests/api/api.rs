@@ -253,7 +253,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn new(answer: &Value) -> Self {
+    pub fn new(answer: &Value) -> Self {
         let body = answer["body"].as_str().unwrap_or_default();
         Self {
             status: answer["statusCode"].as_u64().expect("a status"),

@@ -6,6 +6,7 @@ mod conditional;
 mod contract;
 mod credentials;
 mod front_ends;
+mod fuzz;
 mod idempotency;
 mod input;
 mod isolation;

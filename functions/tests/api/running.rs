@@ -387,3 +387,30 @@ async fn lambdas_goodbye_closes_the_connection_to_the_database() {
     }
     panic!("the connection is still there");
 }
+
+#[tokio::test]
+async fn what_is_no_event_is_a_failed_invocation_and_the_process_lives_on() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let good = get("/api/session").bearer(&ada.token).routed_event().to_string();
+    let strange: [Vec<u8>; 8] = [
+        Vec::new(),
+        b"null".to_vec(),
+        b"{}".to_vec(),
+        good.as_bytes()[..good.len() / 2].to_vec(),
+        [&b"{\"\xff\":1,"[..], &good.as_bytes()[1..]].concat(),
+        "[".repeat(100_000).into_bytes(),
+        good.replace("\"GET\"", "\"G T\"").into_bytes(),
+        good.replace(&format!("\"Bearer {}\"", ada.token), "[\"Bearer\"]").into_bytes(),
+    ];
+    for event in strange {
+        let text = String::from_utf8_lossy(&event).chars().take(100).collect::<String>();
+        let function = api.function("session").await;
+        // API Gateway makes no such event. Lambda counts it as an error of the function's, which is what it would be.
+        let failure = function.try_invoke_bytes(event).await.expect_err(&text);
+        let failure = failure["error"].as_str().expect("what the runtime reports").to_owned();
+        assert!(failure.contains("errorType") && !failure.contains("panic"), "{text}: {failure}");
+        assert!(!failure.contains(&ada.token), "{text}: {failure}");
+        assert_eq!(api.call(get("/api/session").bearer(&ada.token)).await.status, 200, "after {text}");
+    }
+}
