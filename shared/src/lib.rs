@@ -32,3 +32,24 @@ pub use event::Request;
 pub use http::{Response, created_task, file, gzip_file, no_content, ok, private_ok, task, task_if_changed, task_page};
 pub use log::begin as begin_log;
 pub use serve::{DryRun, serve, serve_files, serve_schedule, serve_without_session};
+
+/// What holds a secret cannot be printed, not by mistake either: these do not compile once it can.
+#[cfg(test)]
+mod secrets_cannot_be_printed {
+    use crate::{Caller, Config, DatabaseUrl, DryRun, database, secret, session, settings};
+    use static_assertions::assert_not_impl_any;
+    use std::fmt::{Debug, Display};
+
+    assert_not_impl_any!(session::SessionToken: Debug, Display);
+    assert_not_impl_any!(session::Credential: Debug, Display);
+    assert_not_impl_any!(session::SessionRules: Debug, Display);
+    assert_not_impl_any!(secret::SecretSource: Debug, Display);
+    assert_not_impl_any!(settings::Settings: Debug, Display);
+    assert_not_impl_any!(settings::Current: Debug, Display);
+    assert_not_impl_any!(database::Database: Debug, Display);
+    assert_not_impl_any!(Config: Debug, Display);
+    assert_not_impl_any!(DatabaseUrl: Debug, Display);
+    assert_not_impl_any!(Caller: Debug, Display);
+    assert_not_impl_any!(DryRun: Debug, Display);
+    assert_not_impl_any!(crate::Request: Debug, Display);
+}

@@ -212,6 +212,7 @@ fn decode_uri_component(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const NAME: &str = "better-auth.session_token";
     const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
@@ -336,6 +337,31 @@ mod tests {
         let rules = SessionRules::new(NAME.into(), SECRET, true, vec![]);
         assert!(rules.bearer_token("Bearer tok").is_none());
         assert!(rules.bearer_token(&format!("Bearer {}", signed("tok", SECRET))).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_a_cookies_token_is_the_one_that_was_signed_and_nothing_panics(
+            name in prop_oneof![4 => Just(NAME.to_owned()), 1 => any::<String>()],
+            token in "[A-Za-z0-9]{0,40}|\\PC{0,20}",
+            is_ours in any::<bool>(),
+            cut in any::<prop::sample::Index>(),
+            inserted in "|=|%|\"|\\.|\\PC{1,3}",
+            authorization in ".*|[Bb]earer \\PC*",
+        ) {
+            let mut value = signed(&token, if is_ours { SECRET } else { "another-secret-of-the-tests-0123456789" });
+            let places: Vec<_> = value.char_indices().map(|(place, _)| place).collect();
+            value.insert_str(*cut.get(&places), &inserted);
+            let event = serde_json::json!({
+                "headers": {"authorization": authorization},
+                "cookies": [format!("{name}={value}")],
+                "requestContext": {"http": {"method": "GET"}},
+            });
+            if let Ok(Credential::Cookie(accepted)) = rules().credential(&serde_json::from_value(event).unwrap()) {
+                prop_assert!(is_ours);
+                prop_assert_eq!(accepted.0, token);
+            }
+        }
     }
 
     #[test]
