@@ -20,6 +20,7 @@ mod scale;
 mod seed;
 mod sizes;
 mod soak;
+mod supply_chain;
 mod test;
 mod tools;
 

@@ -6,7 +6,7 @@ use crate::{
     pgbouncer::{PgBouncer, Pooling},
     postgres::{Postgres, Purpose, write_private},
     process::{run_command, step},
-    sam, soak,
+    sam, soak, supply_chain,
     tools::{cargo, find_in_path, find_or_install, target},
 };
 use anyhow::{Context as _, Result, bail};
@@ -33,6 +33,8 @@ pub enum Part {
     Doc,
     /// What the API compiles is free of the migration library and the AWS SDK.
     Dependencies,
+    /// What comes from others: licences, versions, sources, advisories (where there is a network), and that all of it is used.
+    SupplyChain,
     /// Unit tests, which need nothing.
     Unit,
     /// The functions, through a Lambda Runtime API, on PostgreSQL behind PgBouncer.
@@ -134,6 +136,7 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             run_command(command.env("RUSTDOCFLAGS", "-D warnings")).await
         }
         Part::Dependencies => dependencies().await,
+        Part::SupplyChain => supply_chain::check().await,
         Part::Unit => {
             run_command(&mut with_filter(&[
                 "test",

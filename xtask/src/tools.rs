@@ -68,6 +68,22 @@ pub async fn from_pypi(name: &str, packages: &[&str]) -> Result<PathBuf> {
     Ok(programs)
 }
 
+/// A cargo tool of crates.io, `name@version`, built into a folder of its own under target/ where it is not there yet.
+pub async fn from_crates_io(package: &str) -> Result<PathBuf> {
+    let name = package.split('@').next().unwrap_or(package);
+    let folder = target().join("tools").join(name);
+    let installed = folder.join("installed");
+    let program = folder.join("bin").join(name);
+    let _lock = lock(name)?;
+    if std::fs::read_to_string(&installed).is_ok_and(|it| it == package) {
+        return Ok(program);
+    }
+    step(format!("Building {package} of crates.io into {} (minutes)", folder.display()));
+    run_command(cargo(&["install", "--quiet", "--locked", package, "--root"]).arg(&folder)).await?;
+    std::fs::write(installed, package)?;
+    Ok(program)
+}
+
 /// Installs what the package-lock.json of a folder names into that folder, unless it is there already.
 pub async fn from_npm(what: &str, folder: &Path) -> Result<()> {
     let versions = std::fs::read(folder.join("package-lock.json"))?;
