@@ -333,6 +333,54 @@ mod tests {
     }
 
     #[test]
+    fn only_the_origins_that_are_named_may_write_with_a_cookie() {
+        let may = |method: &str, headers: &[(&str, &str)]| {
+            let headers: std::collections::HashMap<_, _> = headers.iter().copied().collect();
+            let event = serde_json::json!({"headers": headers, "requestContext": {"http": {"method": method}}});
+            rules().may_write_with_cookie(&serde_json::from_value(event).unwrap())
+        };
+        for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "get", "LINK"] {
+            assert!(may(method, &[("origin", "https://app.example.com")]), "{method}");
+            assert!(may(method, &[("Origin", "https://app.example.com")]), "{method}");
+            assert!(!may(method, &[]), "{method}");
+            for origin in [
+                "",
+                "null",
+                "*",
+                "https://app.example.com/",
+                "https://app.example.com ",
+                "https://app.example.com:443",
+                "https://app.example.com.",
+                "https://app.example.com.evil.example",
+                "https://app.example.com@evil.example",
+                "https://evil.example/https://app.example.com",
+                "https://evil.example?https://app.example.com",
+                "https://evil.example#https://app.example.com",
+                "https://app.example.com, https://evil.example",
+                "https://evil.example,https://app.example.com",
+                "https://app.example.com\0",
+                "https://sub.app.example.com",
+                "https://example.com",
+                "https://appXexample.com",
+                "http://app.example.com",
+                "HTTPS://app.example.com",
+                "https://APP.example.com",
+                "https%3A%2F%2Fapp.example.com",
+                "app.example.com",
+                "//app.example.com",
+            ] {
+                assert!(!may(method, &[("origin", origin)]), "{method} {origin}");
+                // What else a browser says of the page is no proof.
+                let others = [("origin", origin), ("referer", "https://app.example.com/"), ("host", "app.example.com")];
+                assert!(!may(method, &others), "{method} {origin}");
+            }
+        }
+        for method in ["GET", "HEAD"] {
+            assert!(may(method, &[]) && may(method, &[("origin", "https://evil.example")]), "{method}");
+        }
+    }
+
+    #[test]
     fn bare_tokens_can_be_refused() {
         let rules = SessionRules::new(NAME.into(), SECRET, true, vec![]);
         assert!(rules.bearer_token("Bearer tok").is_none());

@@ -1,4 +1,4 @@
-//! The developer's commands: `cargo xtask dev`, `test`, `bench`, `fuzz`, `soak`, `migrate` and `sizes`.
+//! The developer's commands: `cargo xtask dev`, `test`, `bench`, `fuzz`, `soak`, `mutants`, `migrate` and `sizes`.
 mod bench;
 mod better_auth;
 mod dev;
@@ -8,6 +8,7 @@ mod gateway;
 mod logs;
 mod migrate;
 mod moto;
+mod mutants;
 mod openapi;
 mod pgbouncer;
 mod postgres;
@@ -50,6 +51,8 @@ enum Command {
     Soak(soak::Options),
     /// Try a million events that nobody should send: no 5xx, no panic
     Fuzz(fuzz::Options),
+    /// Change the session check and the tasks' statements, one place at a time, and list what no test notices
+    Mutants(mutants::Options),
     /// Build the functions for release and print size, GLIBC version and shared libraries of each
     Sizes,
     /// Bring a database's tables up to date, or back
@@ -83,6 +86,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Bench(options) => bench::bench(options).await,
         Command::Soak(options) => soak::soak(options).await,
         Command::Fuzz(options) => fuzz::fuzz(options).await,
+        Command::Mutants(options) => mutants::mutants(options).await,
         Command::Sizes => sizes::sizes().await,
         Command::Migrate(action) => migrate::migrate(action).await,
     }
