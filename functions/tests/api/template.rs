@@ -276,6 +276,7 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
         "OWNER_SECRET_ID",
         "PARAMETERS_SECRETS_EXTENSION_CACHE_ENABLED",
         "PARAMETERS_SECRETS_EXTENSION_LOG_LEVEL",
+        "PREPARED_STATEMENTS",
         "REQUIRE_SIGNED_TOKENS",
         "SECRETS_MANAGER_TIMEOUT_MILLIS",
         "SERVICE_NAME",
