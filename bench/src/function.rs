@@ -3,7 +3,7 @@
 //!
 //! The tests have a Runtime API too, on a web framework. This one blocks on plain sockets, because what it takes itself is
 //! part of every time that is measured here, and makes programs look more alike than they are.
-use crate::quota::Quota;
+use crate::{cpus::Cpus, quota::Quota};
 use anyhow::{Context as _, Result, bail};
 use nix::{
     time::{ClockId, clock_gettime},
@@ -22,6 +22,8 @@ use std::{
 
 /// How long a process may take to ask or to answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// After how long a process that is silent is looked at: it may have ended.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// The size that a function is told where none is given, in MB.
 const MEMORY_MB: u32 = 128;
 
@@ -39,6 +41,8 @@ pub struct Start<'s> {
     pub log: &'s Path,
     /// The share of a CPU that it gets after Init, by a size of memory in MB; all of it without one.
     pub share: Option<(&'s Quota, u32)>,
+    /// Where it runs; anywhere without it.
+    pub cpus: Option<Cpus>,
 }
 
 /// A process; dropping it ends it.
@@ -77,7 +81,7 @@ impl Function {
     /// # Errors
     /// When it cannot be started, ends, or says that it cannot begin.
     pub fn start(start: &Start) -> Result<Self> {
-        let Start { command, folder, handler, environment, log, share } = start;
+        let Start { command, folder, handler, environment, log, share, cpus } = start;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?.to_string();
         let (sender, requests) = mpsc::channel();
@@ -113,7 +117,12 @@ impl Function {
         ]);
         process.envs(environment.iter().cloned());
         let began = Instant::now();
-        let process = process.spawn().with_context(|| format!("{program} cannot be started"))?;
+        let mut spawn = || process.spawn();
+        let process = match cpus {
+            Some(cpus) => cpus.on_programs(spawn)?,
+            None => spawn(),
+        };
+        let process = process.with_context(|| format!("{program} cannot be started"))?;
         let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(process.id().try_into()?))?;
         let mut function = Self { process, clock, requests, waiting: None, events: 0, init_ms: 0.0, init_cpu_ms: 0.0 };
         let ready = function.wait_for_request()?;
@@ -173,11 +182,17 @@ impl Function {
     }
 
     fn receive(&mut self) -> Result<Request> {
-        let request = self.requests.recv_timeout(TIMEOUT);
-        request.with_context(|| match self.process.try_wait() {
-            Ok(Some(status)) => format!("the process ended ({status})"),
-            _ => "the process does not answer".to_owned(),
-        })
+        let began = Instant::now();
+        while began.elapsed() < TIMEOUT {
+            // Before the look at what it has sent: what a process says last is not lost.
+            let end = self.process.try_wait()?;
+            match (self.requests.recv_timeout(LOOK_AFTER), end) {
+                (Ok(request), _) => return Ok(request),
+                (Err(_), Some(status)) => bail!("the process ended ({status})"),
+                (Err(_), None) => {}
+            }
+        }
+        bail!("the process does not answer")
     }
 
     fn wait_for_request(&mut self) -> Result<Instant> {

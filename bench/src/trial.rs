@@ -1,5 +1,6 @@
 //! One trial of a program: started, called, ended.
 use crate::{
+    cpus::Cpus,
     event::Call,
     function::{Function, Invocation, Start},
     program::{Extent, Program, Route},
@@ -12,8 +13,12 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
+    thread::sleep,
+    time::Duration,
 };
 
+/// How long the machine is left alone before each trial: the database is still closing what the last one had opened.
+const PAUSE: Duration = Duration::from_millis(150);
 /// How many tasks every program lists.
 const LISTED: usize = 50;
 
@@ -30,6 +35,8 @@ pub struct Plan {
     pub others: usize,
     /// The size of memory whose share of a CPU the program gets, in MB.
     pub memory_mb: Option<u32>,
+    /// Where the program runs; anywhere without it.
+    pub cpus: Option<Cpus>,
     /// Where the database is: `from` in the programs' settings becomes `to`, each `127.0.0.1:port`.
     pub database: Option<(String, String)>,
     /// The relay that this leads to, if it is one: it counts the round trips.
@@ -84,6 +91,7 @@ pub fn run(programs: &[Program], plan: &Plan) -> Vec<Result<Vec<Trial>>> {
             let index = (round + turn) % programs.len();
             let (program, result) = (&programs[index], &mut results[index]);
             if let Ok(trials) = result {
+                sleep(PAUSE);
                 match trial(program, plan, round) {
                     Ok(trial) => trials.push(trial),
                     Err(error) => *result = Err(error),
@@ -181,6 +189,7 @@ pub struct Deployment<'p> {
     program: &'p Program,
     logs: PathBuf,
     memory_mb: Option<u32>,
+    cpus: Option<Cpus>,
     relay: Option<Arc<Relay>>,
     environment: Vec<(&'static str, String)>,
     functions: HashMap<&'p [String], Function>,
@@ -205,6 +214,7 @@ impl<'p> Deployment<'p> {
             program,
             logs: plan.logs.clone(),
             memory_mb: plan.memory_mb,
+            cpus: plan.cpus,
             relay: plan.relay.clone(),
             environment,
             functions: HashMap::new(),
@@ -223,6 +233,7 @@ impl<'p> Deployment<'p> {
                 environment: &self.environment,
                 log: &log,
                 share: self.quota.as_ref().zip(self.memory_mb),
+                cpus: self.cpus,
             };
             let started = Function::start(&start).with_context(|| format!("see {}", log.display()))?;
             self.functions.insert(command, started);

@@ -9,6 +9,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use bench::{
+    cpus::Cpus,
     plots,
     program::{Extent, Program, Route},
     relay::Relay,
@@ -92,6 +93,8 @@ async fn programs(options: &Options) -> Result<()> {
         }
     }
 
+    // From here on; the builds take all.
+    let cpus = Cpus::set_one_aside()?;
     let database = Database::start(&folder).await?;
     let mut programs = vec![ours(&database, &folder, &target().join("release"))?];
     if let Some(before) = &options.before {
@@ -109,6 +112,7 @@ async fn programs(options: &Options) -> Result<()> {
         lists: if options.quick { 60 } else { 100 },
         others: if options.quick { 4 } else { 8 },
         memory_mb: None,
+        cpus,
         database: None,
         relay: None,
         tokens: database.tokens.clone(),
@@ -388,6 +392,6 @@ fn machine() -> Result<String> {
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, model)| model);
     let load = fs::read_to_string("/proc/loadavg")?;
     let load: Vec<_> = load.split_whitespace().take(3).collect();
-    let count = std::thread::available_parallelism()?;
+    let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
     Ok(format!("{count} cores of {}; load before {}", model.unwrap_or("an unknown model"), load.join(" ")))
 }

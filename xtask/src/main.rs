@@ -1,4 +1,5 @@
 //! The developer's commands: `cargo xtask dev`, `test`, `bench`, `fuzz`, `soak`, `mutants`, `migrate` and `sizes`.
+#[cfg(target_os = "linux")]
 mod bench;
 mod better_auth;
 mod dev;
@@ -17,6 +18,7 @@ mod process;
 mod proxy;
 mod rig;
 mod sam;
+#[cfg(target_os = "linux")]
 mod scale;
 mod seed;
 mod sizes;
@@ -46,6 +48,8 @@ enum Command {
     /// Run the tests, all or by part
     Test(test::Options),
     /// Measure the API beside programs in Python, Node.js and Rust that do the same, and beside the least that a function can do
+    /// (on Linux)
+    #[cfg(target_os = "linux")]
     Bench(bench::Options),
     /// Load many processes with many clients while servers fail, and count what became of each write
     Soak(soak::Options),
@@ -83,6 +87,7 @@ async fn run(command: &Command) -> Result<()> {
     match command {
         Command::Dev(options) => dev::dev(options).await,
         Command::Test(options) => test::test(options).await,
+        #[cfg(target_os = "linux")]
         Command::Bench(options) => bench::bench(options).await,
         Command::Soak(options) => soak::soak(options).await,
         Command::Fuzz(options) => fuzz::fuzz(options).await,

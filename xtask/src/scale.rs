@@ -329,7 +329,15 @@ impl Bench {
 fn start(function: &str, environment: &[(&'static str, String)], folder: &Path) -> Result<Function> {
     let command = [target().join("release").join(function).display().to_string()];
     let log = folder.join("logs/scale.log");
-    Function::start(&Start { command: &command, folder, handler: "bootstrap", environment, log: &log, share: None })
+    Function::start(&Start {
+        command: &command,
+        folder,
+        handler: "bootstrap",
+        environment,
+        log: &log,
+        share: None,
+        cpus: None,
+    })
 }
 
 fn call<'c>(function: &str, token: &'c str, task: i64, query: &'c str) -> Call<'c> {
