@@ -1,7 +1,6 @@
 //! The forms that answers have.
-use crate::{Caller, Error, FieldError, Request, page::Page, precondition, task::Task};
+use crate::{Caller, Error, FieldError, Request, body::Body, page::Page, precondition, task::Task};
 use lambda_http::{
-    Body,
     aws_lambda_events::apigw::ApiGatewayV2httpResponse,
     http::{
         HeaderName, HeaderValue, StatusCode,
@@ -15,7 +14,21 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
 /// An answer, as API Gateway's HTTP API takes it (payload format 2.0).
-pub type Response = ApiGatewayV2httpResponse;
+#[derive(Serialize)]
+pub struct Response {
+    /// All but the body, which this has none of.
+    #[serde(flatten)]
+    head: ApiGatewayV2httpResponse,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<Body>,
+}
+
+impl Response {
+    /// Its status, as a number.
+    pub(crate) fn status(&self) -> i64 {
+        self.head.status_code
+    }
+}
 
 /// After how many seconds a client may try again when the database is away.
 const RETRY_AFTER_S: &str = "1";
@@ -82,7 +95,7 @@ pub fn created_task(caller: &Caller, task: &Task, is_replay: bool) -> Response {
 
 /// 200 with a page of tasks, and where the next one is (RFC 8288).
 pub fn task_page(caller: &Caller, page: Page) -> Response {
-    let mut response = private(response(StatusCode::OK, "application/json", page.json));
+    let mut response = private(json(StatusCode::OK, "application/json", Ok(page.body)));
     if let Some(next) = page.next {
         set_header(&mut response, LINK, &format!("<{}?{next}>; rel=\"next\"", tasks_path(caller)));
     }
@@ -96,22 +109,22 @@ pub fn file(media_type: &'static str, content: &'static [u8]) -> Response {
     for (name, value) in
         [(CACHE_CONTROL, "public, max-age=3600"), (CONTENT_SECURITY_POLICY, CSP_OF_FILES), (CONTENT_TYPE, media_type)]
     {
-        response.headers.insert(name, HeaderValue::from_static(value));
+        response.head.headers.insert(name, HeaderValue::from_static(value));
     }
-    match std::str::from_utf8(content) {
-        Ok(text) => response.body = Some(Body::Text(text.to_owned())),
+    let body = match std::str::from_utf8(content) {
+        Ok(text) => Body::text(text),
         Err(_) => {
-            response.body = Some(Body::Binary(content.to_vec()));
-            response.is_base64_encoded = true;
+            response.head.is_base64_encoded = true;
+            Body::binary(content)
         }
-    }
-    response
+    };
+    with_body(response, body)
 }
 
 /// As [`file()`], for one that is compressed with gzip: every browser takes that.
 pub fn gzip_file(media_type: &'static str, content: &'static [u8]) -> Response {
     let mut response = file(media_type, content);
-    response.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response.head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     response
 }
 
@@ -136,7 +149,7 @@ fn task_response(status: StatusCode, task: &Task) -> Response {
 
 /// For the caller's own cache only, and there only to be asked about: what a 304 saves is the body.
 fn private(mut response: Response) -> Response {
-    response.headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    response.head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     response
 }
 
@@ -189,23 +202,27 @@ pub(crate) fn problem(error: &Error, path: &str) -> Response {
 }
 
 fn json_response(status: StatusCode, media_type: &'static str, body: &impl Serialize) -> Response {
-    match serde_json::to_string(body) {
-        Ok(body) => response(status, media_type, body),
+    json(status, media_type, Body::json(body))
+}
+
+fn json(status: StatusCode, media_type: &'static str, body: serde_json::Result<Body>) -> Response {
+    let mut response = empty(status);
+    response.head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    with_body(response, body)
+}
+
+/// The response with its body; 500 where that cannot be made.
+fn with_body(response: Response, body: serde_json::Result<Body>) -> Response {
+    match body {
+        Ok(body) => Response { body: Some(body), ..response },
         Err(_) => empty(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 
-fn response(status: StatusCode, media_type: &'static str, body: String) -> Response {
-    let mut response = empty(status);
-    response.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response.body = Some(Body::Text(body));
-    response
-}
-
 fn empty(status: StatusCode) -> Response {
-    let mut response = Response::default();
-    response.status_code = status.as_u16().into();
-    response
+    let mut head = ApiGatewayV2httpResponse::default();
+    head.status_code = status.as_u16().into();
+    Response { head, body: None }
 }
 
 /// Sets what every answer has: its request's id, and what keeps browsers and caches from doing more with it than it is for
@@ -218,13 +235,13 @@ pub(crate) fn finish(response: &mut Response, request_id: &str) {
         (STRICT_TRANSPORT_SECURITY, "max-age=63072000"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ] {
-        response.headers.entry(name).or_insert(HeaderValue::from_static(value));
+        response.head.headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
 }
 
 /// Sets a header whose value is ours; one that HTTP cannot carry is left out.
 fn set_header(response: &mut Response, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers.insert(name, value);
+        response.head.headers.insert(name, value);
     }
 }

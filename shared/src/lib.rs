@@ -3,6 +3,7 @@
 //! A request goes bin -> [`serve()`] -> handler -> [`tasks`] -> [`Caller`] -> PostgreSQL, and back.
 #![warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod body;
 mod clock;
 mod config;
 mod database;

@@ -144,7 +144,7 @@ impl RequestRecord {
 
     /// The record, once it is answered; `error` is what it ended with, if not with success.
     pub(crate) fn end(self, response: &Response, error: Option<Error>, measures: Arc<Measures>) -> AnsweredRequest {
-        let status = u64::try_from(response.status_code).unwrap_or_default();
+        let status = u64::try_from(response.status()).unwrap_or_default();
         AnsweredRequest { latency: self.began.elapsed().into(), request: self, status, error, measures }
     }
 }

@@ -1,6 +1,7 @@
 //! Listing in pages: what a page is asked for with, where it ends, and the cursor to the next.
 use crate::{
     Error, FieldError, Request,
+    body::{Array, Body},
     task::{Task, Timestamp},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -16,7 +17,10 @@ const MAX_LIMIT: i64 = 1000;
 /// How many bytes the body of a page may take in Lambda's answer: JSON as a string within JSON, where a quote costs four.
 ///
 /// Lambda's limit is 6,291,556 bytes for the whole answer; what is left over is for the headers.
-pub(crate) const MAX_PAGE_BYTES: i64 = 6_200_000;
+pub(crate) const MAX_PAGE_BYTES: u32 = 6_200_000;
+
+/// What most tasks take of it at most, so that a page is written without being moved.
+const BYTES_OF_A_TASK: usize = 512;
 
 /// So few tasks that the database sends no more than an answer may have, whatever they hold: 10,200 characters of four bytes
 /// each, and one task more than is answered.
@@ -266,10 +270,9 @@ impl Cursor {
     }
 }
 
-/// A page of tasks, as the JSON that is answered, and how to ask for the next.
-#[derive(Debug)]
+/// A page of tasks, as the body that is answered, and how to ask for the next.
 pub struct Page {
-    pub(crate) json: String,
+    pub(crate) body: Body,
     /// The next page's query string, when there are more tasks.
     pub(crate) next: Option<String>,
 }
@@ -278,51 +281,23 @@ impl Page {
     /// Cuts what the database gave to what was asked for and fits: `rows` has one more than the limit where there are more
     /// tasks, and fewer where those that follow would be too large for one answer.
     pub(crate) fn new(rows: &[Row], query: &ListQuery) -> Result<Self, Error> {
+        let failed = |error: serde_json::Error| Error::Internal(error.to_string());
         // Each task is written where it is sent from, and none is kept: most of a list's time goes into its texts.
-        let mut json = Vec::with_capacity(256 * rows.len());
-        let mut size = EncodedSize::default();
+        let mut page = Array::with_capacity(BYTES_OF_A_TASK * rows.len());
         let mut last: Option<Task<&str>> = None;
         let mut has_more = false;
-        json.push(b'[');
         for (index, row) in (0..).zip(rows) {
             let Some(task) = Task::from_row(row)? else { break };
-            let end = json.len();
-            if last.is_some() {
-                json.push(b',');
-            }
-            serde_json::to_writer(&mut json, &task).map_err(|error| Error::Internal(error.to_string()))?;
-            if index == query.limit() || (last.is_some() && size.is_over_limit(&json)) {
-                json.truncate(end);
+            page.push(&task).map_err(failed)?;
+            if index == query.limit() || (last.is_some() && page.len() > MAX_PAGE_BYTES as usize) {
+                page.pop();
                 has_more = true;
                 break;
             }
             last = Some(task);
         }
-        json.push(b']');
-        let json = String::from_utf8(json).map_err(|error| Error::Internal(error.to_string()))?;
         let next = last.filter(|_| has_more).map(|task| query.next(&task));
-        Ok(Self { json, next })
-    }
-}
-
-/// How long a growing text is as a JSON string within JSON: each quote and backslash costs one byte more.
-#[derive(Default)]
-struct EncodedSize {
-    counted: usize,
-    escapes: usize,
-}
-
-impl EncodedSize {
-    fn is_over_limit(&mut self, json: &[u8]) -> bool {
-        let limit = usize::try_from(MAX_PAGE_BYTES).unwrap_or_default();
-        // Nothing costs more than twice its length: most pages are never counted.
-        if json.len() * 2 < limit {
-            return false;
-        }
-        let rest = json.get(self.counted..).unwrap_or_default();
-        self.escapes += rest.iter().filter(|byte| matches!(byte, b'"' | b'\\')).count();
-        self.counted = json.len();
-        json.len() + self.escapes + 2 > limit
+        Ok(Self { body: page.finish().map_err(failed)?, next })
     }
 }
 

@@ -76,7 +76,7 @@ pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
         (&after.map(|(_, id)| id), Type::INT4),
         (&(query.limit() + 1), Type::INT8),
         (&query.offset(), Type::INT8),
-        (&MAX_PAGE_BYTES, Type::INT8),
+        (&i64::from(MAX_PAGE_BYTES), Type::INT8),
     ];
     let rows = caller.query(statement, parameters).await?;
     Page::new(&rows, query)

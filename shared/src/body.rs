@@ -1,0 +1,181 @@
+//! An answer's body as Lambda takes it: a string of its JSON, so that JSON stands in it as JSON within JSON.
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Serialize;
+use serde_json::{
+    ser::{CharEscape, CompactFormatter, Formatter, Serializer},
+    value::{RawValue, to_raw_value},
+};
+use std::io;
+
+/// A body, written as the string that it is in Lambda's answer, its quotes included.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(crate) struct Body(Box<RawValue>);
+
+impl Body {
+    /// A value as JSON.
+    ///
+    /// # Errors
+    /// When it cannot be JSON.
+    pub(crate) fn json(value: &impl Serialize) -> serde_json::Result<Self> {
+        let mut json = Vec::with_capacity(256);
+        json.push(b'"');
+        write(&mut json, value)?;
+        Self::ended(json)
+    }
+
+    /// Text as it is.
+    ///
+    /// # Errors
+    /// None that is known: a text can always be a string.
+    pub(crate) fn text(text: &str) -> serde_json::Result<Self> {
+        to_raw_value(text).map(Self)
+    }
+
+    /// Bytes, as base64.
+    ///
+    /// # Errors
+    /// As [`Body::text`].
+    pub(crate) fn binary(bytes: &[u8]) -> serde_json::Result<Self> {
+        Self::text(&STANDARD.encode(bytes))
+    }
+
+    /// What has been written after a quote, with the other quote.
+    fn ended(mut json: Vec<u8>) -> serde_json::Result<Self> {
+        json.push(b'"');
+        let json = String::from_utf8(json).map_err(|error| serde::ser::Error::custom(error.utf8_error()))?;
+        // SAFETY: it is one JSON string. It begins and ends with a quote; all between is brackets and commas of an `Array`, or
+        // was written by serde_json with `WithinString`, which leaves no quote, no backslash and no control character as it
+        // was. The tests try that, and a build with debug assertions parses every body here.
+        #[expect(unsafe_code, reason = "parsing what was just written would be a fifth of what a list takes")]
+        Ok(Self(unsafe { RawValue::from_string_unchecked(json) }))
+    }
+}
+
+/// A body that is a JSON array, while it grows.
+pub(crate) struct Array {
+    json: Vec<u8>,
+    /// Where the last element begins, its comma included.
+    last: usize,
+}
+
+impl Array {
+    /// An empty one, with room for this many bytes.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        let mut json = Vec::with_capacity(bytes);
+        json.extend(b"\"[");
+        Self { last: json.len(), json }
+    }
+
+    /// Adds an element.
+    ///
+    /// # Errors
+    /// When it cannot be JSON: then nothing is added.
+    pub(crate) fn push(&mut self, element: &impl Serialize) -> serde_json::Result<()> {
+        let is_first = self.json.ends_with(b"\"[");
+        self.last = self.json.len();
+        if !is_first {
+            self.json.push(b',');
+        }
+        write(&mut self.json, element).inspect_err(|_| self.json.truncate(self.last))
+    }
+
+    /// Takes away what was added last.
+    pub(crate) fn pop(&mut self) {
+        self.json.truncate(self.last);
+    }
+
+    /// How many bytes the body takes in Lambda's answer, with its end.
+    pub(crate) fn len(&self) -> usize {
+        self.json.len() + b"]\"".len()
+    }
+
+    /// The body.
+    ///
+    /// # Errors
+    /// None that is known: serde_json writes UTF-8.
+    pub(crate) fn finish(mut self) -> serde_json::Result<Body> {
+        self.json.push(b']');
+        Body::ended(self.json)
+    }
+}
+
+/// Writes a value as it stands in a body. Escaping a whole body once it is made would take as long again as making it.
+fn write(json: &mut Vec<u8>, value: &impl Serialize) -> serde_json::Result<()> {
+    value.serialize(&mut Serializer::with_formatter(json, WithinString))
+}
+
+/// Writes JSON as it stands within a JSON string: before each quote and each backslash a backslash more.
+struct WithinString;
+
+impl Formatter for WithinString {
+    fn begin_string<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b"\\\"")
+    }
+
+    fn end_string<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b"\\\"")
+    }
+
+    fn write_char_escape<W: ?Sized + io::Write>(&mut self, writer: &mut W, escape: CharEscape) -> io::Result<()> {
+        // One for the backslash that each escape begins with, and one for what it stands for.
+        let more: &[u8] =
+            if matches!(escape, CharEscape::Quote | CharEscape::ReverseSolidus) { b"\\\\" } else { b"\\" };
+        writer.write_all(more)?;
+        CompactFormatter.write_char_escape(writer, escape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use std::collections::BTreeMap;
+
+    fn escaped_twice(value: &Value) -> String {
+        Value::String(value.to_string()).to_string()
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_is_what_escaping_twice_makes(
+            texts in prop::collection::btree_map(any::<String>(), prop::option::of("[\\PC\\x00-\\x1f\"\\\\]{0,20}"), 0..5),
+            numbers in any::<[i64; 3]>(), flag in any::<bool>(),
+        ) {
+            let texts: BTreeMap<String, Option<String>> = texts;
+            let value = json!([texts, numbers, flag]);
+            let body = Body::json(&value).unwrap();
+            prop_assert_eq!(body.0.get(), escaped_twice(&value));
+        }
+    }
+
+    #[test]
+    fn every_character_that_json_escapes_is_read_back() {
+        let all: String = ('\0'..='\u{7f}').chain(['\u{80}', 'é', '\u{2028}', '😀']).collect();
+        let body = Body::json(&all).unwrap();
+        assert_eq!(body.0.get(), escaped_twice(&json!(all)));
+        let json: String = serde_json::from_str(body.0.get()).unwrap();
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), all);
+    }
+
+    #[test]
+    fn an_array_has_what_was_added_and_not_taken_away() {
+        let mut array = Array::with_capacity(0);
+        assert_eq!((array.len(), Array::with_capacity(9).finish().unwrap().0.get()), (4, r#""[]""#));
+        array.push(&"one").unwrap();
+        array.push(&"\"two\"").unwrap();
+        array.pop();
+        array.push(&3).unwrap();
+        assert!(array.push(&BTreeMap::from([(vec![1], 1)])).is_err(), "a key has to be a text");
+        let length = array.len();
+        let body = array.finish().unwrap();
+        assert_eq!((body.0.get(), body.0.get().len()), (r#""[\"one\",3]""#, length));
+    }
+
+    #[test]
+    fn text_and_bytes_are_strings() {
+        assert_eq!(Body::text("a \"page\"\n").unwrap().0.get(), r#""a \"page\"\n""#);
+        assert_eq!(Body::binary(&[0xff, 0xfe]).unwrap().0.get(), r#""//4=""#);
+    }
+}
