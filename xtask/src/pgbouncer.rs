@@ -71,6 +71,7 @@ default_pool_size = {server_connections}
 max_client_conn = 1000
 server_login_retry = 1
 server_idle_timeout = 10
+ignore_startup_parameters = extra_float_digits
 client_tls_sslmode = allow
 client_tls_cert_file = {}
 client_tls_key_file = {}
