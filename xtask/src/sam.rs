@@ -28,11 +28,11 @@ pub async fn check_template() -> Result<()> {
 
 /// `sam build`, with the compiler of this machine instead of the Zig that a release for another one would use.
 pub async fn build() -> Result<()> {
+    let mut command = sam().await?;
     let settings = target().join("tools/CargoLambda.toml");
     // Else cargo-lambda would ask rustup for the target, which downloads it.
     std::fs::write(&settings, "[build]\nskip_target_check = true\n")?;
     let began = Instant::now();
-    let mut command = sam().await?;
     command.arg("build").env("CARGO_LAMBDA_COMPILER", "cargo").env("CARGO_LAMBDA_GLOBAL", &settings);
     run_command(&mut command).await?;
     println!("sam build took {:.0} s", began.elapsed().as_secs_f64());
