@@ -421,6 +421,8 @@ mod tests {
             ("%", "%"),
             ("%2", "%2"),
             ("%zz%41", "%zz%41"),
+            ("%4z%41", "%4z%41"),
+            ("%z4%41", "%z4%41"),
             ("%ff", "%ff"),
         ] {
             assert_eq!(decode_uri_component(text), decoded);
