@@ -609,7 +609,7 @@ impl Fault {
             }
             Self::NameUnknown => {
                 fs::write(hosts, "127.0.0.1 another.test\n")?;
-                rig.proxy.close_all();
+                rig.proxy.close_all().await;
             }
             Self::CertificateChanged => {
                 let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
@@ -619,7 +619,7 @@ impl Fault {
             }
             Self::WakeUp => {
                 rig.proxy.set(Network::Asleep(Duration::from_secs(WAKE_UP_S)));
-                rig.proxy.close_all();
+                rig.proxy.close_all().await;
             }
         }
         Ok(())
@@ -631,7 +631,7 @@ impl Fault {
             Self::PoolerStopped => rig.pooler.signal(Signal::SIGCONT),
             Self::PacketsLost => {
                 rig.proxy.set(Network::Whole);
-                rig.proxy.close_all();
+                rig.proxy.close_all().await;
             }
             Self::AnswerCut | Self::WakeUp => rig.proxy.set(Network::Whole),
             Self::ReadOnly => {

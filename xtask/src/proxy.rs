@@ -4,8 +4,9 @@
 //! noxious, is no longer kept.
 use anyhow::Result;
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,7 +19,7 @@ use tokio::{
     },
     sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// What the network does with what it carries.
@@ -39,7 +40,18 @@ pub struct Proxy {
     port: u16,
     state: Arc<watch::Sender<State>>,
     connections: Arc<AtomicU64>,
+    open: Arc<Open>,
     task: JoinHandle<()>,
+}
+
+/// The numbers of the connections that are not closed.
+#[derive(Default)]
+struct Open(Mutex<BTreeSet<u64>>);
+
+impl Open {
+    fn numbers(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -61,14 +73,23 @@ impl Proxy {
         let whole = State { network: Network::Whole, first_new: 0, first_open: 0, awake_at: None };
         let state = Arc::new(watch::Sender::new(whole));
         let connections = Arc::new(AtomicU64::new(0));
-        let (sender, counter) = (state.clone(), connections.clone());
+        let open = Arc::<Open>::default();
+        let (sender, counter, all) = (state.clone(), connections.clone(), open.clone());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = counter.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(carry(client, to, number, sender.clone()));
+                all.numbers().insert(number);
+                let (sender, all, mut watched) = (sender.clone(), all.clone(), sender.subscribe());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = carry(client, to, number, &sender) => {}
+                        _ = watched.wait_for(|state| number < state.first_open) => {}
+                    }
+                    all.numbers().remove(&number);
+                });
             }
         });
-        Ok(Self { port, state, connections, task })
+        Ok(Self { port, state, connections, open, task })
     }
 
     /// The port that it listens on.
@@ -82,22 +103,30 @@ impl Proxy {
         self.state.send_modify(|state| *state = State { network, first_new, awake_at: None, ..*state });
     }
 
-    /// Closes all connections that there are.
-    pub fn close_all(&self) {
+    /// Closes all connections that there are, and waits until both sides have been told.
+    pub async fn close_all(&self) {
+        let first_open = self.begin_to_close();
+        while self.open.numbers().range(..first_open).next().is_some() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn begin_to_close(&self) -> u64 {
         let first_open = self.connections.load(Ordering::SeqCst);
         self.state.send_modify(|state| state.first_open = first_open);
+        first_open
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
-        self.close_all();
+        self.begin_to_close();
     }
 }
 
-/// Carries one connection until either side closes it, or the network does.
-async fn carry(client: TcpStream, to: u16, number: u64, state: Arc<watch::Sender<State>>) {
+/// Carries one connection until either side closes it.
+async fn carry(client: TcpStream, to: u16, number: u64, state: &watch::Sender<State>) {
     let network = state.borrow().network;
     if let Network::Asleep(wakes_after) = network {
         state.send_if_modified(|state| {
@@ -114,11 +143,10 @@ async fn carry(client: TcpStream, to: u16, number: u64, state: Arc<watch::Sender
     }
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
-    let (mut watched, mut requests, mut answers) = (state.subscribe(), state.subscribe(), state.subscribe());
+    let (mut requests, mut answers) = (state.subscribe(), state.subscribe());
     tokio::select! {
         _ = forward(client_read, server_write, number, &mut requests, false) => {}
         _ = forward(server_read, client_write, number, &mut answers, true) => {}
-        _ = watched.wait_for(|state| number < state.first_open) => {}
     }
 }
 

@@ -354,7 +354,7 @@ async fn inject_faults(rig: &mut Rig, database: &Database, load: &Load) -> Resul
                 rig.proxy.set(Network::Lossy);
                 sleep(lasting).await;
                 rig.proxy.set(Network::Whole);
-                rig.proxy.close_all();
+                rig.proxy.close_all().await;
                 "packets lost"
             }
         };
