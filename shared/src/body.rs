@@ -124,6 +124,10 @@ impl Formatter for WithinString {
         writer.write_all(more)?;
         CompactFormatter.write_char_escape(writer, escape)
     }
+
+    fn write_raw_fragment<W: ?Sized + io::Write>(&mut self, _: &mut W, _: &str) -> io::Result<()> {
+        Err(io::Error::other("JSON that is text already cannot stand in a body"))
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +175,11 @@ mod tests {
         let length = array.len();
         let body = array.finish().unwrap();
         assert_eq!((body.0.get(), body.0.get().len()), (r#""[\"one\",3]""#, length));
+    }
+
+    #[test]
+    fn json_that_nobody_escapes_is_refused() {
+        assert!(Body::json(&RawValue::from_string("\"raw\"".to_owned()).unwrap()).is_err());
     }
 
     #[test]
