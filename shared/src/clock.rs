@@ -13,6 +13,11 @@ impl WallClock {
         self.0.store(unix_seconds(), Ordering::Relaxed);
     }
 
+    #[cfg(test)]
+    pub(crate) fn set_seconds_ago(&self, seconds: u64) {
+        self.0.store(unix_seconds() - seconds, Ordering::Relaxed);
+    }
+
     /// How long ago that was, in seconds; `None` when it has not happened yet.
     pub(crate) fn seconds_ago(&self) -> Option<u64> {
         match self.0.load(Ordering::Relaxed) {

@@ -7,12 +7,18 @@ use tracing::level_filters::LevelFilter;
 const BETTER_AUTH_DEFAULT_SECRETS: [&str; 2] =
     ["better-auth-secret-12345678901234567890", "better-auth-secret-123456789"];
 
-/// Everything a function is told by its environment.
+/// The settings of a function that checks sessions.
 pub struct Config {
-    /// Where the tasks are. `DATABASE_URL`.
-    pub database_url: DatabaseUrl,
+    /// The database that sessions and tasks are in.
+    pub database: DatabaseConfig,
     /// What makes a request a person's. `BETTER_AUTH_*`, `TRUSTED_ORIGINS`, `REQUIRE_SIGNED_TOKENS`.
     pub session_rules: SessionRules,
+}
+
+/// The settings of a function that works with the database, and no session.
+pub struct DatabaseConfig {
+    /// Where the tasks are. `DATABASE_URL`.
+    pub url: DatabaseUrl,
     /// Whether statements are prepared, once for each connection. `PREPARED_STATEMENTS`; not every pooler knows them.
     pub prepared_statements: bool,
     /// How many requests one process serves at a time. `AWS_LAMBDA_MAX_CONCURRENCY`, set by Lambda; 1 without it.
@@ -45,44 +51,58 @@ impl Config {
     /// # Errors
     /// As [`Config::from_env`].
     pub fn from_settings(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
-        let get = |name: &str| get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let get = trimmed(get);
         let mut errors = Vec::new();
+        let database = DatabaseConfig::read(&get, &mut errors);
+        let secret = keep(signing_secret(get("BETTER_AUTH_SECRETS"), get("BETTER_AUTH_SECRET")), &mut errors);
+        let base_url = keep(base_url(get("BETTER_AUTH_URL")), &mut errors);
+        let prefix = keep(cookie_prefix(get("BETTER_AUTH_COOKIE_PREFIX")), &mut errors);
+        let mut trusted_origins = keep(trusted_origins(get("TRUSTED_ORIGINS")), &mut errors).unwrap_or_default();
+        let require_signed = keep(switch("REQUIRE_SIGNED_TOKENS", get("REQUIRE_SIGNED_TOKENS")), &mut errors);
 
-        let database_url = match get("DATABASE_URL") {
+        match (database, secret, base_url, prefix, require_signed) {
+            (Some(database), Some(secret), Some(base), Some(prefix), Some(require_signed)) if errors.is_empty() => {
+                let cookie_name = format!("{}{prefix}.session_token", if base.is_https { "__Secure-" } else { "" });
+                // The library trusts its own base URL too.
+                trusted_origins.push(base.origin);
+                let session_rules = SessionRules::new(cookie_name, &secret, require_signed, trusted_origins);
+                Ok(Self { database, session_rules })
+            }
+            _ => Err(ConfigErrors(errors)),
+        }
+    }
+}
+
+impl DatabaseConfig {
+    /// As [`Config::from_settings`], without the settings of sessions, which may be missing or wrong.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub fn from_settings(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+        let mut errors = Vec::new();
+        let config = Self::read(&trimmed(get), &mut errors).filter(|_| errors.is_empty());
+        config.ok_or(ConfigErrors(errors))
+    }
+
+    /// Reads the settings, and adds what is wrong with them to `errors`.
+    fn read(get: &impl Fn(&str) -> Option<String>, errors: &mut Vec<String>) -> Option<Self> {
+        let url = match get("DATABASE_URL") {
             Some(url) => DatabaseUrl::parse(&url).map_err(|error| errors.push(format!("DATABASE_URL {error}"))).ok(),
             None => {
                 errors.push("DATABASE_URL is not set: it is the API role's URL of the PostgreSQL database".to_owned());
                 None
             }
         };
-        let secret = keep(signing_secret(get("BETTER_AUTH_SECRETS"), get("BETTER_AUTH_SECRET")), &mut errors);
-        let base_url = keep(base_url(get("BETTER_AUTH_URL")), &mut errors);
-        let prefix = keep(cookie_prefix(get("BETTER_AUTH_COOKIE_PREFIX")), &mut errors);
-        let mut trusted_origins = keep(trusted_origins(get("TRUSTED_ORIGINS")), &mut errors).unwrap_or_default();
-        let require_signed = keep(switch("REQUIRE_SIGNED_TOKENS", get("REQUIRE_SIGNED_TOKENS")), &mut errors);
-        let prepared = keep(switch("PREPARED_STATEMENTS", get("PREPARED_STATEMENTS")), &mut errors);
-        let max_concurrency = keep(max_concurrency(get("AWS_LAMBDA_MAX_CONCURRENCY")), &mut errors);
-        keep(log_level(&get), &mut errors);
-
-        match (database_url, secret, base_url, prefix, require_signed, prepared, max_concurrency) {
-            (
-                Some(database_url),
-                Some(secret),
-                Some(base),
-                Some(prefix),
-                Some(require_signed),
-                Some(prepared_statements),
-                Some(max_concurrency),
-            ) if errors.is_empty() => {
-                let cookie_name = format!("{}{prefix}.session_token", if base.is_https { "__Secure-" } else { "" });
-                // The library trusts its own base URL too.
-                trusted_origins.push(base.origin);
-                let session_rules = SessionRules::new(cookie_name, &secret, require_signed, trusted_origins);
-                Ok(Self { database_url, session_rules, prepared_statements, max_concurrency })
-            }
-            _ => Err(ConfigErrors(errors)),
-        }
+        let prepared = keep(switch("PREPARED_STATEMENTS", get("PREPARED_STATEMENTS")), errors);
+        let max_concurrency = keep(max_concurrency(get("AWS_LAMBDA_MAX_CONCURRENCY")), errors);
+        keep(log_level(get), errors);
+        Some(Self { url: url?, prepared_statements: prepared?, max_concurrency: max_concurrency? })
     }
+}
+
+/// Settings without the white space around them, and without those that are blank.
+fn trimmed(get: impl Fn(&str) -> Option<String>) -> impl Fn(&str) -> Option<String> {
+    move |name| get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
 fn keep<T>(result: Result<T, String>, errors: &mut Vec<String>) -> Option<T> {

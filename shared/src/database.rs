@@ -1,6 +1,6 @@
 //! The one way to the database: every statement runs as a [`Caller`] and proves the session as it runs.
 use crate::{
-    Config, DatabaseUrl, Error, Roots,
+    DatabaseConfig, DatabaseUrl, Error,
     clock::WallClock,
     error::AuthFailure,
     metrics::Measures,
@@ -11,7 +11,6 @@ use crate::{
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
 };
-use native_tls::{Certificate, TlsConnector};
 use postgres_native_tls::MakeTlsConnector;
 use std::{
     sync::{
@@ -36,8 +35,6 @@ const REQUEST_TIMEOUT_S: u64 = 18;
 /// After this time the server has found its client gone and ended the statement, in seconds: the API role's
 /// `client_connection_check_interval` is half of it. Only then a write is answered as failed, so that it is not done later.
 const ENDED_AFTER_S: u64 = 1;
-/// How long Init connects at most, in seconds: Lambda gives it ten in all.
-const INIT_TIMEOUT_S: u64 = 7;
 /// What failed is tried once more only when it failed within this time, in seconds: a client waits for both.
 const RETRY_WITHIN_S: u64 = 2;
 /// A connection idle for longer than this is tried before it is used, in seconds: a frozen process sees no goodbye.
@@ -61,8 +58,8 @@ impl Connections {
     ///
     /// # Errors
     /// One sentence when the URL's `sslrootcert` cannot be read, or TLS cannot be set up.
-    pub(crate) fn new(config: &Config) -> Result<Self, String> {
-        let url = &config.database_url;
+    pub(crate) fn new(config: &DatabaseConfig) -> Result<Self, String> {
+        let url = &config.url;
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = if url.uses_tls() {
             Manager::from_config(url.config().clone(), tls(url)?, manager_config)
@@ -115,16 +112,16 @@ impl Database {
         Self { settings, measures }
     }
 
-    /// Connects ahead of the first request: Lambda gives a whole CPU to Init, and a fraction of one afterwards.
-    pub(crate) async fn connect(&self) -> Result<(), Error> {
+    /// Connects ahead of the first request, within `limit`: Lambda gives a whole CPU to Init, and a fraction of one afterwards.
+    pub(crate) async fn connect(&self, limit: Duration) -> Result<(), Error> {
         // A process that waits long for its first request has a connection that was idle as long.
-        self.connection_within(Duration::from_secs(INIT_TIMEOUT_S)).await?.last_used.set_now();
+        self.connection_within(limit).await?.last_used.set_now();
         Ok(())
     }
 
     /// As [`Database::connection`], for as long as `limit`.
     async fn connection_within(&self, limit: Duration) -> Result<Connection, Error> {
-        let late = || Error::Unavailable(format!("no connection within {} s", limit.as_secs()));
+        let late = || Error::Unavailable(format!("no connection within {:.1} s", limit.as_secs_f32()));
         timeout(limit, self.connection()).await.map_err(|_| late())?
     }
 
@@ -396,26 +393,10 @@ fn is_refusal(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| code.code().starts_with("28") || *code == SqlState::PROTOCOL_VIOLATION)
 }
 
-/// TLS that verifies the server's certificate and name.
+/// TLS as the URL asks for it.
 fn tls(url: &DatabaseUrl) -> Result<MakeTlsConnector, String> {
-    let mut builder = TlsConnector::builder();
-    let certificates = match url.roots() {
-        Roots::System => match roots::system_file().and_then(|file| std::fs::read(file).ok()) {
-            Some(pem) => Certificate::stack_from_pem(&pem).unwrap_or_default(),
-            None => Vec::new(),
-        },
-        Roots::BuiltIn => roots::BUILT_IN.iter().filter_map(|der| Certificate::from_der(der).ok()).collect(),
-        Roots::File(path) => {
-            let unreadable = |_| format!("DATABASE_URL has an sslrootcert that cannot be read: {}", path.display());
-            let pem = std::fs::read(path).map_err(unreadable)?;
-            Certificate::stack_from_pem(&pem)
-                .map_err(|_| format!("DATABASE_URL has an sslrootcert that is not a PEM file: {}", path.display()))?
-        }
-    };
-    builder.disable_built_in_roots(*url.roots() != Roots::System);
-    for certificate in certificates {
-        builder.add_root_certificate(certificate);
-    }
+    let mut builder =
+        roots::tls(url.roots()).map_err(|problem| format!("DATABASE_URL has an sslrootcert {problem}"))?;
     if url.config().get_ssl_negotiation() == SslNegotiation::Direct {
         // A server that takes TLS without asking first wants it named (PostgreSQL 17, protocol flow, SSL).
         postgres_native_tls::set_postgresql_alpn(&mut builder);
@@ -443,16 +424,4 @@ fn refuse_if_dead(last_used: Arc<WallClock>) -> Hook {
             Ok(())
         })
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_built_in_root_is_a_certificate() {
-        for der in roots::BUILT_IN {
-            Certificate::from_der(der).unwrap();
-        }
-    }
 }

@@ -1,4 +1,5 @@
 //! The DATABASE_URL that people paste, made into what the drivers take.
+use crate::roots::Roots;
 use percent_encoding::percent_decode_str;
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
@@ -16,17 +17,6 @@ pub struct DatabaseUrl {
     config: tokio_postgres::Config,
     roots: Roots,
     host: String,
-}
-
-/// What a server's certificate has to be signed by, in the end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Roots {
-    /// Those of Let's Encrypt and Amazon, which are built in: for Neon's and AWS's own hosts.
-    BuiltIn,
-    /// The system's.
-    System,
-    /// Those of a PEM file.
-    File(PathBuf),
 }
 
 /// What is wrong with a database URL, in one sentence without a part of the URL that could be secret.

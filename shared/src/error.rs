@@ -26,6 +26,8 @@ pub enum Error {
     Invalid(Vec<FieldError>),
     /// 503: the database cannot be reached or cannot work now. The cause is for the log only.
     Unavailable(String),
+    /// 503: the settings that are in Secrets Manager cannot be fetched now. The cause is for the log only.
+    NoSettings(String),
     /// 500: a mistake of ours. The cause is for the log only.
     Internal(String),
 }
@@ -67,7 +69,7 @@ impl Error {
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::NoSettings(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -75,7 +77,7 @@ impl Error {
     /// What the log says of a failure that is not the client's; never part of an answer.
     pub(crate) fn cause(&self) -> Option<&str> {
         match self {
-            Self::Unavailable(cause) | Self::Internal(cause) => Some(cause),
+            Self::Unavailable(cause) | Self::NoSettings(cause) | Self::Internal(cause) => Some(cause),
             _ => None,
         }
     }

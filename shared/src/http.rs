@@ -30,7 +30,7 @@ impl Response {
     }
 }
 
-/// After how many seconds a client may try again when the database is away.
+/// After how many seconds a client may try again when the database or a setting is away.
 const RETRY_AFTER_S: &str = "1";
 
 /// What a page of ours may do: load from here, and call the API here.
@@ -182,6 +182,7 @@ pub(crate) fn problem(error: &Error, path: &str) -> Response {
             sentences.join(" ")
         }
         Error::Unavailable(_) => "The database does not answer. Try again.".to_owned(),
+        Error::NoSettings(_) => "The API cannot read its settings. Try again.".to_owned(),
         Error::Internal(_) => "Something went wrong on our side.".to_owned(),
     };
     let body = Problem {
@@ -195,7 +196,7 @@ pub(crate) fn problem(error: &Error, path: &str) -> Response {
     let mut response = json_response(status, "application/problem+json", &body);
     match error {
         Error::Unauthenticated(_) => set_header(&mut response, WWW_AUTHENTICATE, "Bearer"),
-        Error::Unavailable(_) => set_header(&mut response, RETRY_AFTER, RETRY_AFTER_S),
+        Error::Unavailable(_) | Error::NoSettings(_) => set_header(&mut response, RETRY_AFTER, RETRY_AFTER_S),
         _ => {}
     }
     response

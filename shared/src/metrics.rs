@@ -201,6 +201,8 @@ impl Entry for AnsweredRequest {
 /// A process that has started.
 pub(crate) struct Started<'r> {
     pub(crate) init_time: Duration,
+    /// Of that, reading the settings, with the secret where there is one.
+    pub(crate) settings_time: Duration,
     pub(crate) measures: &'r Measures,
 }
 
@@ -209,6 +211,7 @@ impl Entry for Started<'_> {
         writer.value("level", "INFO");
         writer.value("message", "started");
         writer.value("InitTime", &AsMilliseconds::from(self.init_time));
+        writer.value("settings_ms", &NoMetric::from(self.settings_time.as_secs_f64() * 1e3));
         writer.value("ConnectTime", &sum(&self.measures.connect_us));
     }
 }

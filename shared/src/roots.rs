@@ -1,11 +1,27 @@
 //! What a server's certificate is verified with, and keeping OpenSSL from reading more.
-use std::{env, path::PathBuf, sync::OnceLock};
+use native_tls::{Certificate, TlsConnector, TlsConnectorBuilder};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+/// What a server's certificate has to be signed by, in the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Roots {
+    /// Those of Let's Encrypt and Amazon, which are built in: for Neon's and AWS's own hosts.
+    BuiltIn,
+    /// The system's.
+    System,
+    /// Those of a PEM file.
+    File(PathBuf),
+}
 
 /// The file that OpenSSL reads its roots from, before all else.
 const OPENSSLS: &str = "SSL_CERT_FILE";
 
 /// The roots of Let's Encrypt and Amazon, as DER: see build.rs.
-pub(crate) static BUILT_IN: [&[u8]; 7] = include!(concat!(env!("OUT_DIR"), "/roots.rs"));
+static BUILT_IN: [&[u8]; 7] = include!(concat!(env!("OUT_DIR"), "/roots.rs"));
 
 /// Where the system's roots are, once OpenSSL has been kept from them.
 static SYSTEMS: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -27,7 +43,46 @@ pub(crate) fn hide_the_systems() {
     }
 }
 
+/// TLS that verifies a server's certificate and name with these roots, and with no others.
+///
+/// # Errors
+/// Where a file of roots cannot be used: what is wrong with it, to come after the name of the setting that has it.
+pub(crate) fn tls(roots: &Roots) -> Result<TlsConnectorBuilder, String> {
+    let mut builder = TlsConnector::builder();
+    builder.disable_built_in_roots(*roots != Roots::System);
+    let certificates = match roots {
+        Roots::BuiltIn => built_in().to_vec(),
+        Roots::System => system_file().and_then(|file| read(file).ok()).unwrap_or_default(),
+        Roots::File(path) => read(path)?,
+    };
+    for certificate in certificates {
+        builder.add_root_certificate(certificate);
+    }
+    Ok(builder)
+}
+
+/// The built-in roots, read once: a cold start connects to AWS and to Neon, and both have theirs among them.
+fn built_in() -> &'static [Certificate] {
+    static READ: OnceLock<Vec<Certificate>> = OnceLock::new();
+    READ.get_or_init(|| BUILT_IN.iter().filter_map(|der| Certificate::from_der(der).ok()).collect())
+}
+
 /// The system's roots, where they are hidden from OpenSSL.
-pub(crate) fn system_file() -> Option<PathBuf> {
-    SYSTEMS.get().cloned().flatten()
+fn system_file() -> Option<&'static Path> {
+    SYSTEMS.get()?.as_deref()
+}
+
+fn read(file: &Path) -> Result<Vec<Certificate>, String> {
+    let pem = fs::read(file).map_err(|_| format!("that cannot be read: {}", file.display()))?;
+    Certificate::stack_from_pem(&pem).map_err(|_| format!("that is not a PEM file: {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_root_is_a_certificate() {
+        assert_eq!(built_in().len(), BUILT_IN.len());
+    }
 }

@@ -1,111 +1,101 @@
-//! The settings that are secret, from AWS Secrets Manager by way of the AWS Parameters and Secrets extension.
-//!
-//! The extension is a second process beside the function. It answers on a local port, so no function needs the AWS SDK and
-//! its seven megabytes (docs.aws.amazon.com/secretsmanager/latest/userguide/retrieving-secrets_lambda.html).
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+//! The settings that are secret, from AWS Secrets Manager: one request, GetSecretValue
+//! (docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html).
+use crate::aws::Service;
+use hyper::StatusCode;
 use serde::Deserialize;
+use serde_json::json;
 use std::{
     collections::HashMap,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::{sleep, timeout};
 
-/// How long one answer may take, in seconds.
-const ANSWER_TIMEOUT_S: u64 = 2;
-/// How long to wait before asking again whether it is ready, in milliseconds.
-const READY_POLL_MS: u64 = 20;
-/// The longest answer that is read, in bytes. A secret has at most 64 KiB (AWS Secrets Manager's quotas).
-const MAX_ANSWER_BYTES: usize = 256 * 1024;
+/// How long to wait before the second attempt, in milliseconds; before each later one twice as long. A part of it is left to
+/// chance, so that functions that are throttled together do not come back together.
+const FIRST_PAUSE_MS: u64 = 50;
 
 /// A secret's content: settings by name, such as `DATABASE_URL`.
 pub(crate) type SecretSettings = HashMap<String, String>;
 
-/// Which secret, and where the extension is. It cannot be printed.
+/// Which secret, and where it is asked for. It cannot be printed.
 pub(crate) struct SecretSource {
     secret_id: String,
-    port: u16,
-    session_token: String,
+    service: Service,
 }
 
-/// Why a secret could not be had; never with any of it.
-#[derive(Debug)]
+/// Why a secret could not be fetched: a sentence, never with any part of the secret.
+#[derive(Debug, PartialEq, Eq)]
 enum Failure {
-    /// The extension does not answer yet.
-    NotReady(String),
-    Final(String),
+    /// Another attempt may succeed.
+    Passing(String),
+    /// Another attempt fails like this one, until somebody changes something.
+    Lasting(String),
 }
 
 impl SecretSource {
-    /// The source that the settings name: `API_SECRET_ID` is the secret's name or ARN; without it there is none.
+    /// The secret that the environment names: `API_SECRET_ID` is its ARN, or its name in the region of `AWS_REGION`. `None`
+    /// without it.
     ///
     /// # Errors
-    /// One sentence that names the setting that is wrong.
+    /// One sentence that names the setting that is missing or wrong.
     pub(crate) fn from_settings(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
-        let get = |name: &str| get(name).filter(|value| !value.trim().is_empty());
         let Some(secret_id) = get("API_SECRET_ID") else { return Ok(None) };
-        let port = get("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT").unwrap_or_else(|| "2773".to_owned());
-        let port = port.parse().map_err(|_| "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT is not a port's number")?;
-        let session_token = get("AWS_SESSION_TOKEN")
-            .ok_or("AWS_SESSION_TOKEN is not set: Lambda sets it, and API_SECRET_ID needs it")?;
-        Ok(Some(Self { secret_id, port, session_token }))
+        // arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME
+        let region = match secret_id.strip_prefix("arn:").and_then(|arn| arn.split(':').nth(2)) {
+            Some(region) => region.to_owned(),
+            None => {
+                get("AWS_REGION").ok_or("AWS_REGION is not set, and API_SECRET_ID is not an ARN that names a region")?
+            }
+        };
+        let service = Service::from_settings("secretsmanager", "AWS_ENDPOINT_URL_SECRETS_MANAGER", &region, get)?;
+        Ok(Some(Self { secret_id, service }))
     }
 
-    /// Fetches the secret's current version, and waits up to `ready_within` for an extension that is still starting.
+    /// Fetches the secret's current version (AWSCURRENT). What may pass, such as throttling, is tried again for as long as
+    /// `limit`.
     ///
     /// # Errors
     /// One sentence with the cause, for the log.
-    pub(crate) async fn fetch(&self, ready_within: Duration) -> Result<SecretSettings, String> {
-        let began = Instant::now();
+    pub(crate) async fn fetch(&self, limit: Duration) -> Result<SecretSettings, String> {
+        let until = Instant::now() + limit;
+        let left = || until.saturating_duration_since(Instant::now());
+        let mut pause = FIRST_PAUSE_MS;
+        let mut last = None;
         loop {
-            match self.fetch_once().await {
+            let Ok(result) = timeout(left(), self.fetch_once()).await else {
+                let seconds = limit.as_secs_f32();
+                return Err(last.unwrap_or_else(|| format!("Secrets Manager did not answer within {seconds} s")));
+            };
+            let cause = match result {
                 Ok(settings) => return Ok(settings),
-                Err(Failure::NotReady(_)) if began.elapsed() < ready_within => {
-                    tokio::time::sleep(Duration::from_millis(READY_POLL_MS)).await;
-                }
-                Err(Failure::NotReady(cause) | Failure::Final(cause)) => return Err(cause),
+                Err(Failure::Lasting(cause)) => return Err(cause),
+                Err(Failure::Passing(cause)) => cause,
+            };
+            let wait = Duration::from_millis(pause / 2 + chance(pause / 2));
+            if wait >= left() {
+                return Err(cause);
             }
+            sleep(wait).await;
+            last = Some(cause);
+            pause *= 2;
         }
     }
 
     async fn fetch_once(&self) -> Result<SecretSettings, Failure> {
-        match timeout(Duration::from_secs(ANSWER_TIMEOUT_S), self.ask()).await {
-            Ok(Ok((StatusCode::OK, body))) => parse(&body).map_err(Failure::Final),
-            // Its own words; the answer's text can be told, because only a good one has the secret.
-            Ok(Ok((status, body))) => {
-                let text = String::from_utf8_lossy(&body);
-                let cause = format!("the secrets extension answered {status} ({})", first_line(&text));
-                Err(if text.contains("not ready") { Failure::NotReady(cause) } else { Failure::Final(cause) })
-            }
-            Ok(Err(cause)) => Err(Failure::NotReady(cause)),
-            Err(_) => Err(Failure::Final(format!("the secrets extension did not answer within {ANSWER_TIMEOUT_S} s"))),
-        }
-    }
-
-    async fn ask(&self) -> Result<(StatusCode, Bytes), String> {
-        let stream = TcpStream::connect(("127.0.0.1", self.port))
-            .await
-            .map_err(|error| format!("the secrets extension cannot be reached: {error}"))?;
-        let broken = |error: hyper::Error| format!("the secrets extension broke off: {error}");
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let connection = tokio::spawn(connection);
-        let secret_id = utf8_percent_encode(&self.secret_id, NON_ALPHANUMERIC);
-        let request = Request::get(format!("/secretsmanager/get?secretId={secret_id}"))
-            .header("host", "localhost")
-            .header("x-aws-parameters-secrets-token", &self.session_token)
-            .body(Empty::<Bytes>::new())
-            .map_err(|_| "AWS_SESSION_TOKEN is not one that a header can carry".to_owned())?;
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        connection.abort();
-        Ok((status, body.map_err(|error| format!("the secrets extension broke off: {error}"))?.to_bytes()))
+        let body = json!({ "SecretId": self.secret_id }).to_string();
+        let answer = self.service.post("secretsmanager.GetSecretValue", body).await;
+        let (status, body) = answer.map_err(|cause| Failure::Passing(format!("Secrets Manager: {cause}")))?;
+        if status == StatusCode::OK { parse(&body).map_err(Failure::Lasting) } else { Err(refusal(status, &body)) }
     }
 }
 
-/// What Secrets Manager's GetSecretValue gives, as far as it is used.
+/// A number below `limit` that differs between processes: for spreading attempts, and nothing that has to be unpredictable.
+fn chance(limit: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()));
+    now.checked_rem(limit).unwrap_or_default()
+}
+
+/// GetSecretValue's answer, as far as it is used.
 #[derive(Deserialize)]
 struct SecretValue {
     #[serde(rename = "SecretString")]
@@ -113,18 +103,70 @@ struct SecretValue {
 }
 
 fn parse(body: &[u8]) -> Result<SecretSettings, String> {
-    let value: SecretValue =
-        serde_json::from_slice(body).map_err(|_| "the secrets extension's answer is not one of Secrets Manager's")?;
+    let value: SecretValue = serde_json::from_slice(body).map_err(|_| "Secrets Manager's answer cannot be read")?;
     let text = value.secret_string.ok_or("the secret of API_SECRET_ID is binary: it has to be a JSON object")?;
     serde_json::from_str(&text).map_err(|_| {
-        "the secret of API_SECRET_ID is not a JSON object of texts, such as {\"DATABASE_URL\": \"...\", \"BETTER_AUTH_SECRET\": \"...\"}"
+        "the secret of API_SECRET_ID is not a JSON object of strings, such as {\"DATABASE_URL\": \"...\", \"BETTER_AUTH_SECRET\": \"...\"}"
             .to_owned()
     })
 }
 
-fn first_line(text: &str) -> &str {
-    let line = text.lines().next().unwrap_or_default();
-    line.get(..200).unwrap_or(line)
+/// An error of the JSON 1.1 protocol: its type, possibly behind a namespace and a `#`.
+#[derive(Default, Deserialize)]
+struct Refusal {
+    #[serde(rename = "__type", default)]
+    error_type: String,
+    #[serde(alias = "Message", default)]
+    message: String,
+}
+
+/// What a refusal means and what to do about it. Of its own text only the type is repeated.
+fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+    let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
+    let error_type = refusal.error_type.rsplit('#').next().unwrap_or_default();
+    let error_type: String = error_type.chars().filter(char::is_ascii_alphanumeric).take(60).collect();
+    let code = [status.as_str(), &error_type].join(" ");
+    let code = code.trim_end();
+    let says_kms = refusal.message.contains("KMS");
+    let meaning = match error_type.as_str() {
+        "DecryptionFailure" | "KMSAccessDeniedException" => {
+            "cannot decrypt the secret of API_SECRET_ID: the function's role needs kms:Decrypt on its key, and the key has to be enabled"
+        }
+        "AccessDeniedException" if says_kms => {
+            "cannot decrypt the secret of API_SECRET_ID: the function's role needs kms:Decrypt on its key (SecretsKmsKeyArn)"
+        }
+        "AccessDeniedException" => {
+            "denies the function's role the secret of API_SECRET_ID: the role needs secretsmanager:GetSecretValue on it"
+        }
+        "ResourceNotFoundException" => {
+            "has no secret of API_SECRET_ID, or the secret has no current version (AWSCURRENT)"
+        }
+        "InvalidRequestException" => "does not give the secret of API_SECRET_ID: it is probably marked for deletion",
+        "ValidationException" | "InvalidParameterException" => {
+            "does not accept API_SECRET_ID: it has to be a secret's ARN or name"
+        }
+        "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "IncompleteSignature"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "ExpiredTokenException"
+        | "ExpiredToken"
+        | "MissingAuthenticationToken" => {
+            "does not accept the function's credentials (AWS_ACCESS_KEY_ID and its like, which Lambda sets)"
+        }
+        "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded" => {
+            return Failure::Passing(format!("Secrets Manager throttles requests ({code})"));
+        }
+        _ if status == StatusCode::TOO_MANY_REQUESTS => {
+            return Failure::Passing(format!("Secrets Manager throttles requests ({code})"));
+        }
+        _ if status.is_server_error() => {
+            return Failure::Passing(format!("Secrets Manager failed ({code})"));
+        }
+        _ => "refused the request for the secret of API_SECRET_ID",
+    };
+    Failure::Lasting(format!("Secrets Manager {meaning} ({code})"))
 }
 
 #[cfg(test)]
@@ -132,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_a_json_object_of_texts() {
+    fn a_secret_is_a_json_object_of_strings() {
         let settings = parse(br#"{"Name":"x","SecretString":"{\"DATABASE_URL\":\"postgres://a\"}"}"#).unwrap();
         assert_eq!(settings["DATABASE_URL"], "postgres://a");
         for wrong in [
@@ -144,5 +186,57 @@ mod tests {
             let error = parse(wrong.as_bytes()).unwrap_err();
             assert!(!error.contains("s3cret"), "{error}");
         }
+    }
+
+    /// Error types by the API reference of GetSecretValue and its "Common Errors".
+    #[test]
+    fn each_refusal_is_one_sentence_without_its_own_text() {
+        for (status, body, is_passing, says) in [
+            (
+                400,
+                r#"{"__type":"AccessDeniedException","Message":"s3cret"}"#,
+                false,
+                "needs secretsmanager:GetSecretValue",
+            ),
+            (
+                400,
+                r#"{"__type":"AccessDeniedException","Message":"Access to KMS is not allowed"}"#,
+                false,
+                "kms:Decrypt",
+            ),
+            (400, r#"{"__type":"DecryptionFailure","message":"s3cret"}"#, false, "kms:Decrypt"),
+            (400, r#"{"__type":"ResourceNotFoundException","Message":"s3cret"}"#, false, "AWSCURRENT"),
+            (400, r#"{"__type":"InvalidRequestException","Message":"s3cret"}"#, false, "marked for deletion"),
+            (400, r#"{"__type":"com.amazon.coral#ThrottlingException","message":"s3cret"}"#, true, "throttles"),
+            (429, "s3cret", true, "throttles"),
+            (400, r#"{"__type":"ExpiredTokenException","message":"s3cret"}"#, false, "the function's credentials"),
+            (500, r#"{"__type":"InternalServiceError","message":"s3cret"}"#, true, "failed"),
+            (503, "s3cret", true, "failed"),
+            (403, "<s3cret>", false, "refused"),
+        ] {
+            let failure = refusal(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+            let (cause, passes) = match &failure {
+                Failure::Passing(cause) => (cause, true),
+                Failure::Lasting(cause) => (cause, false),
+            };
+            assert!(cause.starts_with("Secrets Manager ") && cause.contains(says), "{body}: {cause}");
+            assert_eq!((passes, cause.contains("s3cret")), (is_passing, false), "{body}: {cause}");
+        }
+    }
+
+    #[test]
+    fn the_region_is_the_arns_or_the_functions() {
+        let source = |settings: &[(&str, &str)]| {
+            SecretSource::from_settings(|name| {
+                let value = settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+                value.or_else(|| name.starts_with("AWS_").then(|| "x".to_owned()).filter(|_| name.contains("KEY")))
+            })
+        };
+        let arn = "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:task-api/api-AbCdEf";
+        assert!(source(&[]).unwrap().is_none());
+        assert!(source(&[("API_SECRET_ID", arn)]).unwrap().is_some());
+        assert!(source(&[("API_SECRET_ID", "task-api/api"), ("AWS_REGION", "eu-central-1")]).unwrap().is_some());
+        let error = source(&[("API_SECRET_ID", "task-api/api")]).err().unwrap();
+        assert!(error.starts_with("AWS_REGION is not set"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     metrics::{Measures, Metrics, RequestRecord, Started},
     roots,
     session::{Credential, SessionRules},
-    settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Settings},
+    settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Scope, Settings},
 };
 use lambda_runtime::{Context, LambdaEvent, Runtime, service_fn};
 use serde::{Serialize, de::IgnoredAny};
@@ -15,12 +15,16 @@ use std::{
     convert::Infallible,
     process::ExitCode,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::yield_now,
 };
+
+/// How long Init waits for the secret and the database together, in seconds. What is not there by then is the first request's
+/// to fetch: Lambda ends an Init after ten, and a caller waits for it.
+const INIT_LIMIT_S: u64 = 2;
 
 /// Why a cookie's write is refused.
 const NO_ORIGIN: &str = "A change authorised by a cookie needs an Origin that is trusted.";
@@ -36,7 +40,7 @@ where
     H: Fn(Caller, Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    serve_requests(move |app: Arc<App>, request, database| {
+    serve_requests(Scope::Sessions, move |app: Arc<App>, request, database| {
         let handler = handler.clone();
         async move { app.answer_caller(request, database, handler).await }
     })
@@ -49,7 +53,7 @@ where
     H: Fn(Probe) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    serve_requests(move |_, _, database| handler(Probe(database))).await
+    serve_requests(Scope::Database, move |_, _, database| handler(Probe(database))).await
 }
 
 /// Answers every request with what `handler` has at hand: no session, no database, no setting.
@@ -74,7 +78,7 @@ where
     F: Future<Output = Result<T, Error>> + Send + 'static,
     T: Serialize + Send + 'static,
 {
-    let app = match App::start().await {
+    let app = match App::start(Scope::Database).await {
         Ok(app) => app,
         Err(failure) => return failure,
     };
@@ -108,24 +112,28 @@ struct App {
 }
 
 impl App {
-    /// Reads the settings and connects. A database that is away does not fail Init: requests say so, and try again.
-    async fn start() -> Result<Arc<Self>, ExitCode> {
+    /// Reads the settings and connects. A secret or a database that is away does not fail Init: requests say so, and try again.
+    async fn start(scope: Scope) -> Result<Arc<Self>, ExitCode> {
         log::begin(&["shared"]);
         roots::hide_the_systems();
         let began = Instant::now();
+        let left = || Duration::from_secs(INIT_LIMIT_S).saturating_sub(began.elapsed());
         let metrics = Arc::new(Metrics::from_env());
-        let settings = match Settings::start().await {
+        let settings = match Settings::start(scope, left()).await {
             Ok(settings) => Arc::new(settings),
             Err(cause) => {
                 tracing::error!(cause, "the function cannot start");
                 return Err(ExitCode::FAILURE);
             }
         };
+        let settings_time = began.elapsed();
         let measures = Arc::<Measures>::default();
-        if let Err(error) = Database::new(settings.clone(), measures.clone()).connect().await {
+        if settings.are_known()
+            && let Err(error) = Database::new(settings.clone(), measures.clone()).connect(left()).await
+        {
             tracing::warn!(cause = error.cause(), "the database cannot be reached yet");
         }
-        metrics.write(&Started { init_time: began.elapsed(), measures: &measures });
+        metrics.write(&Started { init_time: began.elapsed(), settings_time, measures: &measures });
         Ok(Arc::new(Self { settings, metrics }))
     }
 
@@ -134,10 +142,10 @@ impl App {
         H: Fn(Caller, Request) -> F,
         F: Future<Output = Result<Response, Error>>,
     {
-        let mut rules = self.settings.current(RENEW_AFTER_S).await?.session_rules;
+        let mut rules = self.settings.current(RENEW_AFTER_S).await?.session_rules()?;
         let mut credential = rules.credential(&request);
         if matches!(credential, Err(AuthFailure::BadSignature)) {
-            rules = self.settings.current(RENEW_AFTER_BAD_SIGNATURE_S).await?.session_rules;
+            rules = self.settings.current(RENEW_AFTER_BAD_SIGNATURE_S).await?.session_rules()?;
             credential = rules.credential(&request);
         }
         let (token, is_cookie) = match credential.map_err(Error::Unauthenticated)? {
@@ -155,12 +163,12 @@ impl App {
     }
 }
 
-async fn serve_requests<A, F>(answer: A) -> ExitCode
+async fn serve_requests<A, F>(scope: Scope, answer: A) -> ExitCode
 where
     A: Fn(Arc<App>, Request, Database) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    let app = match App::start().await {
+    let app = match App::start(scope).await {
         Ok(app) => app,
         Err(failure) => return failure,
     };

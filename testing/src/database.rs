@@ -21,8 +21,17 @@ pub struct Services {
     pub api_password: String,
     /// The migrated database that each test's is a copy of.
     pub template: String,
-    /// The certificate of both servers.
+    /// The certificate of all servers, which is its own root.
     pub certificate: String,
+    /// Its key.
+    #[serde(default)]
+    pub certificate_key: String,
+    /// Where moto answers as AWS Secrets Manager, without TLS; empty where it does not run.
+    #[serde(default)]
+    pub moto_url: String,
+    /// moto's program, for a test that needs a server with other settings.
+    #[serde(default)]
+    pub moto_server: String,
     /// The file of PostgreSQL's log.
     pub postgres_log: String,
     /// Where what the functions log is kept, and the secrets that must not be in it.

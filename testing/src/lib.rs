@@ -5,9 +5,11 @@
 //! look for the one in the other.
 mod database;
 mod lambda;
+mod secrets_manager;
 
 pub use database::{Database, SERVICES, Services, User};
 pub use lambda::{Invoked, Lambda};
+pub use secrets_manager::SecretsManager;
 pub use tokio_postgres::Client;
 
 use std::{fs::OpenOptions, io::Write as _, sync::OnceLock};

@@ -89,7 +89,7 @@ pub async fn dev(options: &Options) -> Result<()> {
 
     step("Applying migrations");
     let mut connection = migrate::connect(&owner_url).await?;
-    let migrated = migrate::up(&mut connection, Some(&config.database_url)).await;
+    let migrated = migrate::up(&mut connection, Some(&config.database.url)).await;
     if postgres.is_some() {
         let folder = postgres_folder.display();
         migrated

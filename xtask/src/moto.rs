@@ -5,7 +5,11 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use std::{fs::File, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::process::Command;
 
 /// The version that the tests were written with.
@@ -16,6 +20,7 @@ const START_TIMEOUT_S: u64 = 60;
 /// A running server. Dropping it ends it.
 pub struct Moto {
     _server: Running,
+    program: PathBuf,
     port: u16,
 }
 
@@ -26,12 +31,17 @@ impl Moto {
         let port = free_port()?;
         let file = target().join("test/moto.log");
         let log = File::create(&file)?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(&program);
         command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(log.try_clone()?).stderr(log);
         let mut server = Running::start(&mut command, Signal::SIGTERM)?;
         let started = server.wait_for_port(port, Duration::from_secs(START_TIMEOUT_S)).await;
         started.with_context(|| format!("moto did not start: see {}", file.display()))?;
-        Ok(Self { _server: server, port })
+        Ok(Self { _server: server, program, port })
+    }
+
+    /// Its program, with which a test can start another one.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Where it answers.

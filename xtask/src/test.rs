@@ -165,9 +165,9 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             .await
         }
         Part::Migrate => {
-            let moto = Moto::start().await?;
             let mut command = with_filter(&["test", "--locked", "--package", "migrate", "--test", "migrate"]);
-            run_with(services, command.env("MOTO_URL", moto.url())).await
+            command.env("MOTO_URL", services.context("the services run")?.moto.url());
+            run_with(services, &mut command).await
         }
         Part::Template => sam::check_template().await,
         Part::SamBuild => {
@@ -234,6 +234,7 @@ async fn run_with(services: Option<&Services>, command: &mut Command) -> Result<
 /// The servers that the integration tests use, with a migrated database for them to copy.
 pub struct Services {
     _pooler: PgBouncer,
+    moto: Moto,
     postgres: Postgres,
     file: PathBuf,
     logs: PathBuf,
@@ -256,6 +257,8 @@ impl Services {
         drop(connection);
         let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres, pooling).await?;
 
+        let moto = Moto::start().await?;
+
         let logs = folder.join("logs");
         let _ = std::fs::remove_dir_all(&logs);
         std::fs::create_dir_all(&logs)?;
@@ -268,11 +271,14 @@ impl Services {
             "api_password": postgres.api_password(),
             "template": postgres.database(),
             "certificate": postgres.certificate(),
+            "certificate_key": postgres.key(),
+            "moto_url": moto.url(),
+            "moto_server": moto.program(),
             "logs": &logs,
             "postgres_log": folder.join("postgres/postgres.log"),
         });
         write_private(&file, services.to_string().as_bytes())?;
-        Ok(Self { _pooler: pooler, postgres, file, logs })
+        Ok(Self { _pooler: pooler, moto, postgres, file, logs })
     }
 
     /// Tells a command where they are.
@@ -295,7 +301,9 @@ async fn dependencies() -> Result<()> {
         bail!("cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
     }
     let tree = String::from_utf8(output.stdout)?;
-    for heavy in ["aws-", "sqlx", "rustls v", "ring v"] {
+    // The SDK and its HTTP client; AWS's signer and what that needs is small.
+    let sdk = ["aws-config", "aws-sdk-", "aws-smithy-runtime v", "aws-smithy-http-client"];
+    for heavy in sdk.into_iter().chain(["sqlx", "rustls v", "ring v"]) {
         if let Some(line) = tree.lines().find(|line| line.starts_with(heavy)) {
             bail!("the functions or their tests depend on {line}");
         }

@@ -1,139 +1,106 @@
-//! Settings from Secrets Manager, through the extension's local port, and what happens when they change.
-use crate::api::{Api, SECRET, binary, get, post, session_cookie};
-use axum::{
-    Router,
-    extract::{Query, State},
-    http::{HeaderMap, StatusCode},
-    routing::get as route_get,
-};
+//! Settings from Secrets Manager, and what happens when they change: moto behind TLS, and AWS's errors that moto does not
+//! give.
+use crate::api::{Api, Request, SECRET, binary, get, post, session_cookie};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
-use testing::{Lambda, SERVICES};
-use tokio::net::TcpListener;
+use testing::{Lambda, SERVICES, SecretsManager, User};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 
-const SESSION_TOKEN: &str = "the-session-token-of-the-functions-role";
-const SECRET_ID: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:task-api/api-AbCdEf";
-
-/// The extension as its documentation has it: one route and two things that it asks of a request. The secret is what Secrets
-/// Manager would give.
-#[derive(Clone, Default)]
-struct Extension {
-    secret: Arc<Mutex<Value>>,
-    asked: Arc<Mutex<u32>>,
-    /// How many requests it refuses first, because it is still starting.
-    not_ready: Arc<Mutex<u32>>,
+/// An API whose functions read their settings from Secrets Manager, and a person.
+async fn deployed() -> (Api, SecretsManager, User) {
+    let api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let secret = json!({"DATABASE_URL": api.database.api_url(), "BETTER_AUTH_SECRET": SECRET});
+    let secrets = SecretsManager::with_secret(&secret).await;
+    (api, secrets, ada)
 }
 
-impl Extension {
-    /// Starts on a port of its own and gives that.
-    async fn start(&self, listener: TcpListener) {
-        let routes = Router::new().route("/secretsmanager/get", route_get(answer)).with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-    }
-
-    fn put(&self, secret: Value) {
-        *self.secret.lock().unwrap() = secret;
-    }
-
-    fn times_asked(&self) -> u32 {
-        *self.asked.lock().unwrap()
-    }
+async fn start(name: &str, secrets: &SecretsManager) -> Lambda {
+    Lambda::start(binary(name), &secrets.settings()).await
 }
 
-async fn answer(
-    State(extension): State<Extension>,
-    Query(query): Query<HashMap<String, String>>,
-    headers: HeaderMap,
-) -> (StatusCode, String) {
-    let mut not_ready = extension.not_ready.lock().unwrap();
-    if *not_ready > 0 {
-        *not_ready -= 1;
-        return (StatusCode::BAD_REQUEST, "not ready to serve traffic, please wait".to_owned());
-    }
-    if headers.get("x-aws-parameters-secrets-token").is_none_or(|token| token != SESSION_TOKEN) {
-        return (StatusCode::UNAUTHORIZED, "some headers are missing".to_owned());
-    }
-    if query.get("secretId").is_none_or(|id| id != SECRET_ID) {
-        return (StatusCode::BAD_REQUEST, "an unexpected secret".to_owned());
-    }
-    *extension.asked.lock().unwrap() += 1;
-    let secret = extension.secret.lock().unwrap().to_string();
-    (StatusCode::OK, json!({"ARN": SECRET_ID, "Name": "task-api/api", "SecretString": secret}).to_string())
-}
-
-async fn listener() -> (TcpListener, u16) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let port = listener.local_addr().expect("a bound port").port();
-    (listener, port)
-}
-
-fn settings(port: u16) -> Vec<(String, String)> {
-    [
-        ("API_SECRET_ID", SECRET_ID),
-        ("AWS_SESSION_TOKEN", SESSION_TOKEN),
-        ("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", &port.to_string()),
-        ("TRUSTED_ORIGINS", crate::api::ORIGIN),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into()
-}
-
-async fn status(function: &mut Lambda, request: &crate::api::Request) -> u64 {
+async fn status(function: &mut Lambda, request: &Request) -> u64 {
     function.invoke(request.routed_event()).await["statusCode"].as_u64().expect("a status")
 }
 
-#[tokio::test]
-async fn settings_come_from_the_secret_once_also_from_an_extension_that_starts_late() {
-    let api = Api::start().await;
-    let ada = api.database.sign_up("ada").await;
-    let extension = Extension::default();
-    extension.put(json!({"DATABASE_URL": api.database.api_url(), "BETTER_AUTH_SECRET": SECRET}));
-    *extension.not_ready.lock().unwrap() = 3;
-    let (reserved, port) = listener().await;
-    drop(reserved);
-    let mut function = Lambda::start(binary("list-tasks"), &settings(port)).await;
-    // The function starts first, finds nobody on the port, and does not wait for long.
-    let log = function.log_lines(2).await.join("\n");
-    assert!(log.contains("the secret cannot be fetched yet"), "{log}");
-    extension.start(TcpListener::bind(("127.0.0.1", port)).await.expect("the port")).await;
-    for request in [get("/api/tasks").bearer(&ada.token), get("/api/tasks").cookie(&ada.token)] {
-        assert_eq!(status(&mut function, &request).await, 200);
+/// The line that a function writes at the end of Init, and the ones before it.
+async fn started(function: &Lambda) -> (Value, Vec<String>) {
+    let mut number = 1;
+    loop {
+        let mut lines = function.log_lines(number).await;
+        let last: Value = serde_json::from_str(lines.last().expect("a line")).expect("a JSON line");
+        if last["message"] == "started" {
+            lines.pop();
+            return (last, lines);
+        }
+        number += 1;
     }
-    assert_eq!(extension.times_asked(), 1);
+}
+
+/// Whether the function has connected to the database in Init.
+fn has_connected(started: &Value) -> bool {
+    started["ConnectTime"].as_f64().is_some_and(|time| time > 0.0)
+}
+
+#[tokio::test]
+async fn the_secret_is_read_once_in_init_and_the_database_connected_with_it() {
+    let (_api, secrets, ada) = deployed().await;
+    for name in ["list-tasks", "health"] {
+        let before = secrets.times_asked();
+        let mut function = start(name, &secrets).await;
+        let (line, warnings) = started(&function).await;
+        assert!(has_connected(&line) && warnings.is_empty(), "{name}: {line} {warnings:?}");
+        let path = if name == "health" { "/health" } else { "/api/tasks" };
+        for request in [get(path).bearer(&ada.token), get(path).cookie(&ada.token)] {
+            assert_eq!(status(&mut function, &request).await, 200, "{name}");
+        }
+        assert_eq!(secrets.times_asked() - before, 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_function_without_sessions_needs_no_secret_of_better_auths() {
+    let api = Api::start().await;
+    let secrets = SecretsManager::with_secret(&json!({"DATABASE_URL": api.database.api_url()})).await;
+    assert_eq!(status(&mut start("health", &secrets).await, &get("/health")).await, 200);
+    let purged = start("purge", &secrets).await.invoke(json!({"source": "aws.events"})).await;
+    assert_eq!(purged["is_complete"], true, "{purged}");
+    let (code, log) = start("list-tasks", &secrets).await.ended().await;
+    assert!(code == Some(1) && log.join("\n").contains("BETTER_AUTH_SECRET is not set"), "{log:?}");
 }
 
 #[tokio::test]
 async fn a_rotated_password_is_noticed_by_the_next_call() {
-    let api = Api::start().await;
-    let ada = api.database.sign_up("ada").await;
+    let (api, secrets, ada) = deployed().await;
     // A role of this test's own: the others need theirs to stay.
     let role = format!("{}_api", api.database.name);
     let statement = format!("create role {role} login password 'the-first-password' in role tasks_api");
     api.database.sql(&statement, &[]).await;
-    let url = |password: &str| {
+    let secret = |password: &str| {
         let usual = api.database.plain_api_url(SERVICES.postgres_port);
-        usual.replace("tasks_api:", &format!("{role}:")).replace(&SERVICES.api_password, password)
+        let url = usual.replace("tasks_api:", &format!("{role}:")).replace(&SERVICES.api_password, password);
+        json!({"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET})
     };
-    let extension = Extension::default();
-    extension.put(json!({"DATABASE_URL": url("the-first-password"), "BETTER_AUTH_SECRET": SECRET}));
-    let (bound, port) = listener().await;
-    extension.start(bound).await;
-    let mut function = Lambda::start(binary("create-task"), &settings(port)).await;
+    secrets.put(&secret("the-first-password")).await;
+    let mut function = start("create-task", &secrets).await;
     let create = post("/api/tasks").bearer(&ada.token).json(json!({"title": "x"}));
     assert_eq!(status(&mut function, &create).await, 201);
 
     // Younger than a second it would be taken for the one that was refused.
     tokio::time::sleep(Duration::from_millis(2100)).await;
-    extension.put(json!({"DATABASE_URL": url("the-second-password"), "BETTER_AUTH_SECRET": SECRET}));
+    secrets.put(&secret("the-second-password")).await;
     api.database.sql(&format!("alter role {role} password 'the-second-password'"), &[]).await;
     api.database.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", &[&role]).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(status(&mut function, &create).await, 201, "{:?}", function.log_lines(2).await);
-    assert_eq!(extension.times_asked(), 2);
+    assert_eq!(secrets.times_asked(), 2);
     assert_eq!(api.database.number("select count(*) from tasks").await, 2, "and it was written once");
     for line in function.log_lines(3).await {
         assert!(!line.contains("-password"), "{line}");
@@ -142,74 +109,251 @@ async fn a_rotated_password_is_noticed_by_the_next_call() {
     api.database.sql(&format!("drop role {role}"), &[]).await;
 }
 
+/// Error types by the API reference of GetSecretValue; how moto and AWS spell their answers differs in nothing that is read.
 #[tokio::test]
-async fn a_secret_that_cannot_be_had_is_a_503_until_it_can() {
-    let api = Api::start().await;
-    let ada = api.database.sign_up("ada").await;
-    let extension = Extension::default();
-    let (bound, port) = listener().await;
-    let mut denied = settings(port);
-    denied.retain(|(name, _)| name != "AWS_SESSION_TOKEN");
-    denied.push(("AWS_SESSION_TOKEN".to_owned(), "another-token".to_owned()));
-    extension.start(bound).await;
-    extension.put(json!({"DATABASE_URL": api.database.api_url(), "BETTER_AUTH_SECRET": SECRET}));
-    let mut function = Lambda::start(binary("list-tasks"), &denied).await;
-    assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 503);
-    let log = function.log_lines(2).await.join("\n");
-    assert!(log.contains("the secrets extension answered 401"), "{log}");
+async fn a_secret_that_cannot_be_fetched_is_a_sentence_in_the_log_and_a_503_until_it_can() {
+    for (status_code, error, says) in [
+        (400, "AccessDeniedException", "needs secretsmanager:GetSecretValue"),
+        (400, "DecryptionFailure", "kms:Decrypt"),
+        (400, "ThrottlingException", "throttles requests"),
+        (429, "TooManyRequestsException", "throttles requests"),
+        (400, "ExpiredTokenException", "does not accept the function's credentials"),
+        (500, "InternalServiceError", "failed"),
+    ] {
+        let (_api, secrets, ada) = deployed().await;
+        secrets.refuse(Some((status_code, error)));
+        let began = Instant::now();
+        let mut function = start("list-tasks", &secrets).await;
+        let (line, warnings) = started(&function).await;
+        assert!(
+            line["InitTime"].as_f64().is_some_and(|time| time < 2500.0) && !has_connected(&line),
+            "{error}: {line}"
+        );
+        assert!(warnings.join("\n").contains(says), "{error}: {warnings:?}");
+        let answer = function.invoke(get("/api/tasks").bearer(&ada.token).routed_event()).await;
+        assert_eq!((&answer["statusCode"], &answer["headers"]["retry-after"]), (&json!(503), &json!("1")), "{answer}");
+        assert!(answer["body"].as_str().is_some_and(|body| body.contains("cannot read its settings")), "{answer}");
+        let log = function.log_lines(3).await.join("\n");
+        assert!(log.contains(says) && log.contains("\"DatabaseFailures\":0"), "{error}: {log}");
+        // What may pass is asked again meanwhile, and not at full speed; what lasts is not.
+        let is_passing = says.starts_with("throttles") || says == "failed";
+        let (asked, elapsed) = (secrets.times_asked(), began.elapsed());
+        assert!(if is_passing { (6..40).contains(&asked) } else { asked == 2 }, "{error}: {asked} in {elapsed:?}");
+        secrets.refuse(None);
+        assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 200, "{error}");
+    }
+}
 
-    let (bound, port) = listener().await;
-    drop(bound);
-    let mut function = Lambda::start(binary("list-tasks"), &settings(port)).await;
-    assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 503);
-    extension.start(TcpListener::bind(("127.0.0.1", port)).await.expect("the port")).await;
+#[tokio::test]
+async fn throttling_that_passes_is_not_noticed() {
+    let (_api, secrets, ada) = deployed().await;
+    secrets.refuse(Some((400, "ThrottlingException")));
+    let mut function = start("list-tasks", &secrets).await;
+    while secrets.times_asked() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    secrets.refuse(None);
+    let (line, warnings) = started(&function).await;
+    assert!(has_connected(&line) && warnings.is_empty(), "{line} {warnings:?}");
     assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 200);
 }
 
 #[tokio::test]
-async fn a_wrong_secret_ends_the_start_with_a_sentence_that_does_not_quote_it() {
-    for (secret, says) in [
-        (json!("s3cret"), "is not a JSON object of texts"),
-        (json!({"DATABASE_URL": 5}), "is not a JSON object of texts"),
-        (json!({"BETTER_AUTH_SECRET": "s3cret"}), "DATABASE_URL is not set"),
-        (json!({"DATABASE_URL": "s3cret", "BETTER_AUTH_SECRET": "s3cret"}), "DATABASE_URL is not a URL"),
-    ] {
-        let extension = Extension::default();
-        let (bound, port) = listener().await;
-        extension.start(bound).await;
-        extension.put(secret.clone());
-        let function = Lambda::start(binary("list-tasks"), &settings(port)).await;
-        if says.starts_with("is not") {
-            // The secret itself cannot be read: that may be mended without a new start.
-            let log = function.log_lines(1).await.join("\n");
-            assert!(log.contains(says) && !log.contains("s3cret"), "{secret}: {log}");
-        } else {
-            let (code, log) = function.ended().await;
-            let log = log.join("\n");
-            assert!(code == Some(1) && log.contains(says) && !log.contains("s3cret"), "{secret}: {log}");
+async fn a_secrets_manager_that_is_away_or_silent_holds_init_up_for_two_seconds_at_most() {
+    let (_api, mut secrets, ada) = deployed().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let silent = format!("https://{}", silent.local_addr().expect("a bound port"));
+    secrets.stop();
+    for (endpoint, says) in [(None, "cannot be reached"), (Some(silent), "did not answer within")] {
+        let mut settings = secrets.settings();
+        if let Some(endpoint) = endpoint {
+            settings.retain(|(name, _)| name != "AWS_ENDPOINT_URL_SECRETS_MANAGER");
+            settings.push(("AWS_ENDPOINT_URL".to_owned(), endpoint));
+        }
+        let mut function = Lambda::start(binary("list-tasks"), &settings).await;
+        let (line, warnings) = started(&function).await;
+        assert!(line["InitTime"].as_f64().is_some_and(|time| time < 2500.0), "{line}");
+        assert!(warnings.join("\n").contains(says), "{warnings:?}");
+        if says.starts_with("cannot") {
+            secrets.restart().await;
+            assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 200, "it is asked again");
         }
     }
 }
 
 #[tokio::test]
+async fn a_server_without_a_good_certificate_is_not_told_which_secret() {
+    let (_api, secrets, ada) = deployed().await;
+    let mut settings = secrets.settings();
+    settings.retain(|(name, _)| name != "AWS_CA_BUNDLE");
+    let mut function = Lambda::start(binary("list-tasks"), &settings).await;
+    assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 503);
+    assert!(function.log_lines(1).await.join("\n").contains("no TLS with localhost"), "the log says why");
+    assert_eq!(secrets.times_asked(), 0);
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_a_sentence_that_does_not_quote_it() {
+    for (secret, says) in [
+        ("\"s3cret\"", "is not a JSON object of strings"),
+        ("s3cret=1", "is not a JSON object of strings"),
+        ("{\"DATABASE_URL\": 5}", "is not a JSON object of strings"),
+        ("binary", "is binary"),
+        ("deleted", "has no secret of API_SECRET_ID"),
+    ] {
+        let (_api, secrets, ada) = deployed().await;
+        match secret {
+            "binary" => secrets.put_binary("czNjcmV0").await,
+            "deleted" => secrets.delete().await,
+            text => secrets.put_text(text).await,
+        }
+        // The secret may be mended without a new start.
+        let mut function = start("list-tasks", &secrets).await;
+        let log = function.log_lines(1).await.join("\n");
+        assert!(log.contains(says) && !log.contains("s3cret"), "{secret}: {log}");
+        assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 503, "{secret}");
+    }
+    for (secret, says) in [
+        (json!({"BETTER_AUTH_SECRET": "s3cret"}), "DATABASE_URL is not set"),
+        (json!({"DATABASE_URL": "s3cret", "BETTER_AUTH_SECRET": "s3cret"}), "DATABASE_URL is not a URL"),
+    ] {
+        let secrets = SecretsManager::with_secret(&secret).await;
+        let (code, log) = start("list-tasks", &secrets).await.ended().await;
+        let log = log.join("\n");
+        assert!(code == Some(1) && log.contains(says) && !log.contains("s3cret"), "{secret}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_secret_that_is_wrong_leaves_the_old_one_in_force() {
+    let (_api, secrets, ada) = deployed().await;
+    let mut function = start("list-tasks", &secrets).await;
+    assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 200);
+    secrets.put_text("s3cret").await;
+    tokio::time::sleep(Duration::from_secs(32)).await;
+    assert_eq!(status(&mut function, &get("/api/tasks").raw_cookie(&session_cookie(&ada.token, "wrong"))).await, 401);
+    let log = function.log_lines(3).await.join("\n");
+    assert!(log.contains("stays in force, for an hour at most") && !log.contains("s3cret"), "{log}");
+    assert_eq!(status(&mut function, &get("/api/tasks").cookie(&ada.token)).await, 200);
+}
+
+#[tokio::test]
 async fn a_new_signing_secret_is_fetched_when_a_signature_does_not_fit_and_not_at_every_bad_one() {
-    let api = Api::start().await;
-    let ada = api.database.sign_up("ada").await;
-    let extension = Extension::default();
-    extension.put(json!({"DATABASE_URL": api.database.api_url(), "BETTER_AUTH_SECRET": SECRET}));
-    let (bound, port) = listener().await;
-    extension.start(bound).await;
-    let mut function = Lambda::start(binary("list-tasks"), &settings(port)).await;
+    let (api, secrets, ada) = deployed().await;
+    let mut function = start("list-tasks", &secrets).await;
     assert_eq!(status(&mut function, &get("/api/tasks").cookie(&ada.token)).await, 200);
     let new_secret = "another-secret-of-the-tests-0123456789abcdef";
     let renewed = get("/api/tasks").raw_cookie(&session_cookie(&ada.token, new_secret));
-    extension.put(json!({"DATABASE_URL": api.database.api_url(), "BETTER_AUTH_SECRET": new_secret}));
+    secrets.put(&json!({"DATABASE_URL": api.database.api_url(), "BETTER_AUTH_SECRET": new_secret})).await;
     for _ in 0..3 {
         assert_eq!(status(&mut function, &renewed).await, 401, "the secret is too young to be asked for again");
     }
-    assert_eq!(extension.times_asked(), 1);
+    assert_eq!(secrets.times_asked(), 1);
     tokio::time::sleep(Duration::from_secs(32)).await;
     assert_eq!(status(&mut function, &renewed).await, 200);
     assert_eq!(status(&mut function, &get("/api/tasks").cookie(&ada.token)).await, 401, "the old one is out");
-    assert_eq!(extension.times_asked(), 2);
+    assert_eq!(secrets.times_asked(), 2);
+}
+
+/// A moto of a test's own that checks signatures, with AWS's botocore, and rights.
+struct StrictMoto {
+    process: Child,
+    address: String,
+}
+
+impl StrictMoto {
+    /// Starts it; the first `open` requests are not checked.
+    async fn start(open: u32) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("a bound port").to_string();
+        drop(listener);
+        let process = Command::new(&SERVICES.moto_server)
+            .args(["-H", "127.0.0.1", "-p", address.rsplit(':').next().expect("a port")])
+            .env("INITIAL_NO_AUTH_ACTION_COUNT", open.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("moto starts");
+        let until = Instant::now() + Duration::from_secs(60);
+        while TcpStream::connect(&address).await.is_err() {
+            assert!(Instant::now() < until, "moto does not start");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Self { process, address }
+    }
+
+    /// Sends a request of a service and gives the answer's text.
+    async fn ask(&self, service: &str, headers: &str, body: &str) -> String {
+        let request = format!(
+            "POST / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\nauthorization: AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/{service}/aws4_request, SignedHeaders=host, Signature=0\r\n\r\n{body}",
+            self.address,
+            body.len()
+        );
+        let mut stream = TcpStream::connect(&self.address).await.expect("moto runs");
+        stream.write_all(request.as_bytes()).await.expect("moto listens");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("moto answers");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{body}: {answer}");
+        answer
+    }
+
+    async fn iam(&self, body: &str) -> String {
+        self.ask("iam", "content-type: application/x-www-form-urlencoded", body).await
+    }
+}
+
+impl Drop for StrictMoto {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn the_signature_is_the_one_that_awss_own_library_makes_and_the_roles_rights_count() {
+    let (api, _, ada) = deployed().await;
+    let moto = StrictMoto::start(6).await;
+    let secret = json!({"DATABASE_URL": api.database.api_url(), "BETTER_AUTH_SECRET": SECRET}).to_string();
+    let token = "00000000-0000-0000-0000-000000000000";
+    let body = json!({"Name": "api", "SecretString": secret, "ClientRequestToken": token}).to_string();
+    let headers = "x-amz-target: secretsmanager.CreateSecret\r\ncontent-type: application/x-amz-json-1.1";
+    let answer = moto.ask("secretsmanager", headers, &body).await;
+    let arn = answer.split('"').find(|text| text.starts_with("arn:aws:secretsmanager:")).expect("an ARN");
+    let mut keys = Vec::new();
+    for user in ["function", "stranger"] {
+        moto.iam(&format!("Action=CreateUser&Version=2010-05-08&UserName={user}")).await;
+        let key = moto.iam(&format!("Action=CreateAccessKey&Version=2010-05-08&UserName={user}")).await;
+        keys.push(["AccessKeyId", "SecretAccessKey"].map(|name| {
+            let value = key.split(&format!("<{name}>")).nth(1).and_then(|rest| rest.split('<').next());
+            value.unwrap_or_else(|| panic!("no {name}: {key}")).to_owned()
+        }));
+    }
+    let policy = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": "*"}
+    ]});
+    let policy = utf8_percent_encode(&policy.to_string(), NON_ALPHANUMERIC).to_string();
+    let put = "Action=PutUserPolicy&Version=2010-05-08&UserName=function&PolicyName=read";
+    moto.iam(&format!("{put}&PolicyDocument={policy}")).await;
+
+    let [function, stranger] = [&keys[0], &keys[1]];
+    for (id, secret_key, expected) in [
+        (&*function[0], &*function[1], 200),
+        (&function[0], "the-key-of-somebody-else", 503),
+        (&stranger[0], &stranger[1], 503),
+    ] {
+        let settings = [
+            ("API_SECRET_ID", arn),
+            ("AWS_ACCESS_KEY_ID", id),
+            ("AWS_SECRET_ACCESS_KEY", secret_key),
+            ("AWS_ENDPOINT_URL", &format!("http://{}", moto.address)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut function = Lambda::start(binary("list-tasks"), &settings).await;
+        let answered = status(&mut function, &get("/api/tasks").bearer(&ada.token)).await;
+        let log = function.log_lines(2).await.join("\n");
+        assert_eq!(answered, expected, "{log}");
+        assert_eq!(log.contains("(403)"), expected == 503, "{log}");
+        assert!(!log.contains(secret_key), "{log}");
+    }
 }
