@@ -24,10 +24,27 @@ enum Kind {
     Api,
     /// Behind a route, without the database.
     Docs,
-    /// Scheduled, with the API's secret.
+    /// Behind a route, with the database's secret.
+    Health,
+    /// Scheduled, with the database's secret.
     Purge,
-    /// Called by CloudFormation, with both secrets.
+    /// Called by CloudFormation, with the database's secret and the owner's.
     Migrate,
+}
+
+impl Kind {
+    fn is_behind_a_route(self) -> bool {
+        matches!(self, Self::Api | Self::Docs | Self::Health)
+    }
+
+    /// The parameter with the secret that it knows as `API_SECRET_ID`.
+    fn api_secret(self) -> Option<&'static str> {
+        match self {
+            Self::Api => Some("ApiSecretArn"),
+            Self::Health | Self::Purge | Self::Migrate => Some("DatabaseSecretArn"),
+            Self::Docs => None,
+        }
+    }
 }
 
 struct Function {
@@ -70,6 +87,7 @@ fn functions() -> Vec<Function> {
                 "migrate" => Kind::Migrate,
                 "purge" => Kind::Purge,
                 "docs" => Kind::Docs,
+                "health" => Kind::Health,
                 _ => Kind::Api,
             };
             Function { name, binary, kind, resource }
@@ -78,7 +96,9 @@ fn functions() -> Vec<Function> {
     let count = |kind: Kind| functions.iter().filter(|function| function.kind == kind).count();
     // A loop over nothing would prove nothing.
     assert!(count(Kind::Api) >= 8, "template.yaml has {} API functions", count(Kind::Api));
-    assert_eq!([count(Kind::Docs), count(Kind::Purge), count(Kind::Migrate)], [1, 1, 1], "docs, purge, migrate");
+    for kind in [Kind::Docs, Kind::Health, Kind::Purge, Kind::Migrate] {
+        assert_eq!(count(kind), 1, "{kind:?}");
+    }
     functions
 }
 
@@ -170,7 +190,8 @@ fn every_function_has_a_role_of_its_own_with_what_it_uses_and_no_more() {
 
         let properties = &resource(&role)["Properties"];
         let managed = match function.kind {
-            Kind::Api | Kind::Purge => json!([{ "Ref": "Trace" }, { "Ref": "ReadApiSecret" }]),
+            Kind::Api => json!([{ "Ref": "Trace" }, { "Ref": "ReadApiSecret" }]),
+            Kind::Health | Kind::Purge => json!([{ "Ref": "Trace" }, { "Ref": "ReadDatabaseSecret" }]),
             Kind::Docs | Kind::Migrate => json!([{ "Ref": "Trace" }]),
         };
         assert_eq!(properties["ManagedPolicyArns"], managed, "{name}");
@@ -182,7 +203,7 @@ fn every_function_has_a_role_of_its_own_with_what_it_uses_and_no_more() {
         );
 
         let policies = properties["Policies"].as_array().unwrap_or_else(|| panic!("{role} has no policies"));
-        assert_eq!(policies.len(), if function.kind == Kind::Migrate { 2 } else { 1 }, "{name}'s own policies");
+        assert_eq!(policies.len(), if function.kind == Kind::Migrate { 3 } else { 1 }, "{name}'s own policies");
         assert_eq!(
             policies[0]["PolicyDocument"]["Statement"],
             json!([{
@@ -194,7 +215,7 @@ fn every_function_has_a_role_of_its_own_with_what_it_uses_and_no_more() {
         );
     }
     assert_eq!(names_of("AWS::IAM::Role"), own("Role"), "a role for each function, and no other");
-    let managed = BTreeSet::from(["ReadApiSecret".to_owned(), "Trace".to_owned()]);
+    let managed = BTreeSet::from(["ReadApiSecret", "ReadDatabaseSecret", "Trace"].map(str::to_owned));
     assert_eq!(names_of("AWS::IAM::ManagedPolicy"), managed);
 }
 
@@ -209,10 +230,17 @@ fn a_function_reads_the_secret_that_it_needs_and_no_other() {
         assert_eq!(statements[1]["Fn::If"][1]["Action"], "kms:Decrypt", "{who}");
         assert_eq!(statements[1]["Fn::If"][1]["Resource"], json!({ "Ref": "SecretsKmsKeyArn" }), "{who}");
     };
-    let api_secret = json!({ "Ref": "ApiSecretArn" });
-    let both = json!([{ "Ref": "ApiSecretArn" }, { "Ref": "OwnerSecretArn" }]);
-    reads(&resource("ReadApiSecret")["Properties"]["PolicyDocument"], &api_secret, "ReadApiSecret");
-    reads(&resource("MigrateRole")["Properties"]["Policies"][1]["PolicyDocument"], &both, "migrate");
+    let both = json!([{ "Ref": "DatabaseSecretArn" }, { "Ref": "OwnerSecretArn" }]);
+    for (policy, secret) in [("ReadApiSecret", "ApiSecretArn"), ("ReadDatabaseSecret", "DatabaseSecretArn")] {
+        reads(&resource(policy)["Properties"]["PolicyDocument"], &json!({ "Ref": secret }), policy);
+    }
+    let migrates = resource("MigrateRole")["Properties"]["Policies"].as_array().expect("policies");
+    assert_eq!(
+        migrates[1]["PolicyDocument"]["Statement"],
+        json!([{ "Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": { "Ref": "AWS::StackId" } }]),
+        "migrate asks about its own stack, and no other"
+    );
+    reads(&migrates[2]["PolicyDocument"], &both, "migrate");
 
     let owners: BTreeSet<_> = resources()
         .iter()
@@ -223,22 +251,13 @@ fn a_function_reads_the_secret_that_it_needs_and_no_other() {
 
     for function in functions() {
         let name = function.name;
-        let (has_api_secret, has_owner_secret, has_layer) = match function.kind {
-            Kind::Api | Kind::Purge => (true, false, true),
-            Kind::Docs => (false, false, false),
-            Kind::Migrate => (true, true, false),
-        };
         let environment = function.environment();
-        assert_eq!(environment.get("API_SECRET_ID"), has_api_secret.then_some(&api_secret), "{name}");
-        let owner_secret = json!({ "Ref": "OwnerSecretArn" });
-        assert_eq!(environment.get("OWNER_SECRET_ID"), has_owner_secret.then_some(&owner_secret), "{name}");
-        let layers = if has_layer { json!([{ "Fn::GetAtt": ["SecretsExtension", "Value"] }]) } else { Value::Null };
-        assert_eq!(*function.property("Layers"), layers, "{name}");
+        let api_secret = function.kind.api_secret().map(|parameter| json!({ "Ref": parameter }));
+        assert_eq!(environment.get("API_SECRET_ID"), api_secret.as_ref(), "{name}");
+        let owner_secret = (function.kind == Kind::Migrate).then(|| json!({ "Ref": "OwnerSecretArn" }));
+        assert_eq!(environment.get("OWNER_SECRET_ID"), owner_secret.as_ref(), "{name}");
+        assert!(function.property("Layers").is_null(), "{name} has a layer: what for?");
     }
-    let globals = &TEMPLATE["Globals"]["Function"];
-    assert!(globals["Layers"].is_null(), "a layer for all would be docs' too");
-    let cache = &globals["Environment"]["Variables"]["PARAMETERS_SECRETS_EXTENSION_CACHE_ENABLED"];
-    assert_eq!(cache, "FALSE", "a cache would hand out the old secret after a rotation");
 }
 
 #[test]
@@ -256,7 +275,7 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
         let looks_secret =
             ["secret", "password", "token", "databaseurl"].iter().any(|word| name.to_lowercase().contains(word));
         let is_known =
-            ["ApiSecretArn", "OwnerSecretArn", "SecretsKmsKeyArn", "SecretsExtensionArn", "RequireSignedTokens"]
+            ["ApiSecretArn", "DatabaseSecretArn", "OwnerSecretArn", "SecretsKmsKeyArn", "RequireSignedTokens"]
                 .contains(&name.as_str());
         assert!(!looks_secret || is_known, "{name} looks like a secret");
     }
@@ -274,11 +293,8 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
         "DEPLOYMENT_ID",
         "METRICS_NAMESPACE",
         "OWNER_SECRET_ID",
-        "PARAMETERS_SECRETS_EXTENSION_CACHE_ENABLED",
-        "PARAMETERS_SECRETS_EXTENSION_LOG_LEVEL",
         "PREPARED_STATEMENTS",
         "REQUIRE_SIGNED_TOKENS",
-        "SECRETS_MANAGER_TIMEOUT_MILLIS",
         "SERVICE_NAME",
         "TRUSTED_ORIGINS",
     ]);
@@ -317,8 +333,9 @@ fn every_function_has_an_alarm_on_its_errors_which_stops_a_rollout() {
 
         let rollout = function.property("DeploymentPreference");
         let expected = match function.kind {
-            Kind::Api | Kind::Docs => {
-                json!({ "Alarms": [{ "Ref": format!("{name}Errors") }, { "Ref": "ServerErrors" }, { "Ref": "Faults" }] })
+            // Not ServerErrors, which refers to the API: CloudFormation would find a circular dependency.
+            Kind::Api | Kind::Docs | Kind::Health => {
+                json!({ "Alarms": [{ "Ref": format!("{name}Errors") }, { "Ref": "Faults" }] })
             }
             Kind::Purge | Kind::Migrate => json!({ "Enabled": false }),
         };
@@ -406,16 +423,15 @@ fn a_function_ends_before_the_gateway_gives_up() {
         "over the 19 s that a function waits for its database at most, and under API Gateway's 30 s: {timeout}"
     );
     for function in functions() {
-        let is_behind_a_route = matches!(function.kind, Kind::Api | Kind::Docs);
         let timeout = function.property("Timeout");
-        assert_eq!(timeout.is_null(), is_behind_a_route, "{}: {timeout}", function.name);
+        assert_eq!(timeout.is_null(), function.kind.is_behind_a_route(), "{}: {timeout}", function.name);
     }
 }
 
 #[test]
 fn every_write_has_a_stricter_limit_than_the_stage() {
     let mut writes = BTreeSet::new();
-    for function in functions().iter().filter(|function| matches!(function.kind, Kind::Api | Kind::Docs)) {
+    for function in functions().iter().filter(|function| function.kind.is_behind_a_route()) {
         let events =
             function.property("Events").as_object().unwrap_or_else(|| panic!("{} has no route", function.name));
         assert!(!events.is_empty(), "{} has no route", function.name);
