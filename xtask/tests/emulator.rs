@@ -1,5 +1,6 @@
-//! What `sam build` made, under AWS's own Runtime Interface Emulator: every function's bootstrap answers events as API
-//! Gateway sends them. `cargo xtask test sam-build` builds them and starts what they need.
+//! What `sam build` made, under AWS's own Runtime Interface Emulator: every function's bootstrap starts as on Lambda, with its
+//! settings in Secrets Manager, and answers events as API Gateway sends them. `cargo xtask test sam-build` builds them and
+//! starts what they need.
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -9,11 +10,14 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-use testing::{Database, SERVICES, User};
+use testing::{Database, SERVICES, SecretsManager, User};
 
 const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
 /// How long a function may take to answer before the test gives up, in seconds: no measure of speed.
 const ANSWER_TIMEOUT_S: u64 = 30;
+/// How long Init may take, in milliseconds. No measure of speed either: one that waits for something that comes later takes
+/// over five seconds.
+const INIT_LIMIT_MS: f64 = 1000.0;
 
 /// A bootstrap under the emulator.
 struct Emulated {
@@ -24,7 +28,7 @@ struct Emulated {
 }
 
 impl Emulated {
-    fn start(function: &Path, settings: &[(&str, &str)]) -> Self {
+    fn start(function: &Path, settings: &[(String, String)]) -> Self {
         let emulator = std::env::var_os("RUNTIME_INTERFACE_EMULATOR")
             .expect("this test needs the emulator: run it with 'cargo xtask test sam-build'");
         let (events, runtime) = (free_address(), free_address());
@@ -38,13 +42,29 @@ impl Emulated {
             .env("AWS_LAMBDA_FUNCTION_NAME", &name)
             .env("AWS_LAMBDA_FUNCTION_TIMEOUT", "25")
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
-            .envs(settings.iter().copied())
+            .envs(settings.iter().cloned())
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a file"))
             .stderr(output)
             .spawn()
             .expect("the emulator starts");
         Self { name, process, url: format!("http://{events}/2015-03-31/functions/function/invocations"), log }
+    }
+
+    /// How long Init took, in milliseconds. The database has to have been connected in it.
+    async fn init_time(&self) -> f64 {
+        let until = Instant::now() + Duration::from_secs(ANSWER_TIMEOUT_S);
+        loop {
+            let log = fs::read_to_string(&self.log).expect("the log");
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            if let Some(started) = lines.into_iter().find(|line| line["message"] == "started") {
+                let connected = started["ConnectTime"].as_f64().is_some_and(|time| time > 0.0);
+                assert!(connected, "{} did not connect in Init: {log}", self.name);
+                return started["InitTime"].as_f64().expect("a time");
+            }
+            assert!(Instant::now() < until, "{} does not say that it has started: {log}", self.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn invoke(&self, event: &Value) -> Value {
@@ -118,16 +138,26 @@ async fn every_function_that_sam_built_answers_under_awss_emulator() {
         "with made as (insert into tasks (user_id, title) values ('{}', 'x') returning id) select id::bigint from made",
         ada.id
     );
-    let url = database.api_url();
-    let settings =
-        [("DATABASE_URL", &*url), ("BETTER_AUTH_SECRET", SECRET), ("TRUSTED_ORIGINS", "https://app.example.com")];
+    let api_secret = json!({"DATABASE_URL": database.api_url(), "BETTER_AUTH_SECRET": SECRET});
+    let api_secret = SecretsManager::with_secret(&api_secret).await;
+    let database_secret = SecretsManager::with_secret(&json!({"DATABASE_URL": database.api_url()})).await;
+    // As template.yaml has it.
+    let settings = |function: &str| {
+        let mut settings = match function {
+            "Docs" | "Migrate" => Vec::new(),
+            "Health" | "Purge" => database_secret.settings(),
+            _ => api_secret.settings(),
+        };
+        settings.push(("TRUSTED_ORIGINS".to_owned(), "https://app.example.com".to_owned()));
+        settings
+    };
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.aws-sam/build");
     let mut functions: BTreeSet<PathBuf> = fs::read_dir(&build)
         .unwrap_or_else(|error| panic!("{}: {error}", build.display()))
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.join("bootstrap").is_file())
         .collect();
-    println!("{:16} {:>9} {:>9}  answers", "function", "bytes", "zip");
+    println!("{:16} {:>9} {:>9} {:>7}  answers", "function", "bytes", "zip", "Init ms");
 
     let task = database.number(&insert).await;
     let list = event("get-with-cookies-and-query", &ada, task);
@@ -155,36 +185,42 @@ async fn every_function_that_sam_built_answers_under_awss_emulator() {
         ("Session", on_route(list.clone(), "GET", "/api/session", "/api/session"), 200),
         ("Health", on_route(list.clone(), "GET", "/health", "/health"), 200),
     ] {
-        let emulated = Emulated::start(&build.join(function), &settings);
+        let emulated = Emulated::start(&build.join(function), &settings(function));
         let answer = emulated.invoke(&event).await;
         assert_eq!(answer["statusCode"], expected, "{function}: {answer}");
         functions.remove(&build.join(function));
-        report(&build.join(function), &expected.to_string());
+        let init_time = if function == "Docs" { None } else { Some(emulated.init_time().await) };
+        report(&build.join(function), init_time, &expected.to_string());
     }
 
     let purge = build.join("Purge");
-    let answer = Emulated::start(&purge, &settings).invoke(&json!({"source": "aws.events"})).await;
+    let emulated = Emulated::start(&purge, &settings("Purge"));
+    let answer = emulated.invoke(&json!({"source": "aws.events"})).await;
     assert_eq!(answer["is_complete"], true, "{answer}");
     functions.remove(&purge);
-    report(&purge, &answer.to_string());
+    report(&purge, Some(emulated.init_time().await), &answer.to_string());
 
     // Without secrets it can only say so, in its own words.
     let migrate = build.join("Migrate");
-    let answer = Emulated::start(&migrate, &[]).invoke(&json!({"command": "status"})).await;
+    let answer = Emulated::start(&migrate, &settings("Migrate")).invoke(&json!({"command": "status"})).await;
     assert!(answer["errorMessage"].as_str().is_some_and(|it| it.starts_with("OWNER_SECRET_ID is not set")), "{answer}");
     functions.remove(&migrate);
-    report(&migrate, "OWNER_SECRET_ID is not set");
+    report(&migrate, None, "OWNER_SECRET_ID is not set");
 
     assert!(functions.is_empty(), "these have no event here: {functions:?}");
 }
 
-/// What a function weighs: as it is, and as it is uploaded.
-fn report(function: &Path, answers: &str) {
+/// What a function weighs, as it is and as it is uploaded, and how long it takes to start.
+fn report(function: &Path, init_time: Option<f64>, answers: &str) {
+    if let Some(init_time) = init_time {
+        assert!(init_time < INIT_LIMIT_MS, "{}: Init took {init_time} ms", function.display());
+    }
+    let init_time = init_time.map(|time| format!("{time:.0}")).unwrap_or_default();
     let bootstrap = function.join("bootstrap");
     let bytes = fs::metadata(&bootstrap).expect("a bootstrap").len();
     let gzip = Command::new("gzip").args(["-6", "-c"]).arg(&bootstrap).output().expect("gzip runs");
     println!(
-        "{:16} {bytes:>9} {:>9}  {answers}",
+        "{:16} {bytes:>9} {:>9} {init_time:>7}  {answers}",
         function.file_name().expect("a name").to_string_lossy(),
         gzip.stdout.len()
     );
