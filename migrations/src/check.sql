@@ -103,6 +103,11 @@ from function_should_be
 join pg_proc on pg_proc.oid = to_regprocedure('public.' || signature)
 where not prosecdef or proacl is null or exists (select from aclexplode(proacl) where grantee = 0)
 union all
+select format('the function %s does not have the search_path pg_catalog, pg_temp, so others could choose what its names mean', signature)
+from function_should_be
+join pg_proc on pg_proc.oid = to_regprocedure('public.' || signature)
+where 'search_path=pg_catalog, pg_temp' = any (proconfig) is not true
+union all
 select 'the role tasks_api is missing' where to_regrole('tasks_api') is null
 union all
 select 'the role tasks_api has more rights than an ordinary role'

@@ -140,7 +140,9 @@ pub async fn up(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> 
     }
     let mut transaction = connection.begin().await?;
     // A second run waits here, and then finds nothing pending.
-    sqlx::query("select pg_advisory_xact_lock(hashtext('migrations'))").execute(&mut *transaction).await?;
+    sqlx::query("select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('migrations'))")
+        .execute(&mut *transaction)
+        .await?;
     let applied = apply(&mut transaction).await?;
     transaction.commit().await?;
     Ok(applied)
@@ -247,11 +249,12 @@ pub async fn check(connection: &mut PgConnection) -> Result<Vec<String>, Error> 
 /// # Errors
 /// What the database says; never the password.
 pub async fn set_api_password(connection: &mut PgConnection, password: &str) -> Result<(), Error> {
-    let statement: String = sqlx::query_scalar("select format('alter role %I login password %L', $1::text, $2::text)")
-        .bind(API_ROLE)
-        .bind(password)
-        .fetch_one(&mut *connection)
-        .await?;
+    let statement: String =
+        sqlx::query_scalar("select pg_catalog.format('alter role %I login password %L', $1::text, $2::text)")
+            .bind(API_ROLE)
+            .bind(password)
+            .fetch_one(&mut *connection)
+            .await?;
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await?;
     Ok(())
 }

@@ -2,10 +2,10 @@
 use migrations::{Error, State};
 use shared::DatabaseUrl;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
-use testing::Database;
+use testing::{Database, SERVICES};
 
 /// The last migration's number.
-const LAST: i64 = 11;
+const LAST: i64 = 12;
 
 /// The schema document's own tables.
 const DOCUMENT_TABLES: &str = include_str!("document.sql");
@@ -244,7 +244,7 @@ async fn what_everybody_may_is_taken_from_the_apis_role_alone_and_given_back() {
             assert_eq!(rows(&mut connection, &may(kept)).await, ["true true true true"], "{kept}");
         }
         assert_eq!(migrations::check(&mut connection).await.unwrap(), [""; 0]);
-        migrations::down(&mut connection, None, |_| {}).await.unwrap();
+        migrations::down(&mut connection, Some(10), |_| {}).await.unwrap();
         assert_eq!(rows(&mut connection, &may("public")).await, ["true true true true"]);
         // Nothing is left in the other role's name.
         let named = format!(
@@ -316,6 +316,15 @@ async fn better_auths_own_tables_are_adopted_as_they_are() {
                 .replace("('s1'", "(gen_random_uuid()")
                 .replace("('s2'", "(gen_random_uuid()"),
         ),
+        (
+            "ids of a type that is not in pg_catalog",
+            format!(
+                "create domain person_id as text; {}",
+                LIBRARY_SCHEMA
+                    .replace("\"id\" text", "\"id\" person_id")
+                    .replace("\"userId\" text", "\"userId\" person_id")
+            ),
+        ),
     ] {
         let mut connection = connected().await;
         execute(&mut connection, &schema).await;
@@ -361,6 +370,21 @@ async fn every_up_fits_the_session_check_to_the_columns() {
     assert_eq!(rows(&mut connection, "select user_id from caller('live')").await, ["ada"]);
     let may = "select has_function_privilege('tasks_api', 'caller(text)', 'execute') as api, has_function_privilege('public', 'caller(text)', 'execute') as everybody";
     assert_eq!(rows(&mut connection, may).await, ["true false"]);
+}
+
+#[tokio::test]
+async fn what_others_have_made_in_public_is_not_run_by_the_owner() {
+    let mut connection = connected().await;
+    up(&mut connection).await;
+    // Each fits what it is called with better than PostgreSQL's own.
+    for signature in ["pg_advisory_xact_lock(integer)", "format(text, text)", "format(text, text, text)"] {
+        let make = format!(
+            "create function public.{signature} returns text language plpgsql as $$ begin raise 'it was run'; end $$"
+        );
+        execute(&mut connection, &make).await;
+    }
+    up(&mut connection).await;
+    migrations::set_api_password(&mut connection, &SERVICES.api_password).await.unwrap();
 }
 
 #[tokio::test]
@@ -484,6 +508,14 @@ async fn check_names_what_was_changed() {
         ("drop function purge_expired(text, integer)", "the function purge_expired(text, integer) is missing"),
         ("grant execute on function caller(text) to public", "may be called by everybody"),
         ("alter function caller(text) security invoker", "does not run with its owner's rights"),
+        (
+            "alter function caller(text) set search_path = pg_catalog, public, pg_temp",
+            "the function caller(text) does not have the search_path",
+        ),
+        (
+            "alter function purge_expired(text, integer) reset search_path",
+            "the function purge_expired(text, integer) does not have the search_path",
+        ),
         ("grant select on session to tasks_api", "should not have the right: session select"),
         ("grant truncate on tasks to tasks_api", "should not have the right: tasks truncate"),
         (

@@ -141,6 +141,11 @@ impl Database {
         self.admin.query(statement, parameters).await.unwrap_or_else(|error| panic!("{statement}: {error:?}"))
     }
 
+    /// Runs several statements as the superuser.
+    pub async fn batch(&self, statements: &str) {
+        self.admin.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
+    }
+
     /// The server's words as it refuses a statement.
     pub async fn refused(&self, statement: &str) -> String {
         match self.admin.query(statement, &[]).await {

@@ -180,6 +180,36 @@ async fn the_apis_role_cannot_become_another_or_rule_the_server() {
     ]).await;
 }
 
+/// An operator that fits a token of type varchar better than PostgreSQL's own does. It takes every guess for the token, and
+/// grants the sessions to the API's role if it runs as their owner.
+const OPERATOR: &str = "
+    create function public.grants_the_sessions(token varchar, guess text) returns boolean language plpgsql as $$
+    begin
+        grant select on public.session to tasks_api;
+        return true;
+    end $$;
+    create operator public.= (leftarg = varchar, rightarg = text, function = public.grants_the_sessions)";
+
+#[tokio::test]
+async fn an_operator_of_the_apis_role_is_not_run_with_the_owners_rights() {
+    // The way back restores the function that could be deceived: with it, the attack has to work.
+    const FORMER: &str = include_str!("../../../migrations/0012_caller_search_path.down.sql");
+    for (definition, is_deceived) in [(FORMER, true), ("", false)] {
+        let api = Api::start().await;
+        let ada = api.database.sign_up("ada").await;
+        api.database.batch("alter table session alter token type varchar(255)").await;
+        api.database.batch("grant create on schema public to tasks_api").await;
+        api.database.batch(definition).await;
+        let thief = api.database.connect_as_api(SERVICES.postgres_port).await.expect("it is let in");
+        thief.batch_execute(OPERATOR).await.expect("it may create objects");
+        let people = thief.query("select user_id from public.caller('a guess')", &[]).await.expect("an answer");
+        assert_eq!(people.is_empty(), !is_deceived);
+        assert_eq!(thief.query("select token from session", &[]).await.is_ok(), is_deceived);
+        let known = thief.query(&format!("select user_id from public.caller('{}')", ada.token), &[]).await;
+        assert_eq!(known.expect("an answer").len(), 1, "a session is still found");
+    }
+}
+
 /// What cannot be withheld from a role that does the API's work. SECURITY.md says so.
 #[tokio::test]
 async fn what_a_stolen_connection_can_do_is_known() {
