@@ -23,6 +23,9 @@ pub enum Error {
         "names a pooled endpoint (-pooler), through which migrations cannot run: take the direct one, the same host without -pooler"
     )]
     Pooled,
+    /// The migrations' driver would connect to the host.
+    #[error("has a hostaddr, which migrations do not support: take the URL without it")]
+    HasAddress,
     /// What was applied is not what is in the folder.
     #[error(
         "migration {0:04} was changed after it was applied: put it back as it was, and make the change a new migration"
@@ -104,10 +107,13 @@ impl fmt::Display for Migration {
 /// Connects as the owner, to the direct endpoint.
 ///
 /// # Errors
-/// [`Error::Pooled`] for Neon's pooled endpoints, and what the database says.
+/// [`Error::Pooled`] for Neon's pooled endpoints, [`Error::HasAddress`] for a URL with `hostaddr`, and what the database says.
 pub async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
     if url.is_neon_pooler() {
         return Err(Error::Pooled);
+    }
+    if url.has_address() {
+        return Err(Error::HasAddress);
     }
     let mut options = PgConnectOptions::new_without_pgpass()
         .port(url.port())

@@ -556,9 +556,12 @@ async fn a_migration_that_fails_says_why_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_pooled_endpoint_is_refused() {
-    let url =
-        DatabaseUrl::parse("postgresql://a:s3cret@ep-cool-name-123456-pooler.eu-central-1.aws.neon.tech/db").unwrap();
-    let error = migrations::connect(&url).await.unwrap_err();
-    assert!(matches!(error, Error::Pooled) && !error.to_string().contains("s3cret"), "{error}");
+async fn a_pooled_endpoint_or_an_address_beside_the_host_is_refused() {
+    for (url, expected) in [
+        ("postgresql://a:s3cret@ep-cool-name-123456-pooler.eu-central-1.aws.neon.tech/db", "-pooler"),
+        ("postgresql://a:s3cret@ep-cool-name-123456.eu-central-1.aws.neon.tech/db?hostaddr=127.0.0.1", "hostaddr"),
+    ] {
+        let error = migrations::connect(&DatabaseUrl::parse(url).unwrap()).await.unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains("s3cret"), "{error}");
+    }
 }

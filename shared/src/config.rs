@@ -7,6 +7,9 @@ use tracing::level_filters::LevelFilter;
 const BETTER_AUTH_DEFAULT_SECRETS: [&str; 2] =
     ["better-auth-secret-12345678901234567890", "better-auth-secret-123456789"];
 
+/// Why statements are prepared with Neon alone. Seen behind PgBouncer 1.18: a person's read ran another function's delete.
+const PREPARED_ELSEWHERE: &str = "PREPARED_STATEMENTS is true, and the host of DATABASE_URL is not under .neon.tech: behind a pooler that does not track prepared statements, a statement's name can reach another function's statement and run it";
+
 /// The settings of a function that checks sessions.
 pub struct Config {
     /// The database that sessions and tasks are in.
@@ -19,7 +22,7 @@ pub struct Config {
 pub struct DatabaseConfig {
     /// Where the tasks are. `DATABASE_URL`.
     pub url: DatabaseUrl,
-    /// Whether statements are prepared, once for each connection. `PREPARED_STATEMENTS`; not every pooler knows them.
+    /// Whether statements are prepared, once for each connection. `PREPARED_STATEMENTS`; only for Neon's hosts.
     pub prepared_statements: bool,
     /// How many requests one process serves at a time. `AWS_LAMBDA_MAX_CONCURRENCY`, set by Lambda; 1 without it.
     pub max_concurrency: usize,
@@ -94,6 +97,9 @@ impl DatabaseConfig {
             }
         };
         let prepared = keep(switch("PREPARED_STATEMENTS", get("PREPARED_STATEMENTS")), errors);
+        if prepared == Some(true) && url.as_ref().is_some_and(|url| !url.is_neon()) {
+            errors.push(PREPARED_ELSEWHERE.to_owned());
+        }
         let max_concurrency = keep(max_concurrency(get("AWS_LAMBDA_MAX_CONCURRENCY")), errors);
         keep(log_level(get), errors);
         Some(Self { url: url?, prepared_statements: prepared?, max_concurrency: max_concurrency? })
@@ -295,6 +301,7 @@ mod tests {
             ("TRUSTED_ORIGINS", "https://a.example.com/path", "TRUSTED_ORIGINS"),
             ("REQUIRE_SIGNED_TOKENS", "perhaps", "REQUIRE_SIGNED_TOKENS"),
             ("PREPARED_STATEMENTS", "yes, please", "PREPARED_STATEMENTS"),
+            ("PREPARED_STATEMENTS", "true", "not under .neon.tech"),
             ("AWS_LAMBDA_MAX_CONCURRENCY", "0", "AWS_LAMBDA_MAX_CONCURRENCY"),
             ("LOG_LEVEL", "loud", "LOG_LEVEL"),
             ("AWS_LAMBDA_LOG_LEVEL", "loud", "AWS_LAMBDA_LOG_LEVEL"),
@@ -303,6 +310,22 @@ mod tests {
                 config(&[(name, value)]).err().unwrap_or_else(|| panic!("{name}={value} was taken")).to_string();
             assert!(error.contains(says), "{name}={value}: {error}");
             assert!(!error.contains("s3cret") && !error.contains(';'), "{error}");
+        }
+    }
+
+    #[test]
+    fn statements_are_prepared_on_neons_hosts_alone() {
+        for (host, is_taken) in [
+            ("ep-x-pooler.eu-central-1.aws.neon.tech", true),
+            ("pooler.example.com", false),
+            ("neon.tech.example.com", false),
+            ("127.0.0.1", false),
+        ] {
+            let url = format!("postgres://a:s3cret@{host}/d");
+            for (value, is_taken) in [("true", is_taken), ("false", true)] {
+                let config = config(&[("DATABASE_URL", &url), ("PREPARED_STATEMENTS", value)]);
+                assert_eq!(config.is_ok(), is_taken, "{host}: {value}");
+            }
         }
     }
 

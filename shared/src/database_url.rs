@@ -11,7 +11,8 @@ const CONNECT_TIMEOUT_S: u64 = 8;
 /// A PostgreSQL connection URL as Neon, Prisma, SQLAlchemy, psql and libpq write it.
 ///
 /// Parameters that only other clients know are dropped; TLS is forced, and the server's certificate and host name are
-/// verified, for every host that is not this machine. It has no `Debug` or `Display`: it holds a password.
+/// verified, for every host that is not this machine. Where libpq's `hostaddr` says which address to connect to, that address
+/// decides whether it is this machine, and the certificate still has to be the host's. It has no `Debug` or `Display`: it holds a password.
 #[derive(Clone)]
 pub struct DatabaseUrl {
     config: tokio_postgres::Config,
@@ -67,6 +68,12 @@ impl DatabaseUrl {
         if host.is_empty() {
             return invalid("names no host");
         }
+        let address = match config.get_hostaddrs() {
+            [] => None,
+            [_] if host.starts_with('/') => return invalid("has a hostaddr beside the folder of a Unix socket"),
+            [address] => Some(*address),
+            _ => return invalid("has more than one hostaddr"),
+        };
         match config.get_user() {
             None | Some("") => return invalid("names no user"),
             Some(_) => {}
@@ -80,7 +87,8 @@ impl DatabaseUrl {
             return invalid("has its password masked by asterisks: copy it with the password shown");
         }
 
-        let use_tls = !is_local(&host) || parameters.tls_asked;
+        let is_local = address.map_or_else(|| is_local(&host), |address| address.is_loopback());
+        let use_tls = !is_local || parameters.tls_asked;
         config.ssl_mode(if use_tls { SslMode::Require } else { SslMode::Disable });
         if !use_tls {
             config.ssl_negotiation(SslNegotiation::Postgres);
@@ -103,6 +111,16 @@ impl DatabaseUrl {
     /// a migration's lock does not hold.
     pub fn is_neon_pooler(&self) -> bool {
         self.host.split('.').next().is_some_and(|label| label.ends_with("-pooler"))
+    }
+
+    /// Whether the host is Neon's, whose pooler tracks prepared statements.
+    pub fn is_neon(&self) -> bool {
+        self.host.ends_with(".neon.tech")
+    }
+
+    /// Whether the URL says by `hostaddr` which address to connect to, instead of the host's.
+    pub fn has_address(&self) -> bool {
+        !self.config.get_hostaddrs().is_empty()
     }
 
     /// The port; 5432 where the URL has none.
@@ -237,6 +255,10 @@ impl Parameters {
             }
             "application_name" => drop(config.application_name(value)),
             "host" => drop(config.host(value)),
+            "hostaddr" => {
+                let Ok(address) = value.parse() else { return invalid("has a hostaddr that is not an IP address") };
+                config.hostaddr(address);
+            }
             "port" => {
                 let Ok(port) = value.parse() else { return invalid("has a port that is not a number up to 65535") };
                 config.port(port);
@@ -351,6 +373,38 @@ mod tests {
     }
 
     #[test]
+    fn a_hostaddr_says_where_to_connect_to_and_the_host_whose_certificate_it_is() {
+        for (rest, uses_tls) in [
+            ("ep-x.neon.tech/d?hostaddr=127.0.0.1", false),
+            ("ep-x.neon.tech/d?hostaddr=::1&sslmode=prefer", false),
+            ("ep-x.neon.tech/d?hostaddr=127.0.0.1&sslmode=verify-full", true),
+            ("ep-x.neon.tech/d?hostaddr=10.0.0.7&sslmode=disable", true),
+            // What is called localhost need not be.
+            ("localhost/d?hostaddr=10.0.0.7&sslmode=disable", true),
+            ("127.0.0.1/d?hostaddr=10.0.0.7", true),
+        ] {
+            let url = parsed(&format!("postgres://a:b@{rest}"));
+            assert_eq!((url.uses_tls(), url.has_address()), (uses_tls, true), "{rest}");
+            assert_eq!(url.host(), rest.split('/').next().unwrap());
+            assert_eq!(url.config().get_hostaddrs().len(), 1, "{rest}");
+        }
+        assert!(!parsed("postgres://a:b@ep-x.neon.tech/d").has_address());
+    }
+
+    #[test]
+    fn neons_hosts_are_those_under_its_domain() {
+        for (host, is_neon) in [
+            ("ep-x-pooler.eu-central-1.aws.neon.tech", true),
+            ("ep-x.neon.tech", true),
+            ("neon.tech.example.com", false),
+            ("not-neon.tech", false),
+            ("127.0.0.1", false),
+        ] {
+            assert_eq!(parsed(&format!("postgres://a:b@{host}/d")).is_neon(), is_neon, "{host}");
+        }
+    }
+
+    #[test]
     fn a_wrong_url_is_one_clear_sentence_without_a_secret() {
         for (url, says) in [
             ("", "is empty"),
@@ -378,6 +432,12 @@ mod tests {
             ("postgres://a:s3cret@h/d?sslnegotiation=s3cret", "sslnegotiation"),
             ("postgres://a:s3cret@h/d?channel_binding=s3cret", "channel_binding"),
             ("postgres://a:s3cret@h/d?connect_timeout=s3cret", "connect_timeout"),
+            ("postgres://a:s3cret@h/d?hostaddr=s3cret", "a hostaddr that is not an IP address"),
+            ("postgres://a:s3cret@h/d?hostaddr=", "a hostaddr that is not an IP address"),
+            ("postgres://a:s3cret@h/d?hostaddr=127.0.0.1,127.0.0.2", "a hostaddr that is not an IP address"),
+            ("postgres://a:s3cret@h/d?hostaddr=127.0.0.1&hostaddr=127.0.0.2", "more than one hostaddr"),
+            ("postgres://a:s3cret@/d?hostaddr=127.0.0.1", "names no host"),
+            ("postgres:///d?host=/run/s3cret&user=a&hostaddr=127.0.0.1", "Unix socket"),
             ("postgres://a:s3cret@h/d?options=-c%20search_path%3Ds3cret", "options"),
             ("postgres://a:s3cret@h/d?application_name=%00", "not text"),
         ] {
