@@ -57,8 +57,9 @@ pub async fn deploy(time_left: Duration) -> Result<String> {
         let migrations = migrations::status(&mut connection).await?;
         let is_any = |state: State| migrations.iter().any(|it| it.state == state);
         if is_any(State::Unknown) && !is_any(State::Pending) && !is_any(State::Changed) {
-            // A stack that rolls back comes here with the version before. Migrations expand before they contract, so that
-            // version works with what the later one has made; failing would leave the stack without a way back.
+            // An older commit is being deployed, or the stack rolls back and CloudFormation did not say so. Migrations expand
+            // before they contract, so that version works with what the later one has made; failing would leave the stack
+            // without a way back.
             return Ok("the database is ahead of this version, and stays as it is".to_owned());
         }
         let applied = up(&mut connection, &secrets).await?;

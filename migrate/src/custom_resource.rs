@@ -1,11 +1,14 @@
 //! CloudFormation's side: a custom resource that is there when the database is up to date
 //! (docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref.html).
-use crate::command;
+use crate::{command, stack};
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::FutureExt as _;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use serde::{Deserialize, Serialize};
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
 
 /// How often the answer is sent, until one arrives.
 const ATTEMPTS: u32 = 3;
@@ -55,7 +58,7 @@ pub async fn answer(request: &CustomResource, time_left: Duration) -> Result<()>
     let result = match request.request_type {
         // A stack that goes must not take the data along; nor may one whose creation failed.
         RequestType::Delete => Ok("the database stays as it is".to_owned()),
-        RequestType::Create | RequestType::Update => AssertUnwindSafe(command::deploy(time_left))
+        RequestType::Create | RequestType::Update => AssertUnwindSafe(deploy(request, time_left))
             .catch_unwind()
             .await
             .unwrap_or_else(|_| Err(anyhow!("the migrations panicked: the function's log says where"))),
@@ -74,6 +77,14 @@ pub async fn answer(request: &CustomResource, time_left: Duration) -> Result<()>
         logical_resource_id: &request.logical_resource_id,
     };
     deliver(&request.response_url, &answer).await
+}
+
+async fn deploy(request: &CustomResource, time_left: Duration) -> Result<String> {
+    let began = Instant::now();
+    if request.request_type == RequestType::Update && stack::is_rolling_back(&request.stack_id).await {
+        return Ok("the stack is rolling back: the database stays as it is".to_owned());
+    }
+    command::deploy(time_left.saturating_sub(began.elapsed())).await
 }
 
 async fn deliver(url: &str, answer: &Answer<'_>) -> Result<()> {

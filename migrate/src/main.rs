@@ -4,6 +4,7 @@
 mod command;
 mod custom_resource;
 mod secrets;
+mod stack;
 
 use anyhow::{Context as _, Result};
 use command::Command;

@@ -1,14 +1,17 @@
 //! The migrate function: the real binary through a Lambda Runtime API, with moto's Secrets Manager, a real PostgreSQL, and a
-//! stand-in for the URL at which CloudFormation waits. `cargo xtask test migrate` starts what they need.
+//! stand-in for CloudFormation: its API, and the URL at which it waits. `cargo xtask test migrate` starts what they need.
 use axum::{
     Router,
     body::Bytes,
     http::{HeaderMap, StatusCode},
-    routing::put,
+    routing::{post, put},
 };
 use serde_json::{Value, json};
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 use testing::{Lambda, SERVICES};
@@ -17,10 +20,25 @@ use tokio::{net::TcpListener, sync::mpsc};
 /// A path that must not be logged: whoever has it can answer in our place.
 const ANSWER_PATH: &str = "/the-signed-answer-url";
 
-/// An empty database, the function with its secrets, and CloudFormation's ear.
+const STACK_ID: &str = "arn:aws:cloudformation:eu-central-1:123456789012:stack/task-api/1";
+
+/// How CloudFormation answers to the question for the stack.
+#[derive(Clone, Copy)]
+enum StackIs {
+    /// With this status.
+    In(&'static str),
+    /// Not to this role.
+    Denied,
+    /// Never.
+    NotTold,
+}
+
+/// An empty database, the function with its secrets, and CloudFormation's API and ear.
 struct Deployment {
     database: testing::Database,
     function: Lambda,
+    settings: Vec<(String, String)>,
+    stack: Arc<Mutex<StackIs>>,
     answer_url: String,
     answers: mpsc::Receiver<(HeaderMap, Value)>,
 }
@@ -42,20 +60,34 @@ impl Deployment {
         ] {
             create_secret(&format!("{name}-{number}"), &value).await;
         }
-        let mut settings: Vec<_> = aws_settings();
-        settings.push(("OWNER_SECRET_ID".to_owned(), format!("owner-{number}")));
-        settings.push(("API_SECRET_ID".to_owned(), format!("api-{number}")));
-        let function = Lambda::start(env!("CARGO_BIN_EXE_migrate"), &settings).await;
+        let stack = Arc::new(Mutex::new(StackIs::In("UPDATE_IN_PROGRESS")));
+        let mut settings = aws_settings();
+        settings.push(("AWS_ENDPOINT_URL_CLOUDFORMATION".to_owned(), cloudformation(stack.clone()).await));
+        let secrets = [
+            ("OWNER_SECRET_ID".to_owned(), format!("owner-{number}")),
+            ("API_SECRET_ID".to_owned(), format!("api-{number}")),
+        ];
+        let function = Lambda::start(env!("CARGO_BIN_EXE_migrate"), &[&*settings, &secrets].concat()).await;
 
         let (heard, answers) = mpsc::channel(4);
         let listen = move |headers: HeaderMap, body: Bytes| async move {
             let body = serde_json::from_slice(&body).expect("JSON");
             heard.send((headers, body)).await.map_or(StatusCode::GONE, |()| StatusCode::OK)
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let answer_url = format!("http://{}{ANSWER_PATH}", listener.local_addr().expect("a bound port"));
-        tokio::spawn(async move { axum::serve(listener, Router::new().route(ANSWER_PATH, put(listen))).await });
-        Self { database, function, answer_url, answers }
+        let answer_url = serve(Router::new().route(ANSWER_PATH, put(listen))).await + ANSWER_PATH;
+        Self { database, function, settings, stack, answer_url, answers }
+    }
+
+    /// Starts the function anew, with these settings beside those of the SDK.
+    async fn restart_function(&mut self, settings: &[(&str, &str)]) {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings: Vec<_> = self.settings.iter().cloned().chain(settings).collect();
+        self.function = Lambda::start(env!("CARGO_BIN_EXE_migrate"), &settings).await;
+    }
+
+    /// Says how the stack is from now on.
+    fn set_stack(&self, stack: StackIs) {
+        *self.stack.lock().expect("no panic") = stack;
     }
 
     /// What CloudFormation sends, and the answer that it gets.
@@ -65,7 +97,7 @@ impl Deployment {
         let (headers, answer) = self.answers.recv().await.expect("an answer");
         assert!(headers.get("content-type").is_none_or(|it| it.is_empty()), "the URL is signed for an empty type");
         for (field, value) in [
-            ("StackId", "arn:aws:cloudformation:eu-central-1:123456789012:stack/task-api/1"),
+            ("StackId", STACK_ID),
             ("RequestId", "a-request"),
             ("LogicalResourceId", "Migrations"),
             ("PhysicalResourceId", "migrations"),
@@ -79,7 +111,7 @@ impl Deployment {
         let mut event = json!({
             "RequestType": request_type,
             "ResponseURL": answer_url,
-            "StackId": "arn:aws:cloudformation:eu-central-1:123456789012:stack/task-api/1",
+            "StackId": STACK_ID,
             "RequestId": "a-request",
             "ResourceType": "Custom::Migrations",
             "LogicalResourceId": "Migrations",
@@ -96,6 +128,61 @@ impl Deployment {
     async fn tables(&self) -> i64 {
         self.database.number("select count(*) from pg_class where relnamespace = 'public'::regnamespace").await
     }
+}
+
+/// Serves on a free port, and gives the address.
+async fn serve(routes: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("a bound port"));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    url
+}
+
+/// CloudFormation's DescribeStacks, with the answers of docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeStacks.html.
+async fn cloudformation(stack: Arc<Mutex<StackIs>>) -> String {
+    let describe = move |question: String| async move {
+        assert!(question.contains("Action=DescribeStacks"), "{question}");
+        assert!(
+            question.contains(&format!("StackName={}", STACK_ID.replace(':', "%3A").replace('/', "%2F"))),
+            "{question}"
+        );
+        let stack = *stack.lock().expect("no panic");
+        match stack {
+            StackIs::In(status) => (
+                StatusCode::OK,
+                format!(
+                    r#"<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">
+                      <DescribeStacksResult>
+                        <Stacks>
+                          <member>
+                            <StackName>task-api</StackName>
+                            <StackId>{STACK_ID}</StackId>
+                            <CreationTime>2026-11-24T22:28:28Z</CreationTime>
+                            <StackStatus>{status}</StackStatus>
+                            <DisableRollback>false</DisableRollback>
+                          </member>
+                        </Stacks>
+                      </DescribeStacksResult>
+                      <ResponseMetadata><RequestId>b9b4b068-3a41-11e5-94eb-example</RequestId></ResponseMetadata>
+                    </DescribeStacksResponse>"#
+                ),
+            ),
+            StackIs::Denied => (
+                StatusCode::FORBIDDEN,
+                r#"<ErrorResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">
+                  <Error>
+                    <Type>Sender</Type>
+                    <Code>AccessDenied</Code>
+                    <Message>User: migrate is not authorized to perform: cloudformation:DescribeStacks</Message>
+                  </Error>
+                  <RequestId>b9b4b068-3a41-11e5-94eb-example</RequestId>
+                </ErrorResponse>"#
+                    .to_owned(),
+            ),
+            StackIs::NotTold => std::future::pending().await,
+        }
+    };
+    serve(Router::new().route("/", post(describe))).await
 }
 
 /// What the SDK is told, so that it asks moto.
@@ -228,9 +315,54 @@ async fn a_stack_that_goes_or_rolls_back_keeps_the_database() {
 }
 
 #[tokio::test]
+async fn a_rollback_ends_although_what_failed_the_deployment_is_still_there() {
+    let mut stack = Deployment::with_owner_url(|url| {
+        let (_, rest) = url.split_once('@').expect("a user");
+        format!("postgresql://owner_of_one:before@{rest}")
+    })
+    .await;
+    // An owner of its own: the usual one is every test's.
+    let name = stack.database.name.clone();
+    stack.database.sql("create role owner_of_one login superuser password 'before'", &[]).await;
+    stack.database.sql(&format!("alter database {name} owner to owner_of_one"), &[]).await;
+    assert_eq!(stack.request("Create").await["Status"], "SUCCESS");
+    let before = stack.tables().await;
+
+    stack.database.sql("alter role owner_of_one password 'after'", &[]).await;
+    let answer = stack.request("Update").await;
+    assert_eq!(answer["Status"], "FAILED", "{answer}");
+    assert!(answer["Reason"].as_str().is_some_and(|reason| reason.contains("password authentication")), "{answer}");
+
+    stack.set_stack(StackIs::In("UPDATE_ROLLBACK_IN_PROGRESS"));
+    let answer = stack.request("Update").await;
+    let expected = json!("the stack is rolling back: the database stays as it is");
+    assert_eq!((&answer["Status"], &answer["Reason"]), (&json!("SUCCESS"), &expected));
+    // It asks for no secret before that.
+    stack.restart_function(&[]).await;
+    assert_eq!(stack.request("Update").await["Reason"], expected);
+    assert_eq!(stack.request("Delete").await["Status"], "SUCCESS");
+    assert_eq!(stack.tables().await, before);
+}
+
+#[tokio::test]
+async fn where_the_stacks_status_is_not_known_it_migrates_as_usual() {
+    for (unknown, cause) in [(StackIs::Denied, "AccessDenied"), (StackIs::NotTold, "no answer within 5 s")] {
+        let mut stack = Deployment::start().await;
+        stack.set_stack(unknown);
+        let began = Instant::now();
+        let answer = stack.request("Update").await;
+        assert_eq!(answer["Status"], "SUCCESS", "{answer}");
+        assert!(answer["Reason"].as_str().is_some_and(|reason| reason.starts_with("applied 0001 ")), "{answer}");
+        assert!(began.elapsed() < Duration::from_secs(15), "{cause}: {:?}", began.elapsed());
+        let log = stack.function.log_lines(2).await.join("\n");
+        assert!(log.contains("the stack's status is not known") && log.contains(cause), "{log}");
+    }
+}
+
+#[tokio::test]
 async fn without_its_secrets_it_still_answers() {
     let mut stack = Deployment::start().await;
-    stack.function = Lambda::start(env!("CARGO_BIN_EXE_migrate"), &aws_settings()).await;
+    stack.restart_function(&[]).await;
     let answer = stack.request("Create").await;
     assert_eq!(answer["Status"], "FAILED");
     assert!(
@@ -238,9 +370,7 @@ async fn without_its_secrets_it_still_answers() {
         "{answer}"
     );
 
-    let mut settings = aws_settings();
-    settings.extend(["OWNER_SECRET_ID", "API_SECRET_ID"].map(|name| (name.to_owned(), "nowhere".to_owned())));
-    stack.function = Lambda::start(env!("CARGO_BIN_EXE_migrate"), &settings).await;
+    stack.restart_function(&[("OWNER_SECRET_ID", "nowhere"), ("API_SECRET_ID", "nowhere")]).await;
     let answer = stack.request("Create").await;
     assert_eq!(answer["Status"], "FAILED");
     assert!(answer["Reason"].as_str().is_some_and(|reason| reason.contains("cannot be read")), "{answer}");
