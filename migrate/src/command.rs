@@ -30,7 +30,7 @@ pub enum Command {
 /// Carries out a command and says what came of it.
 pub async fn run(command: &Command, time_left: Duration) -> Result<Value> {
     within(time_left, async {
-        let secrets = Secrets::from_env().await?;
+        let secrets = Secrets::from_env(time_left).await?;
         let mut connection = connect(&secrets, time_left).await?;
         match command {
             Command::Status => {
@@ -52,7 +52,7 @@ pub async fn run(command: &Command, time_left: Duration) -> Result<Value> {
 /// Brings the database up to this version, as a deployment does, and says what was done.
 pub async fn deploy(time_left: Duration) -> Result<String> {
     within(time_left, async {
-        let secrets = Secrets::from_env().await?;
+        let secrets = Secrets::from_env(time_left).await?;
         let mut connection = connect(&secrets, time_left).await?;
         let migrations = migrations::status(&mut connection).await?;
         let is_any = |state: State| migrations.iter().any(|it| it.state == state);

@@ -359,6 +359,82 @@ async fn where_the_stacks_status_is_not_known_it_migrates_as_usual() {
     }
 }
 
+/// Secrets Manager's GetSecretValue, which answers its first `refusals` questions with an error of this code, and the others with
+/// the secret, or `broken` JSON.
+async fn secrets_manager(refusals: u32, code: &'static str, secret: Value, broken: bool) -> String {
+    let asked = AtomicU32::new(0);
+    let answer = move |headers: HeaderMap| {
+        assert_eq!(headers["x-amz-target"], "secretsmanager.GetSecretValue");
+        let mut answer = (StatusCode::OK, json!({"Name": "a-secret", "SecretString": secret.to_string()}).to_string());
+        if asked.fetch_add(1, Ordering::Relaxed) < refusals {
+            let message = "User: migrate is not authorized to perform: secretsmanager:GetSecretValue";
+            answer = (StatusCode::BAD_REQUEST, json!({"__type": code, "Message": message}).to_string());
+        } else if broken {
+            answer.1.pop();
+        }
+        async move { answer }
+    };
+    let answer = Arc::new(answer);
+    serve(Router::new().route("/", post(move |headers: HeaderMap| answer(headers)))).await
+}
+
+/// The settings of both secrets, in one.
+fn both_secrets(database: &testing::Database) -> Value {
+    json!({"DATABASE_URL_UNPOOLED": database.owner_url(), "DATABASE_URL": database.api_url()})
+}
+
+#[tokio::test]
+async fn a_role_that_is_too_new_for_secrets_manager_is_waited_for() {
+    for code in ["AccessDeniedException", "UnrecognizedClientException"] {
+        let mut stack = Deployment::start().await;
+        let url = secrets_manager(2, code, both_secrets(&stack.database), false).await;
+        let settings =
+            [("AWS_ENDPOINT_URL_SECRETS_MANAGER", &*url), ("OWNER_SECRET_ID", "both"), ("API_SECRET_ID", "both")];
+        stack.restart_function(&settings).await;
+        let answer = stack.request("Create").await;
+        assert_eq!(answer["Status"], "SUCCESS", "{answer}");
+        let log = stack.function.log_lines(3).await;
+        let waits = log.iter().filter(|line| line.contains("asking again") && line.contains(code)).count();
+        assert_eq!(waits, 2, "{log:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_stays_refused_is_a_failure_with_its_reason_before_the_time_is_up() {
+    let mut stack = Deployment::start().await;
+    let url = secrets_manager(u32::MAX, "AccessDeniedException", both_secrets(&stack.database), false).await;
+    let settings =
+        [("AWS_ENDPOINT_URL_SECRETS_MANAGER", &*url), ("OWNER_SECRET_ID", "both"), ("API_SECRET_ID", "both")];
+    stack.restart_function(&settings).await;
+    // Ten of them are kept for the answer.
+    for (timeout_s, least_s, most_s) in [(14, 2, 4), (28, 8, 11)] {
+        stack.function = stack.function.with_timeout(Duration::from_secs(timeout_s));
+        let began = Instant::now();
+        let answer = stack.request("Create").await;
+        let took = began.elapsed();
+        assert_eq!(answer["Status"], "FAILED", "{answer}");
+        let reason = answer["Reason"].as_str().expect("a reason");
+        assert!(reason.contains("the secret of OWNER_SECRET_ID cannot be read"), "{reason}");
+        assert!(reason.contains("AccessDeniedException") && reason.contains("not authorized to perform"), "{reason}");
+        assert!(took > Duration::from_secs(least_s) && took < Duration::from_secs(most_s), "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_secrets_manager_that_cannot_be_read_is_not_shown() {
+    let mut stack = Deployment::start().await;
+    let url = secrets_manager(0, "", json!("s3cret"), true).await;
+    let settings =
+        [("AWS_ENDPOINT_URL_SECRETS_MANAGER", &*url), ("OWNER_SECRET_ID", "both"), ("API_SECRET_ID", "both")];
+    stack.restart_function(&settings).await;
+    let answer = stack.request("Create").await;
+    assert_eq!(answer["Status"], "FAILED", "{answer}");
+    assert!(answer["Reason"].as_str().is_some_and(|reason| reason.contains("cannot be read")), "{answer}");
+    assert!(!answer.to_string().contains("s3cret"), "{answer}");
+    let log = stack.function.log_lines(1).await.join("\n");
+    assert!(!log.contains("s3cret"), "{log}");
+}
+
 #[tokio::test]
 async fn without_its_secrets_it_still_answers() {
     let mut stack = Deployment::start().await;
