@@ -3,6 +3,7 @@
 mod bench;
 mod better_auth;
 mod dev;
+mod elf;
 mod faults;
 mod fuzz;
 mod gateway;
