@@ -1,6 +1,9 @@
 //! What a program of Linux needs of the machine that runs it, and whether Lambda has that.
 use anyhow::{Context as _, Result};
-use goblin::elf::Elf;
+use goblin::elf::{
+    Elf,
+    header::{EM_AARCH64, EM_X86_64},
+};
 use std::fmt;
 
 /// The newest GLIBC that Amazon Linux 2023 (provided.al2023) has.
@@ -16,9 +19,41 @@ const ALLOWED_LIBRARIES: [&str; 7] = [
     "ld-linux-aarch64.so.1",
 ];
 
+/// A processor that Lambda has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    X86_64,
+    Arm64,
+}
+
+impl Architecture {
+    /// The processor that the template's parameter `Architecture` names.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "x86_64" => Some(Self::X86_64),
+            "arm64" => Some(Self::Arm64),
+            _ => None,
+        }
+    }
+
+    /// Whether this machine makes Linux programs for this processor without a cross-compiler.
+    pub fn is_this_machines(self) -> bool {
+        let here = if self == Self::X86_64 { "x86_64" } else { "aarch64" };
+        std::env::consts::OS == "linux" && std::env::consts::ARCH == here
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(if *self == Self::X86_64 { "x86_64" } else { "arm64" })
+    }
+}
+
 /// A reason why a program does not run on Lambda.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unfit {
+    /// The program is for another processor; `None` is one that Lambda does not have.
+    Architecture { is: Option<Architecture>, wanted: Architecture },
     /// The program was linked with a newer GLIBC.
     Glibc((u32, u32)),
     /// The program needs a library that Lambda may not have.
@@ -28,6 +63,12 @@ pub enum Unfit {
 impl fmt::Display for Unfit {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         match self {
+            Self::Architecture { is: Some(is), wanted } => {
+                write!(formatter, "is built for {is}, and the stack's Architecture is {wanted}")
+            }
+            Self::Architecture { is: None, wanted } => {
+                write!(formatter, "is built for a processor that Lambda does not have, and not for {wanted}")
+            }
             Self::Glibc((major, minor)) => {
                 let (newest_major, newest_minor) = GLIBC_OF_LAMBDA;
                 write!(formatter, "needs GLIBC_{major}.{minor}, and Lambda has GLIBC_{newest_major}.{newest_minor}")
@@ -39,6 +80,8 @@ impl fmt::Display for Unfit {
 
 /// What a program asks of the dynamic linker.
 pub struct Program {
+    /// The processor; `None` is one that Lambda does not have.
+    architecture: Option<Architecture>,
     /// The newest version of GLIBC that it needs; 0.0 without one.
     pub glibc: (u32, u32),
     /// The shared libraries that it is linked with.
@@ -59,10 +102,23 @@ impl Program {
                 glibc = glibc.max((major.parse()?, minor.parse()?));
             }
         }
-        Ok(Self { glibc, libraries: elf.libraries.iter().map(|library| (*library).to_owned()).collect() })
+        let architecture = match elf.header.e_machine {
+            EM_X86_64 => Some(Architecture::X86_64),
+            EM_AARCH64 => Some(Architecture::Arm64),
+            _ => None,
+        };
+        Ok(Self { architecture, glibc, libraries: elf.libraries.iter().map(|library| (*library).to_owned()).collect() })
     }
 
-    /// Says why Lambda cannot run the program, if that is so.
+    /// Says why Lambda cannot run the program on this processor, if that is so.
+    pub fn unfit_for(&self, wanted: Architecture) -> Option<Unfit> {
+        if self.architecture != Some(wanted) {
+            return Some(Unfit::Architecture { is: self.architecture, wanted });
+        }
+        self.unfit()
+    }
+
+    /// Says why Lambda cannot run the program on any processor, if that is so.
     pub fn unfit(&self) -> Option<Unfit> {
         if self.glibc > GLIBC_OF_LAMBDA {
             return Some(Unfit::Glibc(self.glibc));

@@ -1,7 +1,8 @@
-//! The developer's commands: `cargo xtask dev`, `test`, `bench`, `fuzz`, `soak`, `mutants`, `migrate` and `sizes`.
+//! The developer's commands: `cargo xtask dev`, `deploy`, `test`, `bench`, `fuzz`, `soak`, `mutants`, `migrate` and `sizes`.
 #[cfg(target_os = "linux")]
 mod bench;
 mod better_auth;
+mod deploy;
 mod dev;
 mod elf;
 mod faults;
@@ -46,6 +47,8 @@ struct Cli {
 enum Command {
     /// Run the API on this machine, on a PostgreSQL of its own or the one that DATABASE_URL and DATABASE_URL_UNPOOLED name
     Dev(dev::Options),
+    /// Build the functions, deploy them to AWS with the SAM CLI, and call the deployed API
+    Deploy(deploy::Options),
     /// Run the tests, all or by part
     Test(test::Options),
     /// Measure the API beside programs in Python, Node.js and Rust that do the same, and beside the least that a function can do
@@ -87,6 +90,7 @@ async fn main() -> ExitCode {
 async fn run(command: &Command) -> Result<()> {
     match command {
         Command::Dev(options) => dev::dev(options).await,
+        Command::Deploy(options) => deploy::deploy(options).await,
         Command::Test(options) => test::test(options).await,
         #[cfg(target_os = "linux")]
         Command::Bench(options) => bench::bench(options).await,

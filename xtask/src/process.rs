@@ -30,12 +30,17 @@ pub struct Running {
 impl Running {
     /// Starts `command` in a process group of its own, so that Ctrl-C in the terminal reaches us alone.
     pub fn start(command: &mut Command, stop_signal: Signal) -> Result<Self> {
+        Self::spawn(command.stdin(Stdio::null()).process_group(0), stop_signal)
+    }
+
+    /// Starts `command` in our own process group, which alone may read from the terminal.
+    pub fn start_attended(command: &mut Command, stop_signal: Signal) -> Result<Self> {
+        Self::spawn(command, stop_signal)
+    }
+
+    fn spawn(command: &mut Command, stop_signal: Signal) -> Result<Self> {
         let name = command.as_std().get_program().to_string_lossy().into_owned();
-        let child = command
-            .stdin(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("{name} cannot be started"))?;
+        let child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
         let pid = child.id().context("the program ended at once")?;
         Ok(Self { name, child, pid: Pid::from_raw(i32::try_from(pid)?), stop_signal })
     }
@@ -152,4 +157,51 @@ pub async fn run_command(command: &mut Command) -> Result<()> {
         bail!("'{line}' failed ({status})");
     }
     Ok(())
+}
+
+/// A command as one can paste it into a shell: its folder, the variables that it sets, and its words.
+pub fn shell_line(command: &Command) -> String {
+    let command = command.as_std();
+    let mut words = Vec::new();
+    for (name, value) in command.get_envs() {
+        let Some(value) = value.map(OsStr::to_string_lossy) else { continue };
+        let name = name.to_string_lossy();
+        // Only what comes before the caller's own: the rest differs from shell to shell.
+        let own = std::env::var(&*name).ok().filter(|_| name == "PATH");
+        match own.and_then(|own| value.strip_suffix(&own).map(|prefix| quoted(prefix.trim_end_matches(':')))) {
+            Some(prefix) if prefix == "''" => {}
+            Some(prefix) => words.push(format!("{name}={prefix}:\"${name}\"")),
+            None => words.push(format!("{name}={}", quoted(&value))),
+        }
+    }
+    let program_and_args = std::iter::once(command.get_program()).chain(command.get_args());
+    words.extend(program_and_args.map(|word| quoted(&word.to_string_lossy())));
+    let line = words.join(" ");
+    match command.get_current_dir() {
+        Some(folder) => format!("(cd {} && {line})", quoted(&folder.to_string_lossy())),
+        None => line,
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_for_the_shell_keeps_every_word_as_it_is() {
+        let words = ["plain", "", "two words", "it's", "A=\"$HOME\"", "a\\b"];
+        let mut command = Command::new("printf");
+        command.arg("%s\n").args(words);
+        let line = shell_line(&command);
+        let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), words.map(|word| format!("{word}\n")).concat(), "{line}");
+    }
 }

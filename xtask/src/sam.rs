@@ -1,11 +1,11 @@
 //! AWS SAM: checks of template.yaml, and building what it deploys.
 use crate::{
     process::{run, run_command, step},
-    tools::{cargo_lambda, find_in_path, from_pypi, root, target},
+    tools::{Environment, PythonTool, cargo_lambda, find_in_path, from_pypi, root, target},
 };
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
     time::Instant,
@@ -13,7 +13,7 @@ use std::{
 use tokio::process::Command;
 
 /// The versions that the template passes.
-const SAM: &str = "aws-sam-cli==1.170.0";
+const SAM: Environment = Environment { name: "sam", packages: &["aws-sam-cli==1.170.0"] };
 const CFN_LINT: &str = "cfn-lint==1.58.0";
 const CHECKOV: &str = "checkov==3.3.30";
 
@@ -26,7 +26,8 @@ const OF_THE_API: &str = "{ Ref: ServerErrors }, ";
 /// circular dependencies. All without a network.
 pub async fn check_template() -> Result<()> {
     step("sam validate --lint");
-    run_command(sam().await?.args(["validate", "--lint", "--region", "us-east-1"])).await?;
+    run_command(command(&sam_folder().await?.join("sam")).args(["validate", "--lint", "--region", "us-east-1"]))
+        .await?;
     step(CFN_LINT);
     cfn_lint(&["template.yaml"]).await?;
     step(CHECKOV);
@@ -44,7 +45,7 @@ pub async fn check_template() -> Result<()> {
     find_planted_circle(&folder).await
 }
 
-async fn cfn_lint<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Result<()> {
+async fn cfn_lint<S: AsRef<OsStr>>(arguments: &[S]) -> Result<()> {
     let program = from_pypi("cfn-lint", &[CFN_LINT]).await?.join("cfn-lint");
     run_command(Command::new(program).args(arguments).current_dir(root())).await
 }
@@ -80,17 +81,77 @@ async fn find_planted_circle(folder: &Path) -> Result<()> {
     }
 }
 
+/// The oldest SAM CLI that is known to build and deploy the template: the version that the tests use.
+const OLDEST_SAM: [u32; 3] = [1, 170, 0];
+
 /// `sam build`, with the compiler of this machine instead of the Zig that a release for another one would use.
 pub async fn build() -> Result<()> {
-    let mut command = sam().await?;
-    let settings = target().join("tools/CargoLambda.toml");
-    // Else cargo-lambda would ask rustup for the target, which downloads it.
-    std::fs::write(&settings, "[build]\nskip_target_check = true\n")?;
+    let lambda = cargo_lambda().await?;
+    let mut command = command(&sam_folder().await?.join("sam"));
+    command.arg("build").env("PATH", path_with_cargo(&lambda)?).env("CARGO_LAMBDA_COMPILER", "cargo");
+    write_settings_for_this_machine()?;
+    command.env("CARGO_LAMBDA_GLOBAL", settings_for_this_machine());
     let began = Instant::now();
-    command.arg("build").env("CARGO_LAMBDA_COMPILER", "cargo").env("CARGO_LAMBDA_GLOBAL", &settings);
     run_command(&mut command).await?;
     println!("sam build took {:.0} s", began.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// The machine's own SAM CLI, else the one that the tests use.
+pub fn find() -> PythonTool {
+    PythonTool::find("sam", SAM)
+}
+
+/// Fails when a SAM CLI is older than the oldest that is known to work.
+pub async fn check_version(sam: &Path) -> Result<()> {
+    let output = command(sam).arg("--version").kill_on_drop(true).output().await;
+    let output = output.with_context(|| format!("{} cannot be started", sam.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let version = text.rsplit(' ').next().unwrap_or_default();
+    let numbers: Vec<u32> = version.split('.').map_while(|number| number.parse().ok()).collect();
+    let oldest = OLDEST_SAM.map(|number| number.to_string()).join(".");
+    if !output.status.success() || numbers.is_empty() {
+        bail!("{} does not say its version; SAM CLI {oldest} or newer is needed", sam.display());
+    }
+    if numbers[..] < OLDEST_SAM[..] {
+        bail!(
+            "{} is SAM CLI {version}, and {oldest} or newer is needed: 'pip install --upgrade \"aws-sam-cli>={oldest}\"', or take it off the PATH, and this command installs its own",
+            sam.display()
+        );
+    }
+    Ok(())
+}
+
+/// A command of the SAM CLI in the project's folder, that sends AWS no usage data.
+pub fn command(sam: &Path) -> Command {
+    let mut command = Command::new(sam);
+    command.current_dir(root()).env("SAM_CLI_TELEMETRY", "0");
+    command
+}
+
+/// The PATH on which `sam build` finds cargo and cargo-lambda.
+pub fn path_with_cargo(cargo_lambda: &Path) -> Result<OsString> {
+    let cargo = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| find_in_path("cargo"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let present: Vec<_> = std::env::split_paths(&path).collect();
+    let folders = [cargo_lambda.parent().map(PathBuf::from), cargo.and_then(|it| it.parent().map(PathBuf::from))];
+    let missing = folders.into_iter().flatten().filter(|folder| !present.contains(folder));
+    Ok(std::env::join_paths(missing.collect::<Vec<_>>().iter().chain(&present))?)
+}
+
+/// Settings of cargo-lambda for this machine's own target. Else cargo-lambda would ask rustup for it, which downloads it.
+pub const SETTINGS_FOR_THIS_MACHINE: &str = "[build]\nskip_target_check = true\n";
+
+/// The file of [`SETTINGS_FOR_THIS_MACHINE`].
+pub fn settings_for_this_machine() -> PathBuf {
+    target().join("tools/CargoLambda.toml")
+}
+
+/// Writes the file of [`SETTINGS_FOR_THIS_MACHINE`].
+pub fn write_settings_for_this_machine() -> Result<()> {
+    let file = settings_for_this_machine();
+    std::fs::create_dir_all(file.parent().context("a folder")?)?;
+    Ok(std::fs::write(&file, SETTINGS_FOR_THIS_MACHINE)?)
 }
 
 /// AWS's Runtime Interface Emulator, which comes with the SAM CLI.
@@ -106,19 +167,6 @@ pub async fn emulator() -> Result<PathBuf> {
     Ok(emulator)
 }
 
-/// The SAM CLI in the project's folder, with cargo and cargo-lambda on its PATH.
-async fn sam() -> Result<Command> {
-    let programs = sam_folder().await?;
-    let lambda = cargo_lambda().await?;
-    let cargo = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| find_in_path("cargo"));
-    let folders = [lambda.parent().map(PathBuf::from), cargo.and_then(|cargo| cargo.parent().map(PathBuf::from))];
-    let path: OsString = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(folders.into_iter().flatten().chain(std::env::split_paths(&path)))?;
-    let mut command = Command::new(programs.join("sam"));
-    command.current_dir(root()).env("PATH", path).env("SAM_CLI_TELEMETRY", "0");
-    Ok(command)
-}
-
 async fn sam_folder() -> Result<PathBuf> {
-    from_pypi("sam", &[SAM]).await
+    SAM.install().await
 }

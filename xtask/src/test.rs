@@ -49,6 +49,8 @@ pub enum Part {
     Migrate,
     /// template.yaml by the rules of SAM, cfn-lint and checkov.
     Template,
+    /// `cargo xtask deploy` with a stand-in for the SAM CLI.
+    Deploy,
     /// `sam build`, and every function that it made under AWS's Runtime Interface Emulator.
     SamBuild,
     /// What `sam build` made: its size, the files that it opens, and the instructions that a call takes.
@@ -75,7 +77,7 @@ pub struct Options {
     /// The parts to run; all of them without one
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Only tests whose name contains this (for unit, api, migrations, migrate, sam-build, guard, dev, faults, reference and better-auth)
+    /// Only tests whose name contains this (for unit, api, migrations, migrate, deploy, sam-build, guard, dev, faults, reference and better-auth)
     #[arg(long)]
     filter: Option<String>,
 }
@@ -170,6 +172,9 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             run_with(services, &mut command).await
         }
         Part::Template => sam::check_template().await,
+        Part::Deploy => {
+            run_command(&mut with_filter(&["test", "--locked", "--package", "xtask", "--test", "deploy"])).await
+        }
         Part::SamBuild => {
             sam::build().await?;
             let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "emulator"]);

@@ -1,5 +1,5 @@
 //! Where things are, and getting the tools that the machine lacks.
-use crate::process::{run, run_command, step};
+use crate::process::{run_command, step};
 use anyhow::{Context as _, Result, bail};
 use std::{
     fs::File,
@@ -11,6 +11,9 @@ use tokio::process::Command;
 
 /// The version that the local server was tried with.
 const CARGO_LAMBDA: &str = "cargo-lambda==1.9.2";
+const CARGO_LAMBDA_ALONE: Environment = Environment { name: "cargo-lambda", packages: &["--no-deps", CARGO_LAMBDA] };
+/// cargo-lambda with the Zig compiler, which builds for another processor, system or GLIBC than this machine's.
+const CARGO_LAMBDA_WITH_ZIG: Environment = Environment { name: "cargo-lambda-zig", packages: &[CARGO_LAMBDA] };
 
 /// The project's folder.
 pub fn root() -> PathBuf {
@@ -42,30 +45,100 @@ pub fn cargo(args: &[&str]) -> Command {
 
 /// cargo-lambda, without its dependencies: it would bring the Zig compiler, which only cross-compiling needs.
 pub async fn cargo_lambda() -> Result<PathBuf> {
-    Ok(from_pypi("cargo-lambda", &["--no-deps", CARGO_LAMBDA]).await?.join("cargo-lambda"))
+    Ok(CARGO_LAMBDA_ALONE.install().await?.join("cargo-lambda"))
 }
 
 /// The folder of the programs of some PyPI packages, in an environment of their own under target/; installed where they are
 /// not there yet. `packages` are what pip is told.
 pub async fn from_pypi(name: &str, packages: &[&str]) -> Result<PathBuf> {
-    let venv = target().join("tools").join(name);
-    let programs = venv.join("bin");
-    let installed = venv.join("installed");
-    let wanted = packages.join(" ");
-    let _lock = lock(name)?;
-    if std::fs::read_to_string(&installed).is_ok_and(|packages| packages == wanted) {
-        return Ok(programs);
+    Environment { name, packages }.install().await
+}
+
+/// Packages of PyPI, for an environment of their own under target/.
+#[derive(Clone, Copy)]
+pub struct Environment<'n> {
+    /// The name of its folder.
+    pub name: &'n str,
+    /// What pip is told.
+    pub packages: &'n [&'n str],
+}
+
+impl Environment<'_> {
+    fn folder(&self) -> PathBuf {
+        target().join("tools").join(self.name)
     }
-    let python = find_in_path("python3")
-        .context("python3 is missing: install it with 'apt install python3 python3-venv' or 'brew install python'")?;
-    step(format!("Installing {wanted} from PyPI into {}", venv.display()));
-    run(&python, ["-m", "venv", &venv.to_string_lossy()])
-        .await
-        .context("python3 cannot make an environment: 'apt install python3-venv' gives it what it needs")?;
-    let mut pip = Command::new(programs.join("pip"));
-    run_command(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages)).await?;
-    std::fs::write(installed, wanted)?;
-    Ok(programs)
+
+    /// The folder of the programs, which need not be there yet.
+    pub fn programs(&self) -> PathBuf {
+        self.folder().join("bin")
+    }
+
+    /// The commands that install it, `venv` and `pip`; nothing where it is installed.
+    pub fn installation(&self) -> Option<[Command; 2]> {
+        let installed = std::fs::read_to_string(self.folder().join("installed"));
+        if installed.is_ok_and(|packages| packages == self.packages.join(" ")) {
+            return None;
+        }
+        let mut venv = Command::new(find_in_path("python3").unwrap_or_else(|| "python3".into()));
+        venv.args(["-m", "venv"]).arg(self.folder());
+        let mut pip = Command::new(self.programs().join("pip"));
+        pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(self.packages);
+        Some([venv, pip])
+    }
+
+    /// Installs it where it is not installed, and returns the folder of its programs.
+    pub async fn install(&self) -> Result<PathBuf> {
+        let _lock = lock(self.name)?;
+        let Some([mut venv, mut pip]) = self.installation() else { return Ok(self.programs()) };
+        find_in_path("python3").context(
+            "python3 is missing: install it with 'apt install python3 python3-venv' or 'brew install python'",
+        )?;
+        let wanted = self.packages.join(" ");
+        step(format!("Installing {wanted} from PyPI into {}", self.folder().display()));
+        run_command(&mut venv)
+            .await
+            .context("python3 cannot make an environment: 'apt install python3-venv' gives it what it needs")?;
+        run_command(&mut pip).await?;
+        std::fs::write(self.folder().join("installed"), wanted)?;
+        Ok(self.programs())
+    }
+}
+
+/// A program of a Python package: the machine's own, or one under target/.
+pub struct PythonTool {
+    /// The program's file, which need not be there before `install`.
+    pub program: PathBuf,
+    /// Where it comes from, if it is not the machine's.
+    pub environment: Option<Environment<'static>>,
+}
+
+impl PythonTool {
+    /// The program as the shell finds it, else the one of an environment.
+    pub fn find(name: &str, environment: Environment<'static>) -> Self {
+        match find_in_path(name) {
+            Some(program) => Self { program, environment: None },
+            None => Self::of(name, environment),
+        }
+    }
+
+    /// The program of an environment.
+    fn of(name: &str, environment: Environment<'static>) -> Self {
+        Self { program: environment.programs().join(name), environment: Some(environment) }
+    }
+
+    /// cargo-lambda: the machine's own for its own compiler, and PyPI's with Zig.
+    pub fn cargo_lambda(with_zig: bool) -> Self {
+        const NAME: &str = "cargo-lambda";
+        if with_zig { Self::of(NAME, CARGO_LAMBDA_WITH_ZIG) } else { Self::find(NAME, CARGO_LAMBDA_ALONE) }
+    }
+
+    /// Installs the program where it is missing.
+    pub async fn install(&self) -> Result<()> {
+        if let Some(environment) = &self.environment {
+            environment.install().await?;
+        }
+        Ok(())
+    }
 }
 
 /// A cargo tool of crates.io, `name@version`, built into a folder of its own under target/ where it is not there yet.

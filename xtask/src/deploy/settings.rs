@@ -1,0 +1,169 @@
+//! The values that a deployment needs: from flags, samconfig.toml, or the person at the terminal.
+use super::{config::Config, overrides, template::Template};
+use anyhow::{Context as _, Result, bail};
+use std::io::{IsTerminal as _, Write as _, stderr, stdin};
+
+const DEPLOYMENT_ID: &str = "DeploymentId";
+
+/// A parameter of the template that has no default.
+struct Needed {
+    parameter: &'static str,
+    flag: &'static str,
+    /// What the flag takes.
+    value: &'static str,
+    /// What it is, for who is asked.
+    meaning: &'static str,
+    is_secret_arn: bool,
+}
+
+const NEEDED: [Needed; 4] = [
+    Needed {
+        parameter: "ApiSecretArn",
+        flag: "--api-secret",
+        value: "ARN",
+        meaning: "ARN of the secret with DATABASE_URL and BETTER_AUTH_SECRET, for the functions of the API",
+        is_secret_arn: true,
+    },
+    Needed {
+        parameter: "DatabaseSecretArn",
+        flag: "--database-secret",
+        value: "ARN",
+        meaning: "ARN of the secret with DATABASE_URL alone, for health, purge and migrate",
+        is_secret_arn: true,
+    },
+    Needed {
+        parameter: "OwnerSecretArn",
+        flag: "--owner-secret",
+        value: "ARN",
+        meaning: "ARN of the secret with DATABASE_URL_UNPOOLED, the owner's URL, for migrate",
+        is_secret_arn: true,
+    },
+    Needed {
+        parameter: "BetterAuthUrl",
+        flag: "--front-end",
+        value: "URL",
+        meaning: "Address of the front end, such as https://app.example.com",
+        is_secret_arn: false,
+    },
+];
+
+/// Values that need not be in samconfig.toml yet. They are written to it.
+#[derive(clap::Args)]
+pub struct Flags {
+    /// ARN of the secret with DATABASE_URL and BETTER_AUTH_SECRET, for the functions of the API [default: samconfig.toml's]
+    #[arg(long, value_name = "ARN")]
+    api_secret: Option<String>,
+    /// ARN of the secret with DATABASE_URL alone, for health, purge and migrate [default: samconfig.toml's]
+    #[arg(long, value_name = "ARN")]
+    database_secret: Option<String>,
+    /// ARN of the secret with DATABASE_URL_UNPOOLED, the owner's URL, for migrate [default: samconfig.toml's]
+    #[arg(long, value_name = "ARN")]
+    owner_secret: Option<String>,
+    /// Address of the front end, such as https://app.example.com [default: samconfig.toml's]
+    #[arg(long, value_name = "URL")]
+    front_end: Option<String>,
+    /// The AWS region, which must be that of the secrets [default: samconfig.toml's, else that of the secrets]
+    #[arg(long)]
+    region: Option<String>,
+}
+
+impl Flags {
+    /// In the order of `NEEDED`.
+    fn needed(&self) -> [Option<&String>; 4] {
+        [&self.api_secret, &self.database_secret, &self.owner_secret, &self.front_end].map(Option::as_ref)
+    }
+}
+
+/// The values of a deployment, checked.
+pub struct Settings {
+    pub region: String,
+    pub architecture: String,
+    parameters: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Puts the values of the flags and of the person into `config`, and checks all that is there.
+    pub async fn gather(config: &mut Config, flags: &Flags, template: &Template) -> Result<Self> {
+        let given = NEEDED.iter().zip(flags.needed());
+        let missing: Vec<_> = given
+            .clone()
+            .filter(|(needed, flag)| flag.is_none() && config.parameter(needed.parameter).is_none())
+            .collect();
+        if !missing.is_empty() && !stdin().is_terminal() {
+            let line = |it: &Needed| format!("  {:21} {}", format!("{} {}", it.flag, it.value), it.meaning);
+            let flags: Vec<_> = missing.iter().map(|(needed, _)| line(needed)).collect();
+            bail!("samconfig.toml lacks values, so these flags are needed, once:\n{}", flags.join("\n"));
+        }
+        for (needed, flag) in given {
+            let value = match flag {
+                Some(value) => value.trim().to_owned(),
+                None if config.parameter(needed.parameter).is_some() => continue,
+                None => ask(needed, template).await?,
+            };
+            template.check(needed.parameter, &value).with_context(|| needed.flag)?;
+            config.set_parameter(needed.parameter, &value)?;
+        }
+        let parameters = config.parameters()?;
+        for (name, value) in parameters.iter().filter(|(name, _)| name != DEPLOYMENT_ID) {
+            template.check(name, value).context("samconfig.toml")?;
+        }
+        let region = region(config, flags.region.as_deref())?;
+        config.set_option("region", &region)?;
+        let architecture = config.parameter("Architecture");
+        let architecture = architecture.as_deref().or_else(|| template.default_of("Architecture"));
+        Ok(Self { region, architecture: architecture.unwrap_or("x86_64").to_owned(), parameters })
+    }
+
+    /// All parameters as the SAM CLI takes them, with this deployment's name.
+    pub fn with_deployment_id(&self, id: &str) -> Vec<String> {
+        let others = self.parameters.iter().filter(|(name, _)| name != DEPLOYMENT_ID);
+        let others = others.map(|(name, value)| overrides::encode(name, value));
+        others.chain([overrides::encode(DEPLOYMENT_ID, id)]).collect()
+    }
+}
+
+/// The one region of the flag, the file and the secrets.
+fn region(config: &Config, flag: Option<&str>) -> Result<String> {
+    let mut regions = Vec::new();
+    for needed in NEEDED.iter().filter(|needed| needed.is_secret_arn) {
+        let arn = config.parameter(needed.parameter).unwrap_or_default();
+        let region = arn.split(':').nth(3).context("an ARN has a region")?.to_owned();
+        regions.push((needed.parameter, region));
+    }
+    let stack = flag.map(|it| ("--region", it)).or(config.option("region").map(|it| ("region of samconfig.toml", it)));
+    regions.extend(stack.map(|(source, region)| (source, region.to_owned())));
+    let (_, first) = regions[0].clone();
+    if regions.iter().any(|(_, region)| *region != first) {
+        let list: Vec<_> = regions.iter().map(|(source, region)| format!("  {source}: {region}")).collect();
+        bail!("the stack and its secrets have to be in one region:\n{}", list.join("\n"));
+    }
+    Ok(first)
+}
+
+/// Asks until the answer is one that the template takes.
+async fn ask(needed: &Needed, template: &Template) -> Result<String> {
+    loop {
+        eprint!("{}\n{}: ", needed.meaning, needed.parameter);
+        stderr().flush()?;
+        let value = read_line().await?.trim().to_owned();
+        match template.check(needed.parameter, &value) {
+            Ok(()) => return Ok(value),
+            Err(error) => eprintln!("{error}"),
+        }
+    }
+}
+
+/// A line of the terminal. On a thread that nobody waits for, so that Ctrl-C ends us while it reads.
+async fn read_line() -> Result<String> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = stdin().read_line(&mut line);
+        let _ = sender.send(read.map(|bytes| (bytes, line)));
+    });
+    let (bytes, line) = receiver.await??;
+    if bytes == 0 {
+        bail!("there was no answer");
+    }
+    Ok(line)
+}
