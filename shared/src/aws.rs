@@ -17,11 +17,11 @@ use hyper::{
     http::uri::Scheme,
 };
 use hyper_util::rt::TokioIo;
-use native_tls::TlsConnector;
-use std::{net::IpAddr, path::PathBuf, time::SystemTime};
+use std::{fmt::Display, net::IpAddr, path::PathBuf, time::SystemTime};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    task::yield_now,
 };
 
 /// The longest answer that is read, in bytes. A secret has at most 64 KiB (AWS Secrets Manager's quotas).
@@ -33,8 +33,16 @@ pub(crate) struct Service {
     region: String,
     credentials: Credentials,
     endpoint: Endpoint,
-    /// Set up once, so that a later request does not read the roots again; `None` without TLS.
-    tls: Option<TlsConnector>,
+    roots: Roots,
+}
+
+/// Why there is no answer, in one sentence for the log.
+#[derive(Debug)]
+pub(crate) enum RequestError {
+    /// A setting is wrong.
+    Setting(String),
+    /// The service cannot be reached, or broke off.
+    Network(String),
 }
 
 impl Service {
@@ -70,43 +78,40 @@ impl Service {
             None if endpoint.host.ends_with(".amazonaws.com") => Roots::BuiltIn,
             None => Roots::System,
         };
-        let tls = if endpoint.uses_tls {
-            let builder = roots::tls(&roots).map_err(|problem| format!("AWS_CA_BUNDLE names a file {problem}"))?;
-            Some(builder.build().map_err(|error| format!("TLS cannot be set up: {error}"))?)
-        } else {
-            None
-        };
-        Ok(Self { name, region: region.to_owned(), credentials, endpoint, tls })
+        Ok(Self { name, region: region.to_owned(), credentials, endpoint, roots })
     }
 
     /// Asks for an operation of a service whose protocol is JSON 1.1, and gives the answer's status and body.
-    ///
-    /// # Errors
-    /// One sentence for the log: the service cannot be reached, or broke off.
-    pub(crate) async fn post(&self, operation: &str, body: String) -> Result<(StatusCode, Bytes), String> {
-        let host = &self.endpoint.host;
-        let address = (host.trim_matches(['[', ']']), self.endpoint.port);
-        let stream = TcpStream::connect(address).await.map_err(|error| format!("{host} cannot be reached: {error}"))?;
-        let Some(tls) = &self.tls else { return self.exchange(stream, operation, body).await };
-        let connector = tokio_native_tls::TlsConnector::from(tls.clone());
-        let stream = connector.connect(address.0, stream).await;
-        self.exchange(stream.map_err(|error| format!("no TLS with {host}: {error}"))?, operation, body).await
+    pub(crate) async fn post(&self, operation: &str, body: String) -> Result<(StatusCode, Bytes), RequestError> {
+        let Endpoint { host, port, uses_tls, .. } = &self.endpoint;
+        let address = host.trim_matches(['[', ']']).to_owned();
+        // Of its own, so that it is under way while OpenSSL sets itself up, which takes milliseconds at a cold start.
+        let connecting = tokio::spawn(TcpStream::connect((address.clone(), *port)));
+        yield_now().await;
+        let tls = uses_tls.then(|| roots::connector(&self.roots)).transpose();
+        let tls = tls.map_err(|problem| RequestError::Setting(format!("AWS_CA_BUNDLE names a file {problem}")))?;
+        let unreachable = |error: &dyn Display| RequestError::Network(format!("{host} cannot be reached: {error}"));
+        let stream = connecting.await.map_err(|error| unreachable(&error))?.map_err(|error| unreachable(&error))?;
+        let Some(tls) = tls else { return self.exchange(stream, operation, body).await };
+        let stream = tokio_native_tls::TlsConnector::from(tls).connect(&address, stream).await;
+        let stream = stream.map_err(|error| RequestError::Network(format!("no TLS with {host}: {error}")))?;
+        self.exchange(stream, operation, body).await
     }
 
-    async fn exchange<S>(&self, stream: S, operation: &str, body: String) -> Result<(StatusCode, Bytes), String>
+    async fn exchange<S>(&self, stream: S, operation: &str, body: String) -> Result<(StatusCode, Bytes), RequestError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let broken = |error: String| format!("{} broke off: {error}", self.endpoint.host);
-        let request = self.signed(operation, body, SystemTime::now())?;
+        let broken = |error: &dyn Display| RequestError::Network(format!("{} broke off: {error}", self.endpoint.host));
+        let request = self.signed(operation, body, SystemTime::now()).map_err(RequestError::Setting)?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(|error| broken(error.to_string()))?;
+        let (mut sender, connection) = handshake.map_err(|error| broken(&error))?;
         let connection = tokio::spawn(connection);
         let answer = async {
-            let response = sender.send_request(request).await.map_err(|error| broken(error.to_string()))?;
+            let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-            Ok((status, body.map_err(|error| broken(error.to_string()))?.to_bytes()))
+            Ok((status, body.map_err(|error| broken(&error))?.to_bytes()))
         }
         .await;
         connection.abort();
@@ -303,7 +308,6 @@ mod tests {
             ("AWS_ENDPOINT_URL", "https://example.com/path", "AWS_ENDPOINT_URL has more than"),
             ("AWS_ENDPOINT_URL", "http://example.com", "AWS_ENDPOINT_URL is without TLS"),
             ("AWS_ENDPOINT_URL_SERVICE", "http://169.254.169.254", "AWS_ENDPOINT_URL_SERVICE is without TLS"),
-            ("AWS_CA_BUNDLE", "/nowhere.pem", "AWS_CA_BUNDLE names a file that cannot be read"),
         ] {
             let error = service(&[(name, value)]).err().unwrap_or_else(|| panic!("{name}={value} was accepted"));
             assert!(error.starts_with(says), "{name}={value}: {error}");

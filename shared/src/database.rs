@@ -395,12 +395,13 @@ fn is_refusal(error: &tokio_postgres::Error) -> bool {
 
 /// TLS as the URL asks for it.
 fn tls(url: &DatabaseUrl) -> Result<MakeTlsConnector, String> {
-    let mut builder =
-        roots::tls(url.roots()).map_err(|problem| format!("DATABASE_URL has an sslrootcert {problem}"))?;
-    if url.config().get_ssl_negotiation() == SslNegotiation::Direct {
-        // A server that takes TLS without asking first wants it named (PostgreSQL 17, protocol flow, SSL).
-        postgres_native_tls::set_postgresql_alpn(&mut builder);
+    let wrong = |problem| format!("DATABASE_URL has an sslrootcert {problem}");
+    if url.config().get_ssl_negotiation() != SslNegotiation::Direct {
+        return roots::connector(url.roots()).map(MakeTlsConnector::new).map_err(wrong);
     }
+    let mut builder = roots::builder(url.roots()).map_err(wrong)?;
+    // A server that takes TLS without asking first wants it named (PostgreSQL 17, protocol flow, SSL).
+    postgres_native_tls::set_postgresql_alpn(&mut builder);
     builder.build().map(MakeTlsConnector::new).map_err(|error| format!("TLS cannot be set up: {error}"))
 }
 

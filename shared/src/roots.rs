@@ -45,13 +45,28 @@ pub(crate) fn hide_the_systems() {
 
 /// TLS that verifies a server's certificate and name with these roots, and with no others.
 ///
+/// With the built-in ones it is set up once: a cold start connects to AWS and to Neon, and both have theirs among them.
+///
 /// # Errors
-/// Where a file of roots cannot be used: what is wrong with it, to come after the name of the setting that has it.
-pub(crate) fn tls(roots: &Roots) -> Result<TlsConnectorBuilder, String> {
+/// As [`builder`].
+pub(crate) fn connector(roots: &Roots) -> Result<TlsConnector, String> {
+    static BUILT_IN: OnceLock<TlsConnector> = OnceLock::new();
+    if let (Roots::BuiltIn, Some(connector)) = (roots, BUILT_IN.get()) {
+        return Ok(connector.clone());
+    }
+    let connector = builder(roots)?.build().map_err(|error| format!("that TLS cannot be set up with: {error}"))?;
+    Ok(if *roots == Roots::BuiltIn { BUILT_IN.get_or_init(|| connector).clone() } else { connector })
+}
+
+/// As [`connector`], to be completed.
+///
+/// # Errors
+/// What is wrong with a file of roots, to come after the name of the setting that has it.
+pub(crate) fn builder(roots: &Roots) -> Result<TlsConnectorBuilder, String> {
     let mut builder = TlsConnector::builder();
     builder.disable_built_in_roots(*roots != Roots::System);
     let certificates = match roots {
-        Roots::BuiltIn => built_in().to_vec(),
+        Roots::BuiltIn => BUILT_IN.iter().filter_map(|der| Certificate::from_der(der).ok()).collect(),
         Roots::System => system_file().and_then(|file| read(file).ok()).unwrap_or_default(),
         Roots::File(path) => read(path)?,
     };
@@ -59,12 +74,6 @@ pub(crate) fn tls(roots: &Roots) -> Result<TlsConnectorBuilder, String> {
         builder.add_root_certificate(certificate);
     }
     Ok(builder)
-}
-
-/// The built-in roots, read once: a cold start connects to AWS and to Neon, and both have theirs among them.
-fn built_in() -> &'static [Certificate] {
-    static READ: OnceLock<Vec<Certificate>> = OnceLock::new();
-    READ.get_or_init(|| BUILT_IN.iter().filter_map(|der| Certificate::from_der(der).ok()).collect())
 }
 
 /// The system's roots, where they are hidden from OpenSSL.
@@ -83,6 +92,8 @@ mod tests {
 
     #[test]
     fn every_built_in_root_is_a_certificate() {
-        assert_eq!(built_in().len(), BUILT_IN.len());
+        for der in BUILT_IN {
+            Certificate::from_der(der).unwrap();
+        }
     }
 }

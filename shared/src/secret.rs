@@ -1,6 +1,6 @@
 //! The settings that are secret, from AWS Secrets Manager: one request, GetSecretValue
 //! (docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html).
-use crate::aws::Service;
+use crate::aws::{RequestError, Service};
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
@@ -84,7 +84,10 @@ impl SecretSource {
     async fn fetch_once(&self) -> Result<SecretSettings, Failure> {
         let body = json!({ "SecretId": self.secret_id }).to_string();
         let answer = self.service.post("secretsmanager.GetSecretValue", body).await;
-        let (status, body) = answer.map_err(|cause| Failure::Passing(format!("Secrets Manager: {cause}")))?;
+        let (status, body) = answer.map_err(|error| match error {
+            RequestError::Setting(cause) => Failure::Lasting(cause),
+            RequestError::Network(cause) => Failure::Passing(format!("Secrets Manager: {cause}")),
+        })?;
         if status == StatusCode::OK { parse(&body).map_err(Failure::Lasting) } else { Err(refusal(status, &body)) }
     }
 }

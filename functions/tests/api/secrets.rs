@@ -189,6 +189,11 @@ async fn a_server_without_a_good_certificate_is_not_told_which_secret() {
     let mut function = Lambda::start(binary("list-tasks"), &settings).await;
     assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 503);
     assert!(function.log_lines(1).await.join("\n").contains("no TLS with localhost"), "the log says why");
+    settings.push(("AWS_CA_BUNDLE".to_owned(), "/nowhere.pem".to_owned()));
+    let mut function = Lambda::start(binary("list-tasks"), &settings).await;
+    assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 503);
+    let log = function.log_lines(1).await.join("\n");
+    assert!(log.contains("AWS_CA_BUNDLE names a file that cannot be read: /nowhere.pem"), "{log}");
     assert_eq!(secrets.times_asked(), 0);
 }
 
