@@ -28,6 +28,7 @@ CHOICES = {
     "TrustedOrigins": ["", "https://app.example.com,https://www.example.com"],
     "SecretsKmsKeyArn": ["", "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"],
     "AlarmTopicArn": ["", "arn:aws:sns:us-east-1:123456789012:alarms"],
+    "PermissionsBoundaryArn": ["", "arn:aws:iam::123456789012:policy/boundary"],
 }
 # Those without a default.
 REQUIRED = {

@@ -214,7 +214,13 @@ fn every_function_has_a_role_of_its_own_with_what_it_uses_and_no_more() {
             "{name} has to write to its own log, and to no other"
         );
     }
-    assert_eq!(names_of("AWS::IAM::Role"), own("Role"), "a role for each function, and no other");
+    let mut expected = own("Role");
+    expected.insert("RolloutRole".to_owned());
+    assert_eq!(names_of("AWS::IAM::Role"), expected, "a role for each function, and CodeDeploy's");
+    let boundary = json!({ "Fn::If": ["HasPermissionsBoundary", { "Ref": "PermissionsBoundaryArn" }, { "Ref": "AWS::NoValue" }] });
+    for role in &expected {
+        assert_eq!(resource(role)["Properties"]["PermissionsBoundary"], boundary, "{role}");
+    }
     let managed = BTreeSet::from(["ReadApiSecret", "ReadDatabaseSecret", "Trace"].map(str::to_owned));
     assert_eq!(names_of("AWS::IAM::ManagedPolicy"), managed);
 }
@@ -313,8 +319,13 @@ fn every_function_has_an_alarm_on_its_errors_which_stops_a_rollout() {
     for name in &expected {
         assert_eq!(resource(name)["Properties"]["AlarmActions"], topic, "nobody hears {name}");
     }
-    let type_and_switch = json!({ "Type": { "Ref": "DeploymentStrategy" }, "Enabled": { "Ref": "GradualDeployment" } });
-    assert_eq!(TEMPLATE["Globals"]["Function"]["DeploymentPreference"], type_and_switch);
+    let rollout = json!({
+        "Type": { "Ref": "DeploymentStrategy" },
+        "Enabled": { "Ref": "GradualDeployment" },
+        // One of SAM's own would have no permissions boundary.
+        "Role": { "Fn::GetAtt": ["RolloutRole", "Arn"] },
+    });
+    assert_eq!(TEMPLATE["Globals"]["Function"]["DeploymentPreference"], rollout);
 
     for function in functions() {
         let name = function.name;
