@@ -118,7 +118,7 @@ impl<'o> Plan<'o> {
         };
         let build = match options.built {
             Some(_) => None,
-            None => Some(Build::plan(options, config, &sam, config_file, architecture)?),
+            None => Some(Build::plan(options, &sam, config_file, architecture)?),
         };
         Ok(Self { options, architecture, settings, sam, build, folder, config_file: config_file.to_owned(), stack })
     }
@@ -227,22 +227,14 @@ impl<'o> Plan<'o> {
 }
 
 impl Build {
-    fn plan(
-        options: &Options,
-        config: &Config,
-        sam: &PythonTool,
-        config_file: &Path,
-        architecture: Architecture,
-    ) -> Result<Self> {
+    fn plan(options: &Options, sam: &PythonTool, config_file: &Path, architecture: Architecture) -> Result<Self> {
         let is_for_this_machine = architecture.is_this_machines();
         let with_zig = options.zig || !is_for_this_machine;
         let cargo_lambda = PythonTool::cargo_lambda(with_zig);
         let mut command = sam::command(&sam.program);
         command.args(["build", "--config-env", &options.environment, "--config-file"]).arg(config_file);
         // `sam build` does not read the parameters of `sam deploy`.
-        if let Some(architecture) = config.parameter("Architecture") {
-            command.arg("--parameter-overrides").arg(overrides::encode("Architecture", &architecture));
-        }
+        command.arg("--parameter-overrides").arg(overrides::encode("Architecture", &architecture.to_string()));
         command.env("PATH", sam::path_with_cargo(&cargo_lambda.program)?);
         if with_zig {
             command.env("CARGO_LAMBDA_COMPILER", "cargo_zigbuild");

@@ -105,6 +105,28 @@ async fn a_flag_that_differs_replaces_what_the_file_has() {
 }
 
 #[tokio::test]
+async fn a_parameter_can_be_set_for_one_deployment_alone() {
+    let rig = Rig::new("set", StatusCode::OK).await;
+    let run = rig.deploy(&with_flags(&["--set", "GradualDeployment=true", "--set", "Environment=prod"])).await;
+    assert!(run.succeeded, "{}", run.stderr);
+    let deploy = &rig.recorded()[1];
+    for word in ["GradualDeployment=\"true\"", "Environment=\"prod\""] {
+        assert_eq!(deploy.iter().filter(|it| *it == word).count(), 1, "{deploy:?}");
+    }
+    assert!(!deploy.contains(&"Environment=\"dev\"".to_owned()), "{deploy:?}");
+    assert!(rig.config().contains("Environment=\"dev\"") && !rig.config().contains("GradualDeployment"));
+    for (pair, words) in [
+        ("GradualDeployment", "is not NAME=VALUE"),
+        ("GradualDeployment=perhaps", "One of: true, false."),
+        ("Gradual=true", "the template has no parameter Gradual"),
+        ("DeploymentId=0123456789", "--set cannot change DeploymentId"),
+    ] {
+        assert_refused(&rig.deploy(&["dev", "--set", pair]).await, &[words]);
+    }
+    assert_eq!(rig.recorded().len(), 3);
+}
+
+#[tokio::test]
 async fn a_dry_run_runs_and_writes_nothing() {
     let rig = Rig::new("dry", StatusCode::OK).await;
     let run = rig.deploy(&with_flags(&["--dry-run"])).await;

@@ -59,12 +59,16 @@ pub struct Flags {
     /// ARN of the secret with DATABASE_URL_UNPOOLED, the owner's URL, for migrate [default: samconfig.toml's]
     #[arg(long, value_name = "ARN")]
     owner_secret: Option<String>,
-    /// Address of the front end, such as https://app.example.com [default: samconfig.toml's]
+    /// Address of the front end, its BETTER_AUTH_URL [default: samconfig.toml's]
     #[arg(long, value_name = "URL")]
     front_end: Option<String>,
     /// The AWS region, which must be that of the secrets [default: samconfig.toml's, else that of the secrets]
     #[arg(long)]
     region: Option<String>,
+    /// Another parameter of the template for this deployment alone, such as GradualDeployment=false; may be given several times,
+    /// and is not written to samconfig.toml
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
 }
 
 impl Flags {
@@ -103,14 +107,23 @@ impl Settings {
             template.check(needed.parameter, &value).with_context(|| needed.flag)?;
             config.set_parameter(needed.parameter, &value)?;
         }
-        let parameters = config.parameters()?;
+        let mut parameters = config.parameters()?;
+        for pair in &flags.set {
+            let (name, value) = pair.split_once('=').with_context(|| format!("--set {pair} is not NAME=VALUE"))?;
+            if name == DEPLOYMENT_ID || NEEDED.iter().any(|needed| needed.parameter == name) {
+                bail!("--set cannot change {name}");
+            }
+            template.check(name, value).context("--set")?;
+            parameters.retain(|(known, _)| known != name);
+            parameters.push((name.to_owned(), value.to_owned()));
+        }
         for (name, value) in parameters.iter().filter(|(name, _)| name != DEPLOYMENT_ID) {
             template.check(name, value).context("samconfig.toml")?;
         }
         let region = region(config, flags.region.as_deref())?;
         config.set_option("region", &region)?;
-        let architecture = config.parameter("Architecture");
-        let architecture = architecture.as_deref().or_else(|| template.default_of("Architecture"));
+        let architecture = parameters.iter().find(|(name, value)| name == "Architecture" && !value.is_empty());
+        let architecture = architecture.map(|(_, value)| &**value).or_else(|| template.default_of("Architecture"));
         Ok(Self { region, architecture: architecture.unwrap_or("x86_64").to_owned(), parameters })
     }
 

@@ -116,7 +116,6 @@ impl Rig {
         for name in names {
             self.make_program(name, elf::X86_64, "GLIBC_2.34", "libm.so.6");
         }
-        let template = with_database_secret(template);
         self.write("built/template.yaml", &template);
     }
 
@@ -190,15 +189,4 @@ async fn serve(health: StatusCode, calls: Arc<Mutex<Vec<String>>>) -> String {
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async { axum::serve(listener, Router::new().fallback(answer)).await });
     url
-}
-
-/// The template with the parameter `DatabaseSecretArn`, where it does not have it yet.
-fn with_database_secret(template: String) -> String {
-    if template.contains("  DatabaseSecretArn:\n") {
-        return template;
-    }
-    let start = template.find("  ApiSecretArn:\n    Type").unwrap();
-    let end = template.find("  OwnerSecretArn:\n    Type").unwrap();
-    let copy = template[start..end].replace("ApiSecretArn", "DatabaseSecretArn");
-    format!("{}{copy}{}", &template[..end], &template[end..])
 }
