@@ -217,7 +217,8 @@ fn every_function_has_a_role_of_its_own_with_what_it_uses_and_no_more() {
     let mut expected = own("Role");
     expected.insert("RolloutRole".to_owned());
     assert_eq!(names_of("AWS::IAM::Role"), expected, "a role for each function, and CodeDeploy's");
-    let boundary = json!({ "Fn::If": ["HasPermissionsBoundary", { "Ref": "PermissionsBoundaryArn" }, { "Ref": "AWS::NoValue" }] });
+    let boundary =
+        json!({ "Fn::If": ["HasPermissionsBoundary", { "Ref": "PermissionsBoundaryArn" }, { "Ref": "AWS::NoValue" }] });
     for role in &expected {
         assert_eq!(resource(role)["Properties"]["PermissionsBoundary"], boundary, "{role}");
     }
