@@ -12,8 +12,8 @@ use testing::{Database, Lambda, SERVICES, User};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 /// What a function of the API may weigh, in bytes, and its package, compressed about as SAM does.
-const PROGRAM_LIMIT: u64 = 8_050_000;
-const PACKAGE_LIMIT: u64 = 3_300_000;
+const PROGRAM_LIMIT: u64 = 8_400_000;
+const PACKAGE_LIMIT: u64 = 3_450_000;
 
 /// The instructions that a call takes, as they were last counted. A change of more than 5 % either way has to be meant: then
 /// the test's output has the new figure.
