@@ -6,12 +6,12 @@ use crate::{
     postgres::{self, Postgres, Purpose, secret, write_private},
     process::{Running, run_command, step},
     seed::{SeededUser, seed},
-    tools::{cargo, cargo_lambda, free_port, root, target},
+    tools::{cargo, cargo_lambda, free_port, hold_folder, root, target},
 };
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use reqwest::StatusCode;
-use shared::Config;
+use shared::{Config, DatabaseUrl};
 use std::{
     collections::BTreeMap,
     fs,
@@ -43,10 +43,16 @@ pub struct Options {
     /// Where the database and the file of settings are kept, target/dev by default
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
+    /// Add two people with sessions and tasks to the database that DATABASE_URL names too; a database of our own always has them
+    #[arg(long)]
+    seed: bool,
 }
 
 /// Brings everything up, says how to use it, and keeps it until Ctrl-C.
 pub async fn dev(options: &Options) -> Result<()> {
+    let folder = options.folder.clone().unwrap_or_else(|| target().join("dev"));
+    let folder = std::path::absolute(folder)?;
+    let _lock = hold_folder(&folder, "end it, or name another folder by --folder and another port by --port")?;
     let port = options.port;
     let auth_port = options.better_auth.then_some(port.saturating_add(1));
     for port in [Some(port), auth_port].into_iter().flatten() {
@@ -54,9 +60,6 @@ pub async fn dev(options: &Options) -> Result<()> {
             bail!("port {port} is taken: choose another with --port");
         }
     }
-    let folder = options.folder.clone().unwrap_or_else(|| target().join("dev"));
-    let folder = std::path::absolute(folder)?;
-    fs::create_dir_all(&folder)?;
     let env_file = EnvFile::new(&folder);
     let postgres_folder = folder.join("postgres");
     let given = given_databases(&postgres_folder)?;
@@ -64,7 +67,15 @@ pub async fn dev(options: &Options) -> Result<()> {
     // Wrong settings first: the rest takes minutes.
     let mut settings = Settings::new(&folder, port, auth_port)?;
     settings.set("DATABASE_URL", given.as_ref().map_or("postgresql://a@localhost/tasks", |(url, _)| url));
-    settings.read()?;
+    let config = settings.read()?;
+    if let Some((_, owner_url)) = &given
+        && DatabaseUrl::parse(owner_url).is_ok_and(|owner| owner.user() == config.database.url.user())
+    {
+        eprintln!(
+            "WARNING: DATABASE_URL and DATABASE_URL_UNPOOLED name the same role, so that the API has the owner's rights. \
+             DATABASE_URL should name the role tasks_api, which the migrations make"
+        );
+    }
 
     let cargo_lambda = cargo_lambda().await?;
     let better_auth = if options.better_auth { Some(better_auth::install().await?) } else { None };
@@ -97,8 +108,12 @@ pub async fn dev(options: &Options) -> Result<()> {
     } else {
         migrated?;
     }
-    step("Adding two people with tasks, if they are not there yet");
-    let users = seed(&mut connection).await?;
+    let users = if postgres.is_some() || options.seed {
+        step("Adding two people with tasks, if they are not there yet");
+        Some(seed(&mut connection).await?)
+    } else {
+        None
+    };
     drop(connection);
 
     step("Starting the API (cargo lambda watch)");
@@ -114,8 +129,8 @@ pub async fn dev(options: &Options) -> Result<()> {
         }
         None => None,
     };
-    env_file.write(&settings, &config, &users, &base_url, &owner_url)?;
-    print_welcome(&env_file.0, &users[0], &base_url, auth_port);
+    env_file.write(&settings, &config, users.as_ref(), &base_url, &owner_url)?;
+    print_welcome(&env_file.0, users.as_ref().map(|[first, _]| first), &base_url, auth_port);
 
     let status = watch.wait().await?;
     bail!("cargo lambda watch ended: {status}")
@@ -266,25 +281,24 @@ impl EnvFile {
         &self,
         settings: &Settings,
         config: &Config,
-        users: &[SeededUser; 2],
+        users: Option<&[SeededUser; 2]>,
         base_url: &str,
         owner_url: &str,
     ) -> Result<()> {
-        let [first, second] = users;
-        let cookie = config.session_rules.cookie(&first.token);
+        let mut values = vec![("TASKS_URL", base_url.to_owned())];
+        if let Some([first, second]) = users {
+            values.push(("TASKS_TOKEN", first.token.clone()));
+            values.push(("TASKS_COOKIE", config.session_rules.cookie(&first.token)));
+            values.push(("TASKS_USER_ID", first.id.clone()));
+            values.push(("TASKS_TOKEN_2", second.token.clone()));
+        }
+        values.push(("DATABASE_URL_UNPOOLED", owner_url.to_owned()));
+        for name in ["DATABASE_URL", "BETTER_AUTH_SECRET", "BETTER_AUTH_URL"] {
+            values.push((name, settings.get(name).to_owned()));
+        }
         let mut lines = String::from("# Written by cargo xtask dev. To be sourced: . target/dev/env\n");
-        for (name, value) in [
-            ("TASKS_URL", base_url),
-            ("TASKS_TOKEN", &first.token),
-            ("TASKS_COOKIE", &cookie),
-            ("TASKS_USER_ID", &first.id),
-            ("TASKS_TOKEN_2", &second.token),
-            ("DATABASE_URL", settings.get("DATABASE_URL")),
-            ("DATABASE_URL_UNPOOLED", owner_url),
-            ("BETTER_AUTH_SECRET", settings.get("BETTER_AUTH_SECRET")),
-            ("BETTER_AUTH_URL", settings.get("BETTER_AUTH_URL")),
-        ] {
-            lines += &format!("export {name}={}\n", shell_quoted(value));
+        for (name, value) in values {
+            lines += &format!("export {name}={}\n", shell_quoted(&value));
         }
         let unfinished = self.0.with_extension("new");
         write_private(&unfinished, lines.as_bytes())?;
@@ -306,24 +320,34 @@ fn shell_quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-fn print_welcome(env_file: &Path, user: &SeededUser, base_url: &str, auth_port: Option<u16>) {
+fn print_welcome(env_file: &Path, user: Option<&SeededUser>, base_url: &str, auth_port: Option<u16>) {
     if let Some(port) = auth_port {
         println!("\nSign up and try the tasks in a browser: http://127.0.0.1:{port}/");
     }
-    println!(
-        "
+    match user {
+        Some(SeededUser { token, .. }) => println!(
+            "
 The API answers on {base_url}. List the tasks of one of its users, and add one:
 
   curl -H 'Authorization: Bearer {token}' {base_url}/api/tasks
 
   curl -H 'Authorization: Bearer {token}' -H 'Content-Type: application/json' \\
-    -d '{{\"title\": \"Buy bread\"}}' {base_url}/api/tasks
+    -d '{{\"title\": \"Buy bread\"}}' {base_url}/api/tasks"
+        ),
+        None => println!(
+            "
+The API answers on {base_url}. Nobody was added to your database (--seed adds two people with tasks): call it with the token
+of a session of yours.
 
+  curl -H 'Authorization: Bearer TOKEN' {base_url}/api/tasks"
+        ),
+    }
+    println!(
+        "
 All of it, to read and to try:  {base_url}/docs
-URLs, tokens and secrets for scripts:  . {env}
+URLs, tokens and secrets for scripts:  . {}
 Ctrl-C ends everything.
 ",
-        token = user.token,
-        env = env_file.display(),
+        env_file.display(),
     );
 }

@@ -2,7 +2,8 @@
 use crate::process::{run_command, step};
 use anyhow::{Context as _, Result, bail};
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
+    io::{Read as _, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -177,6 +178,29 @@ pub fn node(program: &str) -> Result<PathBuf> {
             "{program} is missing: install Node.js 20 or newer with 'apt install nodejs npm' or 'brew install node'"
         )
     })
+}
+
+/// Takes a folder with servers for this process: a second one would end the first one's servers. The lock is the file's that
+/// is returned, and goes with the process that holds it, however that ends. `way_out` is what the second one is told.
+pub fn hold_folder(folder: &Path, way_out: &str) -> Result<File> {
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join("lock");
+    let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder)?;
+            bail!("{} is in use by {}: {way_out}", folder.display(), holder.trim());
+        }
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
+        }
+    }
+    file.set_len(0)?;
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    write!(file, "'cargo xtask {}' (process {})", arguments.join(" "), std::process::id())?;
+    Ok(file)
 }
 
 /// Waits until no other command of ours installs the same tool.

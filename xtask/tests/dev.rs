@@ -4,7 +4,8 @@ mod harness;
 use harness::{Dev, command, free_port, new_folder};
 use reqwest::{Method, Response, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
-use std::{collections::HashMap, net::TcpListener};
+use sqlx::{Connection as _, PgConnection};
+use std::{collections::HashMap, net::TcpListener, path::Path};
 
 /// A client of the API with one credential.
 struct Client {
@@ -124,6 +125,9 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     assert_eq!(ada.call(Method::DELETE, &removed, None).await.0, StatusCode::NO_CONTENT);
     assert_eq!(ada.call(Method::GET, &removed, None).await.0, StatusCode::NOT_FOUND);
     migrate_commands_work(&env);
+    a_second_one_in_the_same_folder_is_refused(&folder);
+    assert_eq!(nobody.call(Method::GET, "/health", None).await.0, StatusCode::OK, "the first one goes on");
+    a_given_database_is_not_written_to(&env).await;
     a_given_database_and_given_settings_are_used(&env).await;
     dev.stop();
 
@@ -141,7 +145,38 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     dev.stop();
 }
 
-/// A second API, told to use the database of the first.
+fn a_second_one_in_the_same_folder_is_refused(folder: &Path) {
+    let port = free_port().to_string();
+    let output = command().args(["dev", "--port", &port, "--folder"]).arg(folder).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    for words in ["is in use by 'cargo xtask dev", "(process ", "--folder", "--port"] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
+}
+
+/// A second API on the database of the first, which is somebody's own for all it knows. Its sessions stay as they are, where a
+/// seed would make them last longer.
+async fn a_given_database_is_not_written_to(env: &HashMap<String, String>) {
+    let rows = async || {
+        let mut owner = PgConnection::connect(&env["DATABASE_URL_UNPOOLED"]).await.unwrap();
+        let digest = "select md5((select string_agg(s::text, ',' order by s.id) from session s)
+            || (select string_agg(u::text, ',' order by u.id) from \"user\" u)
+            || (select string_agg(t::text, ',' order by t.id) from tasks t))";
+        sqlx::query_scalar::<_, String>(digest).fetch_one(&mut owner).await.unwrap()
+    };
+    let before = rows().await;
+    let urls = ["DATABASE_URL", "DATABASE_URL_UNPOOLED"].map(|name| (name, env[name].as_str()));
+    let mut dev = Dev::start(&new_folder("dev-unseeded"), free_port(), &urls, &[]);
+    let given = dev.environment();
+    assert!(!given.contains_key("TASKS_TOKEN") && given["DATABASE_URL"] == env["DATABASE_URL"], "{:?}", given.keys());
+    let client = Client::new(&given["TASKS_URL"], "authorization", format!("Bearer {}", env["TASKS_TOKEN"]));
+    assert_eq!(client.call(Method::GET, "/api/tasks", None).await.0, StatusCode::OK);
+    dev.stop();
+    assert_eq!(rows().await, before);
+}
+
+/// A second API, told to use the database of the first, and to add its people there.
 async fn a_given_database_and_given_settings_are_used(env: &HashMap<String, String>) {
     let folder = new_folder("dev-given");
     let settings = [
@@ -151,7 +186,7 @@ async fn a_given_database_and_given_settings_are_used(env: &HashMap<String, Stri
         ("BETTER_AUTH_URL", "https://app.example.com"),
         ("TRUSTED_ORIGINS", "https://other.example.com"),
     ];
-    let mut dev = Dev::start(&folder, free_port(), &settings, &[]);
+    let mut dev = Dev::start(&folder, free_port(), &settings, &["--seed"]);
     let given = dev.environment();
     assert_eq!(given["BETTER_AUTH_SECRET"], settings[2].1);
     for name in ["DATABASE_URL", "DATABASE_URL_UNPOOLED", "TASKS_TOKEN", "TASKS_USER_ID"] {
