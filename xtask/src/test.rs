@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that has to hold, or a part of it.
+//! `cargo xtask test`: what a contributor runs before each push; everything; or parts of it.
 use crate::{
     better_auth, faults, fuzz, logs, migrate,
     moto::Moto,
@@ -7,12 +7,17 @@ use crate::{
     postgres::{Postgres, Purpose, write_private},
     process::{run_command, step},
     sam, soak, supply_chain,
-    tools::{cargo, find_in_path, find_or_install, target},
+    tools::{cargo, find_in_path, find_or_install, hold_folder, target},
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use clap::ValueEnum;
 use serde_json::json;
-use std::{path::PathBuf, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::PathBuf,
+    time::Instant,
+};
 use tokio::process::Command;
 
 /// What the part `versions` runs on: a major version of PostgreSQL, and how PgBouncer pools.
@@ -47,8 +52,12 @@ pub enum Part {
     Migrations,
     /// The migrate function, with PostgreSQL, moto's Secrets Manager and a stand-in for CloudFormation.
     Migrate,
-    /// template.yaml by the rules of SAM, cfn-lint and checkov.
+    /// openapi.yaml by Spectral's and OWASP's rules.
+    Contract,
+    /// template.yaml by the rules of SAM and cfn-lint, and what SAM's translator makes of it.
     Template,
+    /// template.yaml by checkov's rules.
+    Checkov,
     /// `cargo xtask deploy` with a stand-in for the SAM CLI.
     Deploy,
     /// `sam build`, and every function that it made under AWS's Runtime Interface Emulator.
@@ -61,7 +70,7 @@ pub enum Part {
     Faults,
     /// `cargo xtask soak --quick`: a minute of load and faults, and a count of each write.
     Soak,
-    /// openapi.yaml by Spectral's and OWASP's rules; then thousands of generated requests, and a developer in a browser.
+    /// Thousands of requests generated from openapi.yaml, and a developer in a browser.
     Reference,
     /// The real Better Auth in front of the API, on its own tables and on the document's.
     BetterAuth,
@@ -71,54 +80,152 @@ pub enum Part {
     Versions,
 }
 
+/// What a contributor runs before each push: the code, the API, the migrations, the contract and the template, without what
+/// needs an AWS SDK, a release build, a browser, or minutes.
+const BEFORE_A_PUSH: [Part; 9] = [
+    Part::Fmt,
+    Part::Clippy,
+    Part::Dependencies,
+    Part::Unit,
+    Part::Api,
+    Part::Fuzz,
+    Part::Migrations,
+    Part::Contract,
+    Part::Template,
+];
+
+impl Part {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Whether it uses the servers that [`Services`] starts.
+    fn needs_services(self) -> bool {
+        matches!(
+            self,
+            Self::Api
+                | Self::Plans
+                | Self::Fuzz
+                | Self::Migrations
+                | Self::Migrate
+                | Self::SamBuild
+                | Self::Guard
+                | Self::BetterAuth
+                | Self::Databases
+        )
+    }
+}
+
 /// What `cargo xtask test` is told.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The parts to run; all of them without one
+    /// The parts to run [default: fmt clippy dependencies unit api fuzz migrations contract template, for before each push]
     #[arg(value_enum)]
     parts: Vec<Part>,
+    /// Run every part, as CI does
+    #[arg(long, conflicts_with = "parts")]
+    all: bool,
+    /// Go on after a part that fails, and list those that failed at the end
+    #[arg(long)]
+    keep_going: bool,
     /// Only tests whose name contains this (for unit, api, migrations, migrate, deploy, sam-build, guard, dev, faults, reference and better-auth)
     #[arg(long)]
     filter: Option<String>,
 }
 
-/// Runs the parts in order, and ends with the first that fails.
+/// Runs the parts in order, and ends with the first that fails unless it is told to go on.
 pub async fn test(options: &Options) -> Result<()> {
-    let parts = if options.parts.is_empty() { Part::value_variants() } else { &options.parts };
+    let parts = match (options.all, options.parts.is_empty()) {
+        (true, _) => Part::value_variants(),
+        (false, true) => &BEFORE_A_PUSH,
+        (false, false) => &*options.parts,
+    };
     let filter: Vec<&str> = options.filter.iter().map(String::as_str).collect();
-    let mut services = None;
-    let mut summary = Vec::new();
-    for part in parts {
-        let name = part.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-        if matches!(
-            part,
-            Part::Api
-                | Part::Plans
-                | Part::Fuzz
-                | Part::Migrations
-                | Part::Migrate
-                | Part::SamBuild
-                | Part::Guard
-                | Part::BetterAuth
-                | Part::Databases
-        ) && services.is_none()
-        {
+    let mut durations = Durations::read();
+    if parts.len() > 1 {
+        println!("{}", durations.list(parts));
+    }
+    let (mut services, mut summary, mut failures) = (None, Vec::new(), Vec::new());
+    for (index, part) in parts.iter().enumerate() {
+        let name = part.name();
+        if part.needs_services() && services.is_none() {
             services = Some(Services::start().await?);
         }
         if *part == Part::Versions {
             // On the same folders, one after the other.
             services = None;
         }
-        step(format!("Testing: {name}"));
+        step(format!("Testing: {name} ({} of {})", index + 1, parts.len()));
         let began = Instant::now();
-        run_part(*part, &filter, services.as_ref()).await.with_context(|| format!("the part '{name}' failed"))?;
-        if let Some(services) = &services {
-            services.check_logs().with_context(|| format!("the part '{name}' failed"))?;
+        let mut result = run_part(*part, &filter, services.as_ref()).await;
+        if let (Ok(()), Some(services)) = (&result, &services) {
+            result = services.check_logs();
         }
-        summary.push(format!("{name:14} passed in {:5.1} s", began.elapsed().as_secs_f64()));
+        let seconds = began.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => {
+                summary.push(format!("{name:14} passed in {seconds:6.1} s"));
+                if filter.is_empty() {
+                    durations.record(&name, seconds)?;
+                }
+            }
+            Err(error) => {
+                let error = failed(&name, options.filter.as_deref(), error);
+                if !options.keep_going {
+                    return Err(error);
+                }
+                eprintln!("error: {error:#}");
+                summary.push(format!("{name:14} FAILED in {seconds:6.1} s"));
+                failures.push(name);
+            }
+        }
     }
     println!("\n{}", summary.join("\n"));
+    if !failures.is_empty() {
+        bail!("{} of {} parts failed: {}", failures.len(), parts.len(), failures.join(", "));
+    }
     Ok(())
+}
+
+/// The error of a part, with the command that runs it alone.
+fn failed(name: &str, filter: Option<&str>, error: Error) -> Error {
+    let filter = filter.map(|filter| format!(" --filter {filter}")).unwrap_or_default();
+    error.context(format!("the part '{name}' failed; it runs alone by 'cargo xtask test {name}{filter}'"))
+}
+
+/// How long each part took when it last passed, in seconds.
+struct Durations(BTreeMap<String, f64>);
+
+impl Durations {
+    fn read() -> Self {
+        let text = fs::read(Self::file()).unwrap_or_default();
+        Self(serde_json::from_slice(&text).unwrap_or_default())
+    }
+
+    fn file() -> PathBuf {
+        target().join("test-durations.json")
+    }
+
+    fn record(&mut self, name: &str, seconds: f64) -> Result<()> {
+        self.0.insert(name.to_owned(), seconds);
+        fs::create_dir_all(target())?;
+        Ok(fs::write(Self::file(), serde_json::to_vec_pretty(&self.0)?)?)
+    }
+
+    /// What is going to be run, and how long that took the last time.
+    fn list(&self, parts: &[Part]) -> String {
+        let lines: Vec<_> = parts
+            .iter()
+            .map(|part| {
+                let name = part.name();
+                let last = self.0.get(&name).map(|seconds| format!("{seconds:6.1} s the last time"));
+                format!("{name:14} {}", last.as_deref().unwrap_or("  not run here yet"))
+            })
+            .collect();
+        let sum: f64 = parts.iter().filter_map(|part| self.0.get(&part.name())).sum();
+        let sum = format!("{:14} {sum:6.1} s, as far as it is known", "together");
+        format!("{}\n{sum}\n", lines.join("\n"))
+    }
 }
 
 async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> Result<()> {
@@ -171,7 +278,9 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
             command.env("MOTO_URL", services.context("the services run")?.moto.url());
             run_with(services, &mut command).await
         }
+        Part::Contract => openapi::lint().await,
         Part::Template => sam::check_template().await,
+        Part::Checkov => sam::checkov().await,
         Part::Deploy => {
             run_command(&mut with_filter(&["test", "--locked", "--package", "xtask", "--test", "deploy"])).await
         }
@@ -193,7 +302,6 @@ async fn run_part(part: Part, filter: &[&str], services: Option<&Services>) -> R
         Part::Faults => faults::faults(filter.first().copied()).await,
         Part::Soak => soak::soak(&soak::Options::quick()).await,
         Part::Reference => {
-            openapi::lint().await?;
             let mut command = with_filter(&["test", "--locked", "--package", "xtask", "--test", "reference"]);
             command.env("SCHEMATHESIS", openapi::schemathesis().await?).env("CHROMIUM", chromium().await?);
             run_command(command.args(["--", "--nocapture"])).await
@@ -238,6 +346,7 @@ async fn run_with(services: Option<&Services>, command: &mut Command) -> Result<
 
 /// The servers that the integration tests use, with a migrated database for them to copy.
 pub struct Services {
+    _lock: File,
     _pooler: PgBouncer,
     moto: Moto,
     postgres: Postgres,
@@ -253,6 +362,8 @@ impl Services {
 
     async fn start_with(postgres_major: Option<u32>, pooling: Pooling) -> Result<Self> {
         let folder = target().join("test");
+        let way_out = "wait until it ends, or name another folder by CARGO_TARGET_DIR";
+        let lock = hold_folder(&folder, way_out)?;
         step("Starting PostgreSQL");
         let postgres = Postgres::start(&folder.join("postgres"), Purpose::Test, postgres_major).await?;
         step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));
@@ -283,7 +394,7 @@ impl Services {
             "postgres_log": folder.join("postgres/postgres.log"),
         });
         write_private(&file, services.to_string().as_bytes())?;
-        Ok(Self { _pooler: pooler, moto, postgres, file, logs })
+        Ok(Self { _lock: lock, _pooler: pooler, moto, postgres, file, logs })
     }
 
     /// Tells a command where they are.
