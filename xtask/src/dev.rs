@@ -1,6 +1,7 @@
 //! `cargo xtask dev`: the API on this machine, on a database of its own or on a given one.
 use crate::{
     better_auth,
+    call_log::CallLog,
     gateway::Gateway,
     migrate,
     postgres::{self, Postgres, Purpose, secret, write_private},
@@ -18,6 +19,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{process::Command, time::sleep};
@@ -46,6 +48,9 @@ pub struct Options {
     /// Add two people with sessions and tasks to the database that DATABASE_URL names too; a database of our own always has them
     #[arg(long)]
     seed: bool,
+    /// Show the functions' log lines as they are, JSON, instead of a readable line for each call
+    #[arg(long)]
+    json: bool,
 }
 
 /// Brings everything up, says how to use it, and keeps it until Ctrl-C.
@@ -118,7 +123,10 @@ pub async fn dev(options: &Options) -> Result<()> {
 
     step("Starting the API (cargo lambda watch)");
     let watch_port = free_port()?;
-    let mut watch = watch(&cargo_lambda, watch_port, INSTANCES, &settings.0, Stdio::inherit())?;
+    let mut watch = watch(&cargo_lambda, watch_port, INSTANCES, &settings.0, Stdio::piped())?;
+    let log = Arc::new(CallLog::new(options.json));
+    let lines = log.clone();
+    watch.read_lines(move |line| lines.write(line))?;
     let base_url = format!("http://127.0.0.1:{port}");
     let _gateway = Gateway::start(port, watch_port, settings.get("TRUSTED_ORIGINS")).await?;
     wait_until_ready(&mut watch, &base_url).await?;
@@ -131,6 +139,9 @@ pub async fn dev(options: &Options) -> Result<()> {
     };
     env_file.write(&settings, &config, users.as_ref(), &base_url, &owner_url)?;
     print_welcome(&env_file.0, users.as_ref().map(|[first, _]| first), &base_url, auth_port);
+    // The lines of the calls above come behind their answers.
+    sleep(Duration::from_millis(200)).await;
+    log.show_calls();
 
     let status = watch.wait().await?;
     bail!("cargo lambda watch ended: {status}")

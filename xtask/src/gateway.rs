@@ -9,7 +9,7 @@ use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::COOKIE, request::Parts},
-    response::{IntoResponse as _, Response},
+    response::{IntoResponse as _, Redirect, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use percent_encoding::percent_decode_str;
@@ -138,6 +138,10 @@ async fn answer(State(functions): State<Arc<Functions>>, request: Request) -> Re
     let Ok(body) = to_bytes(body, MAX_REQUEST_BYTES).await else {
         return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Too Long");
     };
+    if parts.method == Method::GET && parts.uri.path() == "/" {
+        // For people who open the address in a browser; the deployed API has nothing there.
+        return Redirect::temporary("/docs").into_response();
+    }
     let Some((function, event)) = functions.routes.event(&parts, &body) else {
         return message(StatusCode::NOT_FOUND, "Not Found");
     };

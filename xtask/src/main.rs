@@ -2,6 +2,7 @@
 #[cfg(target_os = "linux")]
 mod bench;
 mod better_auth;
+mod call_log;
 mod deploy;
 mod dev;
 mod elf;

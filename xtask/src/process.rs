@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
     time::sleep,
 };
@@ -51,6 +52,18 @@ impl Running {
             Some(status) => bail!("{} ended: {status}", self.name),
             None => Ok(()),
         }
+    }
+
+    /// Calls `read` with each line that the program writes to its standard output, which has to be a pipe, until it ends.
+    pub fn read_lines(&mut self, read: impl Fn(&str) + Send + 'static) -> Result<()> {
+        let output = self.child.stdout.take().context("the standard output is no pipe")?;
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(output).split(b'\n');
+            while let Ok(Some(line)) = lines.next_segment().await {
+                read(&String::from_utf8_lossy(&line));
+            }
+        });
+        Ok(())
     }
 
     /// Sends the program a signal; nothing where it has ended.

@@ -64,6 +64,12 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     let cookie = Client::new(&env["TASKS_URL"], "cookie", env["TASKS_COOKIE"].clone());
 
     check_preflight(&env["TASKS_URL"]).await;
+    let page = reqwest::get(&env["TASKS_URL"]).await.unwrap();
+    assert_eq!(
+        (page.status(), page.url().path()),
+        (StatusCode::OK, "/docs"),
+        "the address itself leads to the reference"
+    );
     let mut made = Vec::new();
     for (client, base) in [(&ada, "/api/tasks".to_owned()), (&cookie, format!("/api/{}/tasks", env["TASKS_USER_ID"]))] {
         let (status, headers, task) = client.call(Method::POST, &base, Some(json!({"title": "Buy bread"}))).await;
