@@ -5,7 +5,7 @@ use crate::{
     gateway::Gateway,
     migrate,
     postgres::{self, Postgres, Purpose, secret, write_private},
-    process::{Running, run_command, step},
+    process::{Running, run_command, shell_quoted, step},
     seed::{SeededUser, seed},
     tools::{cargo, cargo_lambda, free_port, hold_folder, root, target},
 };
@@ -325,10 +325,6 @@ impl Drop for EnvFile {
     fn drop(&mut self) {
         self.remove();
     }
-}
-
-fn shell_quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\'', r"'\''"))
 }
 
 fn print_welcome(env_file: &Path, user: Option<&SeededUser>, base_url: &str, auth_port: Option<u16>) {
