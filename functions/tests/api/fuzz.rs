@@ -33,11 +33,11 @@ const CHECK_EVERY: u64 = 100;
 
 /// Events as API Gateway has sent them.
 const RECORDED: [&str; 5] = [
-    include_str!("../../../xtask/tests/events/get-unknown-id.json"),
-    include_str!("../../../xtask/tests/events/get-with-cookies-and-query.json"),
-    include_str!("../../../xtask/tests/events/post.json"),
-    include_str!("../../../xtask/tests/events/post-base64.json"),
-    include_str!("../../../xtask/tests/events/put-with-user-id.json"),
+    include_str!("../../../devtools/tests/events/get-unknown-id.json"),
+    include_str!("../../../devtools/tests/events/get-with-cookies-and-query.json"),
+    include_str!("../../../devtools/tests/events/post.json"),
+    include_str!("../../../devtools/tests/events/post-base64.json"),
+    include_str!("../../../devtools/tests/events/put-with-user-id.json"),
 ];
 
 /// What is put where a text is expected.

@@ -1,0 +1,174 @@
+//! AWS SAM: checks of template.yaml, and building what it deploys.
+use crate::{
+    system::process::{run, run_command, step},
+    system::tools::{Environment, PythonTool, cargo_lambda, find_in_path, from_pypi, root, target},
+};
+use anyhow::{Context as _, Result, bail, ensure};
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+use tokio::process::Command;
+
+/// The versions that the template passes.
+const SAM: Environment = Environment { name: "sam", packages: &["aws-sam-cli==1.170.0"] };
+const CFN_LINT: &str = "cfn-lint==1.58.0";
+const CHECKOV: &str = "checkov==3.3.30";
+
+/// How a function's rollout names the alarms that it watches, in template.yaml.
+const WATCHED: &str = "DeploymentPreference: { Alarms: [";
+/// The alarm that no rollout may watch, because it refers to the API.
+const OF_THE_API: &str = "{ Ref: ServerErrors }, ";
+
+/// `sam validate --lint` and cfn-lint on template.yaml; then what SAM's translator makes of it, by cfn-lint and for circular
+/// dependencies. All without a network.
+pub async fn check_template() -> Result<()> {
+    step("sam validate --lint");
+    run_command(command(&sam_folder().await?.join("sam")).args(["validate", "--lint", "--region", "us-east-1"]))
+        .await?;
+    step(CFN_LINT);
+    cfn_lint(&["template.yaml"]).await?;
+    step(format!("template.yaml as CloudFormation gets it: circular dependencies, and {CFN_LINT}"));
+    let folder = target().join("test/cloudformation");
+    let results = translate(&root().join("template.yaml"), &folder).await?;
+    // The translator puts these parameters' values in their place.
+    let arguments = ["--ignore-checks", "W2001", "--"].into_iter().map(str::to_owned).chain(results);
+    cfn_lint(&arguments.collect::<Vec<_>>()).await?;
+    find_planted_circle(&folder).await
+}
+
+/// checkov on template.yaml, without a network.
+pub async fn checkov() -> Result<()> {
+    let checkov = from_pypi("checkov", &[CHECKOV]).await?.join("checkov");
+    let mut command = Command::new(checkov);
+    command.args(["--file", "template.yaml", "--skip-download", "--quiet", "--compact"]).current_dir(root());
+    run_command(&mut command).await
+}
+
+async fn cfn_lint<S: AsRef<OsStr>>(arguments: &[S]) -> Result<()> {
+    let program = from_pypi("cfn-lint", &[CFN_LINT]).await?.join("cfn-lint");
+    run_command(Command::new(program).args(arguments).current_dir(root())).await
+}
+
+/// The files with what SAM's translator makes of a template, for each combination of parameters that matters.
+async fn translate(template: &Path, folder: &Path) -> Result<Vec<String>> {
+    let _ = fs::remove_dir_all(folder);
+    let script = root().join("devtools/sam/translate.py");
+    let mut python = Command::new(sam_folder().await?.join("python"));
+    let output = python.args([&script, template, folder]).output().await?;
+    let (files, messages) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{}", messages.trim());
+    println!("{}", messages.trim());
+    ensure!(!files.trim().is_empty(), "SAM's translator made nothing of {}", template.display());
+    Ok(files.lines().map(str::to_owned).collect())
+}
+
+/// Lets one rollout watch the alarm of the API, as all did once, and fails where that is not found: neither cfn-lint nor `sam
+/// validate` sees it in template.yaml.
+async fn find_planted_circle(folder: &Path) -> Result<()> {
+    let text = fs::read_to_string(root().join("template.yaml"))?;
+    let planted = text.replacen(WATCHED, &format!("{WATCHED}{OF_THE_API}"), 1);
+    ensure!(planted != text, "template.yaml has no rollout that watches an alarm: {WATCHED:?}");
+    let file = folder.with_file_name("circle.yaml");
+    fs::write(&file, planted)?;
+    match translate(&file, &folder.with_file_name("circle")).await {
+        Err(error) if error.to_string().contains("circular dependency") => {
+            println!("A circular dependency that was planted is found.");
+            Ok(())
+        }
+        Err(error) => Err(error).context("a circular dependency that was planted is another error"),
+        Ok(_) => bail!("a circular dependency that was planted is not found"),
+    }
+}
+
+/// The oldest SAM CLI that is known to build and deploy the template: the version that the tests use.
+const OLDEST_SAM: [u32; 3] = [1, 170, 0];
+
+/// `sam build`, with the compiler of this machine instead of the Zig that a release for another one would use.
+pub async fn build() -> Result<()> {
+    let lambda = cargo_lambda().await?;
+    let mut command = command(&sam_folder().await?.join("sam"));
+    command.arg("build").env("PATH", path_with_cargo(&lambda)?).env("CARGO_LAMBDA_COMPILER", "cargo");
+    write_settings_for_this_machine()?;
+    command.env("CARGO_LAMBDA_GLOBAL", settings_for_this_machine());
+    let began = Instant::now();
+    run_command(&mut command).await?;
+    println!("sam build took {:.0} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The machine's own SAM CLI, else the one that the tests use.
+pub fn find() -> PythonTool {
+    PythonTool::find("sam", SAM)
+}
+
+/// Fails when a SAM CLI is older than the oldest that is known to work.
+pub async fn check_version(sam: &Path) -> Result<()> {
+    let output = command(sam).arg("--version").kill_on_drop(true).output().await;
+    let output = output.with_context(|| format!("{} cannot be started", sam.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let version = text.rsplit(' ').next().unwrap_or_default();
+    let numbers: Vec<u32> = version.split('.').map_while(|number| number.parse().ok()).collect();
+    let oldest = OLDEST_SAM.map(|number| number.to_string()).join(".");
+    if !output.status.success() || numbers.is_empty() {
+        bail!("{} does not say its version; SAM CLI {oldest} or newer is needed", sam.display());
+    }
+    if numbers[..] < OLDEST_SAM[..] {
+        bail!(
+            "{} is SAM CLI {version}, and {oldest} or newer is needed: 'pip install --upgrade \"aws-sam-cli>={oldest}\"', or take it off the PATH, and this command installs its own",
+            sam.display()
+        );
+    }
+    Ok(())
+}
+
+/// A command of the SAM CLI in the project's folder, that sends AWS no usage data.
+pub fn command(sam: &Path) -> Command {
+    let mut command = Command::new(sam);
+    command.current_dir(root()).env("SAM_CLI_TELEMETRY", "0");
+    command
+}
+
+/// The PATH on which `sam build` finds cargo and cargo-lambda.
+pub fn path_with_cargo(cargo_lambda: &Path) -> Result<OsString> {
+    let cargo = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| find_in_path("cargo"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let present: Vec<_> = std::env::split_paths(&path).collect();
+    let folders = [cargo_lambda.parent().map(PathBuf::from), cargo.and_then(|it| it.parent().map(PathBuf::from))];
+    let missing = folders.into_iter().flatten().filter(|folder| !present.contains(folder));
+    Ok(std::env::join_paths(missing.collect::<Vec<_>>().iter().chain(&present))?)
+}
+
+/// Settings of cargo-lambda for this machine's own target. Else cargo-lambda would ask rustup for it, which downloads it.
+pub const SETTINGS_FOR_THIS_MACHINE: &str = "[build]\nskip_target_check = true\n";
+
+/// The file of [`SETTINGS_FOR_THIS_MACHINE`].
+pub fn settings_for_this_machine() -> PathBuf {
+    target().join("tools/CargoLambda.toml")
+}
+
+/// Writes the file of [`SETTINGS_FOR_THIS_MACHINE`].
+pub fn write_settings_for_this_machine() -> Result<()> {
+    let file = settings_for_this_machine();
+    std::fs::create_dir_all(file.parent().context("a folder")?)?;
+    Ok(std::fs::write(&file, SETTINGS_FOR_THIS_MACHINE)?)
+}
+
+/// AWS's Runtime Interface Emulator, which comes with the SAM CLI.
+pub async fn emulator() -> Result<PathBuf> {
+    let programs = sam_folder().await?;
+    let packages = programs.join("../lib");
+    let emulator = std::fs::read_dir(&packages)?
+        .filter_map(Result::ok)
+        .map(|python| python.path().join("site-packages/samcli/local/rapid/aws-lambda-rie-x86_64"))
+        .find(|path| path.is_file())
+        .with_context(|| format!("the SAM CLI under {} has no Runtime Interface Emulator", packages.display()))?;
+    run("chmod", ["+x", &emulator.to_string_lossy()]).await?;
+    Ok(emulator)
+}
+
+async fn sam_folder() -> Result<PathBuf> {
+    SAM.install().await
+}

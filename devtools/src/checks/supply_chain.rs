@@ -1,0 +1,47 @@
+//! What comes into the build from others: cargo-deny by the rules of deny.toml, and cargo-machete for what nobody uses.
+use crate::{
+    system::process::{run_command, step},
+    system::tools::{from_crates_io, root},
+};
+use anyhow::{Result, bail};
+use tokio::process::Command;
+
+/// The versions whose rules the project passes.
+const CARGO_DENY: &str = "cargo-deny@0.20.2";
+const CARGO_MACHETE: &str = "cargo-machete@0.9.2";
+
+/// Where the advisories come from, as deny.toml's default has it.
+const ADVISORIES: &str = "https://github.com/rustsec/advisory-db";
+
+/// Checks licences, versions, sources, advisories, and that every dependency is used.
+pub async fn check() -> Result<()> {
+    let deny = from_crates_io(CARGO_DENY).await?;
+    let cargo_deny = |checks: &[&str]| {
+        let mut command = Command::new(&deny);
+        // An exception that no longer meets anything is an error too.
+        command.args(["--locked", "check", "--hide-inclusion-graph", "--deny", "unmatched-skip"]).args(checks);
+        command.current_dir(root());
+        command
+    };
+    step(format!("{CARGO_DENY}: licences, bans, sources"));
+    run_command(&mut cargo_deny(&["licenses", "bans", "sources"])).await?;
+    if can_reach_advisories().await {
+        step(format!("{CARGO_DENY}: advisories"));
+        run_command(&mut cargo_deny(&["advisories"])).await?;
+    } else if std::env::var_os("GITHUB_ACTIONS").is_some() {
+        bail!("{ADVISORIES} cannot be reached, and in CI it has to be");
+    } else {
+        println!(
+            "NOT CHECKED: advisories, because {ADVISORIES} cannot be reached from here. GitHub's run of the tests checks them."
+        );
+    }
+    step(CARGO_MACHETE);
+    run_command(Command::new(from_crates_io(CARGO_MACHETE).await?).current_dir(root())).await
+}
+
+/// Whether git can read the database's branches.
+async fn can_reach_advisories() -> bool {
+    let mut git = Command::new("git");
+    git.args(["ls-remote", "--exit-code", "--heads", ADVISORIES, "main"]).env("GIT_TERMINAL_PROMPT", "0");
+    git.output().await.is_ok_and(|output| output.status.success())
+}

@@ -1,0 +1,270 @@
+//! `cargo xtask deploy`: from the settings of an environment to a deployed API that answers.
+mod calls;
+mod config;
+mod overrides;
+mod programs;
+mod settings;
+mod stack;
+mod template;
+
+use crate::{
+    checks::elf::Architecture,
+    checks::sam,
+    system::process::{Running, run_command, shell_line, step},
+    system::tools::{PythonTool, root},
+};
+use anyhow::{Context as _, Result, bail};
+use config::Config;
+use nix::sys::signal::Signal;
+use settings::Settings;
+use stack::Stack;
+use std::{
+    io::{IsTerminal as _, stdin},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use template::Template;
+use tokio::process::Command;
+
+/// How many hexadecimal digits of the commit a deployment is named by.
+const COMMIT_DIGITS: usize = 12;
+
+/// What `cargo xtask deploy` is told.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The environment: a name in samconfig.toml, such as dev, staging or prod
+    #[arg(value_name = "ENV")]
+    environment: String,
+    #[command(flatten)]
+    values: settings::Flags,
+    /// The file with the environments [default: samconfig.toml of the project]
+    #[arg(long, value_name = "FILE")]
+    config_file: Option<PathBuf>,
+    /// Compile nothing, and deploy what 'sam build' made in this folder, such as .aws-sam/build
+    #[arg(long, value_name = "FOLDER", conflicts_with = "zig")]
+    built: Option<PathBuf>,
+    /// Compile with cargo-lambda's Zig, so that the programs run on Lambda whatever GLIBC this machine has [default: only
+    /// where this machine is not a Linux with the stack's processor]
+    #[arg(long)]
+    zig: bool,
+    /// How long a failing call of the deployed API is repeated, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    call_timeout: u64,
+    /// Print every command, what would be written to samconfig.toml, and the calls; run nothing and write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Deploys an environment, from its settings to calls of the deployed API.
+pub async fn deploy(options: &Options) -> Result<()> {
+    let config_file = options.config_file.clone().unwrap_or_else(|| root().join("samconfig.toml"));
+    // The SAM CLI looks for a relative one in the template's folder, which is .aws-sam/build for `sam deploy`.
+    let config_file = std::path::absolute(config_file)?;
+    let template_file = match &options.built {
+        Some(folder) => folder.join("template.yaml"),
+        None => root().join("template.yaml"),
+    };
+    let environment = &options.environment;
+    step(format!("Checking the settings of {environment} in {}", config_file.display()));
+    let template = Template::read(&template_file).with_context(|| match options.built {
+        Some(_) => "--built needs a folder that 'sam build' made",
+        None => "the project has no template",
+    })?;
+    let mut config = Config::read(&config_file, environment)?;
+    let settings = Settings::gather(&mut config, &options.values, &template).await?;
+    let plan = Plan::make(options, &config_file, &config, settings)?;
+    if options.dry_run {
+        return plan.print(&config);
+    }
+    plan.carry_out(&config).await
+}
+
+/// All that is known before anything is run.
+struct Plan<'o> {
+    options: &'o Options,
+    architecture: Architecture,
+    settings: Settings,
+    sam: PythonTool,
+    build: Option<Build>,
+    /// What `sam build` made, or will make.
+    folder: PathBuf,
+    config_file: PathBuf,
+    stack: Stack,
+}
+
+/// How the functions are compiled.
+struct Build {
+    cargo_lambda: PythonTool,
+    command: Command,
+    /// Whether cargo-lambda needs its settings file for this machine.
+    is_for_this_machine: bool,
+}
+
+impl<'o> Plan<'o> {
+    fn make(options: &'o Options, config_file: &Path, config: &Config, settings: Settings) -> Result<Self> {
+        let name = Architecture::parse(&settings.architecture);
+        let architecture = name.with_context(|| format!("Lambda has no processor '{}'", settings.architecture))?;
+        let sam = sam::find();
+        let stack_name = config.option("stack_name");
+        let stack = Stack {
+            sam: sam.program.clone(),
+            name: stack_name.with_context(|| format!("{} has no stack_name", options.environment))?.to_owned(),
+            region: settings.region.clone(),
+            profile: config.option("profile").map(str::to_owned),
+        };
+        let folder = match &options.built {
+            Some(folder) => std::path::absolute(folder)?,
+            None => root().join(".aws-sam/build"),
+        };
+        let build = match options.built {
+            Some(_) => None,
+            None => Some(Build::plan(options, &sam, config_file, architecture)?),
+        };
+        Ok(Self { options, architecture, settings, sam, build, folder, config_file: config_file.to_owned(), stack })
+    }
+
+    /// `sam deploy`.
+    fn deploy(&self, deployment_id: &str, is_attended: bool) -> Command {
+        let mut command = sam::command(&self.sam.program);
+        command.args(["deploy", "--config-env", &self.options.environment, "--config-file"]).arg(&self.config_file);
+        command.arg("--template-file").arg(self.folder.join("template.yaml"));
+        command.args(["--region", &self.settings.region, "--no-fail-on-empty-changeset"]);
+        if !is_attended {
+            command.arg("--no-confirm-changeset");
+        }
+        // These replace the whole list of the file, so all of them are passed.
+        command.arg("--parameter-overrides").args(self.settings.with_deployment_id(deployment_id));
+        command
+    }
+
+    /// Prints a script of what would be run.
+    fn print(&self, config: &Config) -> Result<()> {
+        println!("# {}: stack {} in {}", self.options.environment, self.stack.name, self.stack.region);
+        for change in config.changes() {
+            println!("# written to {}: {change}", self.config_file.display());
+        }
+        let lambda = self.build.as_ref().map(|build| &build.cargo_lambda);
+        for tool in std::iter::once(&self.sam).chain(lambda) {
+            let installation = tool.environment.and_then(|environment| environment.installation());
+            for command in installation.into_iter().flatten() {
+                println!("{}", shell_line(&command));
+            }
+        }
+        println!("{}", shell_line(&self.stack.outputs_command()));
+        if let Some(build) = &self.build {
+            if build.is_for_this_machine {
+                let file = sam::settings_for_this_machine();
+                println!("printf '{}' > {}", sam::SETTINGS_FOR_THIS_MACHINE.escape_default(), file.display());
+            }
+            println!("{}", shell_line(&build.command));
+        }
+        println!("# every program in {} is checked: {}, GLIBC, libraries", self.folder.display(), self.architecture);
+        println!("{}", shell_line(&self.deploy(&deployment_id()?, stdin().is_terminal())));
+        println!("{}", shell_line(&self.stack.outputs_command()));
+        for call in &calls::CALLS {
+            println!("# GET <Url>{} must return {}", call.path, call.expected.as_u16());
+        }
+        Ok(())
+    }
+
+    async fn carry_out(mut self, config: &Config) -> Result<()> {
+        self.sam.install().await?;
+        sam::check_version(&self.sam.program).await?;
+        if let Some(build) = &self.build {
+            build.cargo_lambda.install().await?;
+        }
+        step(format!("Asking AWS for the stack {} in {}", self.stack.name, self.stack.region));
+        if self.stack.outputs().await?.is_none() {
+            println!("It does not exist yet: this deployment creates it");
+        }
+        config.save()?;
+        for change in config.changes() {
+            println!("Written to {}: {change}", self.config_file.display());
+        }
+        if let Some(Build { command, is_for_this_machine, .. }) = &mut self.build {
+            step("Building the functions (sam build takes minutes)");
+            if *is_for_this_machine {
+                sam::write_settings_for_this_machine()?;
+            }
+            run_command(command).await?;
+        }
+        step(format!("Checking the programs in {}", self.folder.display()));
+        let template = Template::read(&self.folder.join("template.yaml"))?;
+        let count = programs::check(&self.folder, &template, self.architecture, &self.options.environment)?;
+        println!("{count} functions for {} run on Amazon Linux 2023", self.architecture);
+
+        let (deployment_id, is_attended) = (deployment_id()?, stdin().is_terminal());
+        step(format!("Deploying {deployment_id} to the stack {}", self.stack.name));
+        let mut command = self.deploy(&deployment_id, is_attended);
+        let status = if is_attended {
+            Running::start_attended(&mut command, Signal::SIGTERM)?.wait().await?
+        } else {
+            Running::start(&mut command, Signal::SIGTERM)?.wait().await?
+        };
+        if !status.success() {
+            bail!(
+                "'sam deploy' failed ({status}). The first FAILED event above says why; what to do is in docs/deploy.md, \
+                 \"When a deployment is stuck\""
+            );
+        }
+        step("Calling the deployed API");
+        if is_attended && config.asks_for_confirmation() {
+            // The SAM CLI exits as after a deployment.
+            println!("If you declined the changeset, these calls reach the previous deployment");
+        }
+        let outputs = self.stack.outputs().await?;
+        let outputs = outputs.with_context(|| format!("the stack {} has no outputs yet", self.stack.name))?;
+        let url = outputs.get("Url").context("the stack has no output Url")?;
+        calls::make_all(&self.stack, url, Duration::from_secs(self.options.call_timeout))
+            .await
+            .context("the deployment succeeded, but the API does not work")?;
+        println!("\nUrl      {url}");
+        if let Some(docs) = outputs.get("DocsUrl") {
+            println!("DocsUrl  {docs}");
+        }
+        Ok(())
+    }
+}
+
+impl Build {
+    fn plan(options: &Options, sam: &PythonTool, config_file: &Path, architecture: Architecture) -> Result<Self> {
+        let is_for_this_machine = architecture.is_this_machines();
+        let with_zig = options.zig || !is_for_this_machine;
+        let cargo_lambda = PythonTool::cargo_lambda(with_zig);
+        let mut command = sam::command(&sam.program);
+        command.args(["build", "--config-env", &options.environment, "--config-file"]).arg(config_file);
+        // `sam build` does not read the parameters of `sam deploy`.
+        command.arg("--parameter-overrides").arg(overrides::encode("Architecture", &architecture.to_string()));
+        command.env("PATH", sam::path_with_cargo(&cargo_lambda.program)?);
+        if with_zig {
+            command.env("CARGO_LAMBDA_COMPILER", "cargo_zigbuild");
+        } else if std::env::var_os("CARGO_LAMBDA_COMPILER").is_none() {
+            command.env("CARGO_LAMBDA_COMPILER", "cargo");
+        }
+        if is_for_this_machine {
+            command.env("CARGO_LAMBDA_GLOBAL", sam::settings_for_this_machine());
+        }
+        Ok(Self { cargo_lambda, command, is_for_this_machine })
+    }
+}
+
+/// Names a deployment: `1790000000` + `0123456789ab` + `d` if the work tree has changes that are not committed.
+///
+/// Time comes first, because SAM's hash of a function's version has the first ten characters only. A retry of the same
+/// commit must publish anew, else AWS answers "A version for this Lambda function exists".
+fn deployment_id() -> Result<String> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let commit = git(&["rev-parse", "HEAD"]).unwrap_or_default();
+    let commit: String = commit.trim().chars().take(COMMIT_DIGITS).collect();
+    let is_changed = !commit.is_empty() && git(&["status", "--porcelain"]).is_none_or(|changes| !changes.is_empty());
+    Ok(format!("{seconds:010}{commit}{}", if is_changed { "d" } else { "" }))
+}
+
+/// The output of git; nothing where there is no git, no repository or no commit.
+fn git(args: &[&str]) -> Option<String> {
+    let root = root();
+    // In a container, the folder may belong to another user, and git would refuse to read it.
+    let trusted = format!("safe.directory={}", root.display());
+    let output = std::process::Command::new("git").args(["-c", &trusted]).args(args).current_dir(root).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}

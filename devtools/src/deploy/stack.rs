@@ -1,0 +1,58 @@
+//! The stack on AWS, as the SAM CLI reports it.
+use crate::checks::sam;
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use std::{collections::BTreeMap, path::PathBuf};
+use tokio::process::Command;
+
+/// A stack that is there, or will be.
+pub struct Stack {
+    pub sam: PathBuf,
+    pub name: String,
+    pub region: String,
+    /// The profile of AWS credentials that samconfig.toml names.
+    pub profile: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Output {
+    output_key: String,
+    output_value: String,
+}
+
+impl Stack {
+    /// `sam list stack-outputs`.
+    pub fn outputs_command(&self) -> Command {
+        let mut command = sam::command(&self.sam);
+        command.args(["list", "stack-outputs", "--stack-name", &self.name, "--region", &self.region]);
+        command.args(["--output", "json"]);
+        if let Some(profile) = &self.profile {
+            command.args(["--profile", profile]);
+        }
+        command
+    }
+
+    /// The outputs; nothing where there is no stack yet, or it was never deployed to its end.
+    pub async fn outputs(&self) -> Result<Option<BTreeMap<String, String>>> {
+        let output = self.outputs_command().kill_on_drop(true).output().await;
+        let output = output.with_context(|| format!("{} cannot be started", self.sam.display()))?;
+        if output.status.success() {
+            let outputs: Vec<Output> = serde_json::from_slice(&output.stdout)
+                .context("'sam list stack-outputs' answers something else than a list of outputs")?;
+            return Ok(Some(outputs.into_iter().map(|it| (it.output_key, it.output_value)).collect()));
+        }
+        let text = String::from_utf8_lossy(&output.stderr);
+        // SAM's words, for no stack and for a stack without outputs.
+        if ["does not exist on Cloudformation", "Outputs do not exist for"].iter().any(|words| text.contains(words)) {
+            return Ok(None);
+        }
+        let error = text.lines().rev().find_map(|line| line.strip_prefix("Error: ")).unwrap_or(text.trim());
+        bail!(
+            "AWS cannot be asked for the stack {} in {}: {error}. Are your credentials valid? 'aws sts get-caller-identity' \
+             says whose they are",
+            self.name,
+            self.region
+        )
+    }
+}

@@ -1,0 +1,614 @@
+//! `cargo xtask soak`: many processes and clients, reads and writes, while the servers fail; and a count of what is left.
+use crate::{
+    checks::logs,
+    dev,
+    faults::network::Network,
+    faults::rig::{Call, Rig, build_functions},
+    servers::gateway::{Gateway, Routes},
+    system::process::step,
+    system::tools::{cargo_lambda, free_port, target},
+};
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::available_parallelism,
+    time::{Duration, Instant},
+};
+use testing::{Database, Lambda, User};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    task::JoinSet,
+    time::sleep,
+};
+
+/// How many processes of the functions run for each of the machine's cores, and at most.
+const PROCESSES_PER_CORE: usize = 24;
+const MAX_PROCESSES: usize = 200;
+/// How many clients share a process.
+const CLIENTS_PER_PROCESS: usize = 10;
+/// How many clients call by way of `cargo lambda watch`, and how many instances of a function it runs at most.
+const CLIENTS_OF_WATCH: usize = 16;
+const INSTANCES_OF_WATCH: usize = 4;
+/// How many people the clients are.
+const USERS: usize = 20;
+/// How many connections the pooler has to the database.
+const POOL_SIZE: u32 = 20;
+/// The time from one fault to the next, and how long one that lasts does, in seconds.
+const FAULT_EVERY_S: u64 = 12;
+const FAULT_LASTS_S: u64 = 3;
+/// How long after a fault the pooler may still be at recovering, in seconds.
+const RECOVERY_S: u64 = 3;
+/// How often a client tries again what it was told to, a second apart.
+const TRIES: usize = 30;
+/// After how many calls the memory of a process counts as that of its start.
+const WARM_UP_CALLS: usize = 2_000;
+/// How much more memory the process may have at its end, in MB: the allocator's own, and not by the call.
+const MAX_GROWTH_MB: f64 = 1.0;
+
+/// How many processes there are of each function.
+const SHARES: [(&str, usize); 6] = [
+    ("create-task", 6),
+    ("complete-task", 5),
+    ("get-task", 5),
+    ("list-tasks", 3),
+    ("update-task", 3),
+    ("delete-task", 2),
+];
+
+/// What `cargo xtask soak` is told.
+#[derive(clap::Args)]
+pub struct Options {
+    /// A minute of load instead of ten, and 20,000 calls of one process instead of 100,000
+    #[arg(long)]
+    quick: bool,
+    /// How many processes of the functions to run; 24 for each core by default, 200 at most
+    #[arg(long)]
+    processes: Option<usize>,
+}
+
+impl Options {
+    /// What the tests run.
+    pub fn quick() -> Self {
+        Self { quick: true, processes: None }
+    }
+}
+
+/// Runs the load with its faults and then the one process, writes target/soak/report.json, and fails where a write was lost
+/// or doubled, a call failed for no reason, or memory or descriptors have grown.
+pub async fn soak(options: &Options) -> Result<()> {
+    let folder = target().join("soak");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    let logs = folder.join("logs");
+    fs::create_dir_all(&logs)?;
+    testing::keep_logs_in(&logs.to_string_lossy());
+    let binaries = build_functions().await?;
+    let mut rig = Rig::start(&folder, POOL_SIZE, true).await?;
+    let database = rig.database().await;
+    let mut users = Vec::new();
+    for number in 0..USERS {
+        users.push(database.sign_up(&format!("u{number}")).await);
+    }
+    for statement in AUDIT {
+        database.sql(statement, &[]).await;
+    }
+
+    let cores = available_parallelism()?.get();
+    let processes = options.processes.unwrap_or((cores * PROCESSES_PER_CORE).min(MAX_PROCESSES));
+    let settings = settings(&database);
+    step(format!("Starting {processes} processes of the functions"));
+    let fleet = Arc::new(Fleet::start(&binaries, processes, &settings).await?);
+    step("Starting cargo lambda watch");
+    let (watch_port, port) = (free_port()?, free_port()?);
+    let watched: BTreeMap<_, _> = settings.iter().cloned().collect();
+    let watch = dev::watch(
+        &cargo_lambda().await?,
+        watch_port,
+        INSTANCES_OF_WATCH,
+        &watched,
+        fs::File::create(logs.join("watch"))?.into(),
+    )?;
+    let _gateway = Gateway::start(port, watch_port, "").await?;
+    let gateway = Gatekeeper { client: reqwest::Client::new(), url: format!("http://127.0.0.1:{port}") };
+    gateway.wait_until_ready(&users[0]).await?;
+
+    let load = Load {
+        ends_at: Instant::now() + Duration::from_secs(if options.quick { 60 } else { 600 }),
+        calls: AtomicU64::new(0),
+        failures: Mutex::new(Vec::new()),
+    };
+    let load = Arc::new(load);
+    let clients = processes * CLIENTS_PER_PROCESS;
+    step(format!("{clients} clients of the processes, {CLIENTS_OF_WATCH} of cargo lambda watch"));
+    let mut running = JoinSet::new();
+    for number in 0..clients + CLIENTS_OF_WATCH {
+        let api = if number < clients { Api::Fleet(fleet.clone()) } else { Api::Gateway(gateway.clone()) };
+        let user = users[number % USERS].clone();
+        let client = Client { number, api, user, load: load.clone(), tasks: Vec::new(), sent: Sent::default() };
+        running.spawn(client.run());
+    }
+    let faults = inject_faults(&mut rig, &database, &load).await?;
+    let mut sent = Sent::default();
+    while let Some(client) = running.join_next().await {
+        sent.add(client??);
+    }
+    rig.wait_until_reachable(&database).await?;
+    sleep(Duration::from_secs(2)).await;
+
+    step("Looking for each write");
+    let found = sent.compare(&database).await;
+    drop((fleet, watch));
+    let unexpected = load.failures.lock().await.iter().filter(|failure| !failure.is_of(&faults)).count();
+
+    let calls = if options.quick { 20_000 } else { 100_000 };
+    step(format!("One process for {calls} calls"));
+    let (start, end) = drive_one(&binaries, &settings, &users[0], calls).await?;
+
+    let report = json!({
+        "calls": load.calls.load(Ordering::Relaxed),
+        "faults": faults.len(),
+        "processes": processes,
+        "clients": clients + CLIENTS_OF_WATCH,
+        "acknowledged_writes": found.acknowledged,
+        "found_once": found.once,
+        "lost": found.lost,
+        "doubled": found.doubled,
+        "not_sent": found.not_sent,
+        "ambiguous_writes": found.ambiguous,
+        "failed_in_faults": load.failures.lock().await.len() - unexpected,
+        "unexpected_5xx": unexpected,
+        "calls_of_one_process": calls,
+        "rss_mb_start": start.rss_mb,
+        "rss_mb_end": end.rss_mb,
+        "fds_start": start.fds,
+        "fds_end": end.fds,
+    });
+    let text = serde_json::to_string_pretty(&report)?;
+    fs::write(folder.join("report.json"), format!("{text}\n"))?;
+    println!("{text}");
+    for failure in load.failures.lock().await.iter().filter(|failure| !failure.is_of(&faults)).take(10) {
+        eprintln!("outside a fault: {}", failure.what);
+    }
+    logs::check(&logs, &rig.secrets())?;
+    if found.lost + found.doubled + found.not_sent > 0 || unexpected > 0 {
+        bail!(
+            "writes are lost, doubled or nobody's, or calls failed without a fault: see {}",
+            folder.join("report.json").display()
+        );
+    }
+    if found.acknowledged == 0 || faults.is_empty() {
+        bail!("nothing was written, or nothing went wrong: this shows nothing");
+    }
+    if end.rss_mb > start.rss_mb + MAX_GROWTH_MB || end.fds > start.fds {
+        bail!("a process has grown");
+    }
+    Ok(())
+}
+
+/// What notes every write, of whichever statement.
+const AUDIT: [&str; 3] = [
+    "create table audit (operation text not null, task_id integer not null, title text not null, is_toggled boolean not null)",
+    "create function audit() returns trigger language plpgsql security definer as $$ begin
+        insert into public.audit values (tg_op, coalesce(new.id, old.id), coalesce(new.title, old.title),
+            tg_op = 'UPDATE' and new.completed <> old.completed);
+        return null;
+    end $$",
+    "create trigger audit after insert or update or delete on tasks for each row execute function audit()",
+];
+
+fn settings(database: &Database) -> Vec<(String, String)> {
+    let secret = "a-secret-of-the-tests-0123456789abcdef";
+    [("BETTER_AUTH_SECRET", secret), ("DATABASE_URL", &database.api_url())]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+}
+
+/// Processes of each function, of which each has one request at a time, as Lambda's do.
+struct Fleet {
+    routes: Routes,
+    functions: HashMap<String, (Semaphore, Mutex<Vec<Lambda>>)>,
+}
+
+impl Fleet {
+    async fn start(binaries: &Path, processes: usize, settings: &[(String, String)]) -> Result<Self> {
+        let shares: usize = SHARES.iter().map(|(_, share)| share).sum();
+        let mut functions = HashMap::new();
+        for (name, share) in SHARES {
+            let mut idle = Vec::new();
+            for _ in 0..(processes * share / shares).max(1) {
+                idle.push(Lambda::start(&binaries.join(name).to_string_lossy(), settings).await);
+            }
+            functions.insert(name.to_owned(), (Semaphore::new(idle.len()), Mutex::new(idle)));
+        }
+        Ok(Self { routes: Routes::read()?, functions })
+    }
+
+    async fn call(&self, call: &Call, token: &str) -> Result<Value> {
+        let (function, event) = call.event(&self.routes, token)?;
+        let (free, idle) = self.functions.get(&function).context("a function of the fleet")?;
+        let _permit = free.acquire().await?;
+        let mut lambda = idle.lock().await.pop().context("an idle process")?;
+        let answer = lambda.invoke(event).await;
+        idle.lock().await.push(lambda);
+        Ok(answer)
+    }
+}
+
+/// The way through API Gateway's stand-in to `cargo lambda watch`.
+#[derive(Clone)]
+struct Gatekeeper {
+    client: reqwest::Client,
+    url: String,
+}
+
+impl Gatekeeper {
+    async fn call(&self, call: &Call, token: &str) -> Result<(u64, Value, Option<String>)> {
+        let mut request =
+            self.client.request(call.method.parse()?, format!("{}{}", self.url, call.path)).bearer_auth(token);
+        for (name, value) in call.headers() {
+            request = request.header(name, value);
+        }
+        if let Some(body) = &call.body {
+            request = request.json(body);
+        }
+        let answer = request.send().await?;
+        let status = answer.status().as_u16().into();
+        let etag = answer.headers().get("etag").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok((status, serde_json::from_str(&answer.text().await?).unwrap_or_default(), etag))
+    }
+
+    /// Calls each function that the clients will, so that none is still being built or started.
+    async fn wait_until_ready(&self, user: &User) -> Result<()> {
+        let until = Instant::now() + Duration::from_secs(300);
+        for (method, path) in [
+            ("GET", "/api/tasks"),
+            ("POST", "/api/tasks"),
+            ("GET", "/api/tasks/0"),
+            ("PUT", "/api/tasks/0"),
+            ("PATCH", "/api/tasks/0/complete"),
+            ("DELETE", "/api/tasks/0"),
+        ] {
+            // A body that is refused: nothing is written yet.
+            let body = matches!(method, "POST" | "PUT").then(|| json!({"title": 1}));
+            let call = Call { method, path: path.to_owned(), body, ..Call::default() };
+            while !matches!(self.call(&call, &user.token).await, Ok((200 | 404 | 422, ..))) {
+                if Instant::now() > until {
+                    bail!("cargo lambda watch does not answer {method} {path}");
+                }
+                sleep(Duration::from_millis(500)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Api {
+    Fleet(Arc<Fleet>),
+    Gateway(Gatekeeper),
+}
+
+/// What all clients share.
+struct Load {
+    ends_at: Instant,
+    calls: AtomicU64,
+    failures: Mutex<Vec<Failure>>,
+}
+
+/// A call that was answered 5xx.
+struct Failure {
+    sent: Instant,
+    answered: Instant,
+    what: String,
+}
+
+impl Failure {
+    /// Whether a fault was there while the call was.
+    fn is_of(&self, faults: &[(Instant, Instant)]) -> bool {
+        faults.iter().any(|(begin, end)| self.sent <= *end && self.answered >= *begin)
+    }
+}
+
+/// Lets one thing after the other go wrong until the load ends, and gives when.
+async fn inject_faults(rig: &mut Rig, database: &Database, load: &Load) -> Result<Vec<(Instant, Instant)>> {
+    let mut faults = Vec::new();
+    let lasting = Duration::from_secs(FAULT_LASTS_S);
+    loop {
+        sleep(Duration::from_secs(FAULT_EVERY_S).saturating_sub(lasting)).await;
+        let begin = Instant::now();
+        if begin + Duration::from_secs(FAULT_EVERY_S) > load.ends_at {
+            sleep(load.ends_at.saturating_duration_since(begin)).await;
+            return Ok(faults);
+        }
+        let name = match faults.len() % 5 {
+            0 => {
+                let all = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tasks_api'";
+                database.sql(all, &[]).await;
+                "all backends killed"
+            }
+            1 => {
+                rig.pooler.restart().await?;
+                "pooler restarted"
+            }
+            2 => {
+                rig.proxy.set(Network::CutsAnswers);
+                sleep(lasting).await;
+                rig.proxy.set(Network::Whole);
+                "answers cut"
+            }
+            3 => {
+                rig.pooler.signal(Signal::SIGSTOP);
+                sleep(lasting).await;
+                rig.pooler.signal(Signal::SIGCONT);
+                "pooler stopped"
+            }
+            _ => {
+                rig.proxy.set(Network::Lossy);
+                sleep(lasting).await;
+                rig.proxy.set(Network::Whole);
+                rig.proxy.close_all().await;
+                "packets lost"
+            }
+        };
+        rig.wait_until_reachable(database).await?;
+        faults.push((begin, Instant::now() + Duration::from_secs(RECOVERY_S)));
+        let left = load.ends_at.saturating_duration_since(Instant::now()).as_secs();
+        let (calls, failures) = (load.calls.load(Ordering::Relaxed), load.failures.lock().await.len());
+        step(format!("{calls} calls, {failures} of them answered 5xx, {left} s left; fault {}: {name}", faults.len()));
+    }
+}
+
+/// A good client: one request after the other, on tasks of its own; what failed is sent again where that does no harm.
+struct Client {
+    number: usize,
+    api: Api,
+    user: User,
+    load: Arc<Load>,
+    tasks: Vec<i64>,
+    sent: Sent,
+}
+
+struct Answer {
+    status: u64,
+    body: Value,
+    etag: Option<String>,
+}
+
+impl Client {
+    async fn run(mut self) -> Result<Sent> {
+        let mut turn = self.number;
+        while Instant::now() < self.load.ends_at {
+            turn += 1;
+            let title = format!("{}-{turn}", self.number);
+            let task = self.tasks.get(turn % self.tasks.len().max(1)).copied();
+            match (turn % 10, task) {
+                (0 | 1, _) | (_, None) => self.create(title, true).await?,
+                (2, _) => self.create(title, false).await?,
+                (3 | 4, Some(task)) => drop(self.call(&of_task("GET", task)).await?),
+                (5, _) => {
+                    drop(self.call(&Call { method: "GET", path: "/api/tasks".to_owned(), ..Call::default() }).await?)
+                }
+                (6, Some(task)) => self.update(task, title).await?,
+                (7 | 8, Some(task)) => self.toggle(task).await?,
+                (_, Some(task)) => self.delete(task).await?,
+            }
+        }
+        Ok(self.sent)
+    }
+
+    async fn create(&mut self, title: String, has_key: bool) -> Result<()> {
+        let call = Call {
+            method: "POST",
+            path: "/api/tasks".to_owned(),
+            idempotency_key: has_key.then(|| title.clone()),
+            body: Some(json!({"title": title})),
+            ..Call::default()
+        };
+        let (answer, _) = if has_key { self.insist(&call).await? } else { (self.call(&call).await?, false) };
+        if answer.status == 201 {
+            self.tasks.extend(answer.body["id"].as_i64());
+        }
+        self.sent.created.insert(title, answer.status == 201);
+        Ok(())
+    }
+
+    /// Changes a task's title if it is still as it was read: that can be sent again.
+    async fn update(&mut self, task: i64, title: String) -> Result<()> {
+        let (seen, _) = self.insist(&of_task("GET", task)).await?;
+        let Some(etag) = seen.etag else { return Ok(()) };
+        let call = Call { if_match: Some(etag), body: Some(json!({"title": title})), ..of_task("PUT", task) };
+        let (answer, is_repeated) = self.insist(&call).await?;
+        let mut is_done = answer.status == 200;
+        if answer.status == 412 && is_repeated {
+            // One of those before was carried out, or a change from before it that came late.
+            is_done = self.insist(&of_task("GET", task)).await?.0.body["title"] == title;
+        }
+        self.sent.updated.insert(title, is_done);
+        Ok(())
+    }
+
+    async fn toggle(&mut self, task: i64) -> Result<()> {
+        let call = Call { path: format!("/api/tasks/{task}/complete"), ..of_task("PATCH", task) };
+        let is_done = self.call(&call).await?.status == 200;
+        let (acknowledged, ambiguous) = self.sent.toggled.entry(task).or_default();
+        *if is_done { acknowledged } else { ambiguous } += 1;
+        Ok(())
+    }
+
+    async fn delete(&mut self, task: i64) -> Result<()> {
+        let (answer, is_repeated) = self.insist(&of_task("DELETE", task)).await?;
+        if answer.status == 404 && !is_repeated {
+            bail!("a task of client {} is not found when it is to be removed", self.number);
+        }
+        self.tasks.retain(|known| *known != task);
+        self.sent.deleted.insert(task, matches!(answer.status, 204 | 404));
+        Ok(())
+    }
+
+    /// Sends a call until it is answered, and whether that took more than once.
+    async fn insist(&self, call: &Call) -> Result<(Answer, bool)> {
+        let mut is_repeated = false;
+        for _ in 0..TRIES {
+            let answer = self.call(call).await?;
+            if answer.status < 500 {
+                return Ok((answer, is_repeated));
+            }
+            is_repeated = true;
+            sleep(Duration::from_secs(1)).await;
+        }
+        bail!("{} {} fails {TRIES} times", call.method, call.path)
+    }
+
+    async fn call(&self, call: &Call) -> Result<Answer> {
+        let sent = Instant::now();
+        let answer = match &self.api {
+            Api::Fleet(fleet) => {
+                let answer = fleet.call(call, &self.user.token).await?;
+                Answer {
+                    status: answer["statusCode"].as_u64().unwrap_or_default(),
+                    body: serde_json::from_str(answer["body"].as_str().unwrap_or_default()).unwrap_or_default(),
+                    etag: answer["headers"]["etag"].as_str().map(str::to_owned),
+                }
+            }
+            Api::Gateway(gateway) => {
+                let (status, body, etag) = gateway.call(call, &self.user.token).await?;
+                Answer { status, body, etag }
+            }
+        };
+        self.load.calls.fetch_add(1, Ordering::Relaxed);
+        if answer.status >= 500 {
+            let what = format!("{} {}: {} {}", call.method, call.path, answer.status, answer.body);
+            self.load.failures.lock().await.push(Failure { sent, answered: Instant::now(), what });
+        }
+        Ok(answer)
+    }
+}
+
+fn of_task(method: &'static str, task: i64) -> Call {
+    Call { method, path: format!("/api/tasks/{task}"), ..Call::default() }
+}
+
+/// All that was sent, and whether it was acknowledged. Titles are unique.
+#[derive(Default)]
+struct Sent {
+    created: HashMap<String, bool>,
+    updated: HashMap<String, bool>,
+    deleted: HashMap<i64, bool>,
+    /// By task: how many turns were acknowledged, and how many not.
+    toggled: HashMap<i64, (u64, u64)>,
+}
+
+/// What became of it.
+#[derive(Default)]
+struct Found {
+    acknowledged: u64,
+    once: u64,
+    lost: u64,
+    doubled: u64,
+    not_sent: u64,
+    ambiguous: u64,
+}
+
+impl Sent {
+    fn add(&mut self, other: Self) {
+        self.created.extend(other.created);
+        self.updated.extend(other.updated);
+        self.deleted.extend(other.deleted);
+        self.toggled.extend(other.toggled);
+    }
+
+    async fn compare(&self, database: &Database) -> Found {
+        let (mut created, mut updated) = (HashMap::<String, u64>::new(), HashMap::<String, u64>::new());
+        let (mut deleted, mut toggled) = (HashMap::<i64, u64>::new(), HashMap::<i64, u64>::new());
+        for row in database.sql("select operation, task_id::bigint, title, is_toggled from audit", &[]).await {
+            let (task, title) = (row.get("task_id"), row.get("title"));
+            match (row.get("operation"), row.get("is_toggled")) {
+                ("INSERT", _) => *created.entry(title).or_default() += 1,
+                ("DELETE", _) => *deleted.entry(task).or_default() += 1,
+                (_, true) => *toggled.entry(task).or_default() += 1,
+                (_, false) => *updated.entry(title).or_default() += 1,
+            }
+        }
+        let mut found = Found::default();
+        for (title, is_acknowledged) in &self.created {
+            found.count(created.remove(title), u64::from(*is_acknowledged), u64::from(!is_acknowledged));
+        }
+        for (title, is_acknowledged) in &self.updated {
+            found.count(updated.remove(title), u64::from(*is_acknowledged), u64::from(!is_acknowledged));
+        }
+        for (task, is_acknowledged) in &self.deleted {
+            found.count(deleted.remove(task), u64::from(*is_acknowledged), u64::from(!is_acknowledged));
+        }
+        for (task, (acknowledged, ambiguous)) in &self.toggled {
+            found.count(toggled.remove(task), *acknowledged, *ambiguous);
+        }
+        let rest = created.values().chain(updated.values()).chain(deleted.values()).chain(toggled.values());
+        found.not_sent = rest.sum();
+        found
+    }
+}
+
+impl Found {
+    /// Counts what the database has of some writes, of which so many were acknowledged, and so many failed without a word
+    /// whether they were carried out.
+    fn count(&mut self, written: Option<u64>, acknowledged: u64, ambiguous: u64) {
+        let written = written.unwrap_or_default();
+        let lost = acknowledged.saturating_sub(written);
+        let doubled = written.saturating_sub(acknowledged + ambiguous);
+        self.acknowledged += acknowledged;
+        self.ambiguous += ambiguous;
+        self.lost += lost;
+        self.doubled += doubled;
+        self.once += acknowledged.saturating_sub(lost).saturating_sub(doubled);
+    }
+}
+
+/// What a process has of the machine.
+struct Usage {
+    rss_mb: f64,
+    fds: usize,
+}
+
+impl Usage {
+    fn of(process: u32) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kb: f64 = rss.trim().trim_end_matches(" kB").parse()?;
+        Ok(Self { rss_mb: (kb / 102.4).round() / 10.0, fds: fs::read_dir(format!("/proc/{process}/fd"))?.count() })
+    }
+}
+
+/// Asks one process for a user's list again and again.
+async fn drive_one(
+    binaries: &Path,
+    settings: &[(String, String)],
+    user: &User,
+    calls: usize,
+) -> Result<(Usage, Usage)> {
+    let routes = Routes::read()?;
+    let mut lambda = Lambda::start(&binaries.join("list-tasks").to_string_lossy(), settings).await;
+    let call = Call { method: "GET", path: "/api/tasks".to_owned(), ..Call::default() };
+    let (_, event) = call.event(&routes, &user.token)?;
+    let mut start = None;
+    for number in 0..calls {
+        if number == WARM_UP_CALLS {
+            start = Some(Usage::of(lambda.process_id())?);
+        }
+        let answer = lambda.invoke(event.clone()).await;
+        if answer["statusCode"] != 200 {
+            bail!("call {number} of one process is answered {answer}");
+        }
+        if number % 10_000 == 9_999 {
+            step(format!("{} calls", number + 1));
+        }
+    }
+    Ok((start.context("more calls than those to warm up")?, Usage::of(lambda.process_id())?))
+}

@@ -1,0 +1,65 @@
+//! The real Better Auth, from npm, for `cargo xtask dev --better-auth`: see devtools/better-auth/server.mjs.
+use crate::{
+    system::process::Running,
+    system::tools::{from_npm, lock, node, root, target},
+};
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::process::Command;
+
+/// How long the server may take to listen, in seconds.
+const START_TIMEOUT_S: u64 = 60;
+
+/// An installed Better Auth.
+pub struct BetterAuth {
+    folder: PathBuf,
+    node: PathBuf,
+}
+
+/// Installs what package-lock.json names into a folder under target/, unless it is there already.
+pub async fn install() -> Result<BetterAuth> {
+    let node = node("node")?;
+    let source = root().join("devtools/better-auth");
+    let folder = target().join("tools/better-auth");
+    fs::create_dir_all(&folder)?;
+    let _lock = lock("better-auth")?;
+    for file in ["package.json", "package-lock.json", "server.mjs", "index.html", "judge.mjs", "browser-test.mjs"] {
+        fs::copy(source.join(file), folder.join(file))?;
+    }
+    from_npm("Better Auth", &folder).await?;
+    Ok(BetterAuth { folder, node })
+}
+
+impl BetterAuth {
+    /// Where it is installed.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Starts its server, in front of the API at `api_url`, with the settings that the API has.
+    pub async fn start(
+        &self,
+        port: u16,
+        api_url: &str,
+        owner_url: &str,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<Running> {
+        let mut command = Command::new(&self.node);
+        command
+            .arg("server.mjs")
+            .current_dir(&self.folder)
+            .envs(settings)
+            .env("DATABASE_URL", owner_url)
+            .env("API_URL", api_url)
+            .env("PORT", port.to_string());
+        let mut server = Running::start(&mut command, Signal::SIGTERM)?;
+        server.wait_for_port(port, Duration::from_secs(START_TIMEOUT_S)).await.context("Better Auth did not start")?;
+        Ok(server)
+    }
+}

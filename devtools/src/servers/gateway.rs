@@ -1,0 +1,241 @@
+//! API Gateway on this machine, in front of `cargo lambda watch`: an HTTP API with payload format 2.0 and with CORS as
+//! template.yaml has it (docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html).
+//!
+//! `cargo lambda watch` has a gateway of its own, which decodes no path, keeps one of several equal headers, fails on a body
+//! that is not UTF-8, and allows no credentials across origins.
+use crate::system::tools::root;
+use anyhow::{Context as _, Result};
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::COOKIE, request::Parts},
+    response::{IntoResponse as _, Redirect, Response},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value, json};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tower_http::cors::CorsLayer;
+
+/// The largest request, in bytes (API Gateway's quota for a payload).
+const MAX_REQUEST_BYTES: usize = 10 * 1024 * 1024;
+/// How long a function may take, in seconds (API Gateway's quota).
+const TIMEOUT_S: u64 = 30;
+/// How long a browser may keep the answer to a preflight request, in seconds, as in template.yaml.
+const MAX_AGE_S: u64 = 7200;
+
+/// A running gateway. Dropping it ends it.
+pub struct Gateway(JoinHandle<()>);
+
+/// The routes, and where the functions are.
+struct Functions {
+    routes: Routes,
+    url: String,
+    client: reqwest::Client,
+}
+
+/// Which function answers what.
+pub struct Routes(Vec<Route>);
+
+struct Route {
+    method: String,
+    path: String,
+    function: String,
+}
+
+impl Gateway {
+    /// Answers on `port` with the functions of the `cargo lambda watch` on `watch_port`, and lets pages of `origins` call.
+    pub async fn start(port: u16, watch_port: u16, origins: &str) -> Result<Self> {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(TIMEOUT_S)).build()?;
+        let url = format!("http://127.0.0.1:{watch_port}/2015-03-31/functions");
+        let functions = Arc::new(Functions { routes: Routes::read()?, url, client });
+        let app = axum::Router::new().fallback(answer).with_state(functions).layer(cors(origins)?);
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .await
+            .with_context(|| format!("the port {port} cannot be listened on"))?;
+        Ok(Self(tokio::spawn(async move {
+            let _ = axum::serve(listener, app).await;
+        })))
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Routes {
+    /// Those of `cargo lambda watch`, from Cargo.toml.
+    pub fn read() -> Result<Self> {
+        let manifest: toml::Table = std::fs::read_to_string(root().join("Cargo.toml"))?.parse()?;
+        let router = ["workspace", "metadata", "lambda", "watch", "router"]
+            .iter()
+            .try_fold(&toml::Value::Table(manifest), |table, key| table.get(key).map(|it| it as &toml::Value))
+            .cloned();
+        let router: BTreeMap<String, Vec<BTreeMap<String, String>>> =
+            router.context("Cargo.toml has no routes for cargo lambda watch")?.try_into()?;
+        let mut routes = Vec::new();
+        for (path, targets) in router {
+            for mut target in targets {
+                let mut text =
+                    |name: &str| target.remove(name).with_context(|| format!("{path} has no {name} in Cargo.toml"));
+                routes.push(Route { method: text("method")?, function: text("function")?, path: path.clone() });
+            }
+        }
+        Ok(Self(routes))
+    }
+
+    /// The function that answers a request, and the event that it gets; `None` where there is no such route.
+    pub fn event(&self, parts: &Parts, body: &Bytes) -> Option<(&str, Value)> {
+        let (route, parameters) = self.find(parts)?;
+        Some((&route.function, event(route, &parameters, parts, body)))
+    }
+
+    /// The route that a request takes, with its parameters: of several, the one with the fewest.
+    fn find(&self, parts: &Parts) -> Option<(&Route, Map<String, Value>)> {
+        let segments: Vec<_> = parts.uri.path().split('/').collect();
+        let matching = self.0.iter().filter(|route| parts.method == *route.method).filter_map(|route| {
+            let pattern: Vec<_> = route.path.split('/').collect();
+            let mut parameters = Map::new();
+            for (part, segment) in pattern.iter().zip(&segments) {
+                match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+                    Some(_) if segment.is_empty() => return None,
+                    Some(name) => {
+                        let value = percent_decode_str(segment).decode_utf8_lossy().into_owned();
+                        parameters.insert(name.to_owned(), Value::from(value));
+                    }
+                    None if part == segment => {}
+                    None => return None,
+                }
+            }
+            (pattern.len() == segments.len()).then_some((route, parameters))
+        });
+        matching.min_by_key(|(_, parameters)| parameters.len())
+    }
+}
+
+fn cors(origins: &str) -> Result<CorsLayer> {
+    let origins = origins.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+    let origins: Vec<HeaderValue> = origins.map(str::parse).collect::<Result<_, _>>()?;
+    let names = |names: &[&'static str]| names.iter().map(|name| HeaderName::from_static(name)).collect::<Vec<_>>();
+    Ok(CorsLayer::new()
+        .allow_credentials(true)
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers(names(&["authorization", "content-type", "idempotency-key", "if-match", "if-none-match"]))
+        .expose_headers(names(&["etag", "idempotent-replayed", "link", "location", "retry-after", "x-request-id"]))
+        .max_age(Duration::from_secs(MAX_AGE_S)))
+}
+
+async fn answer(State(functions): State<Arc<Functions>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_REQUEST_BYTES).await else {
+        return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Too Long");
+    };
+    if parts.method == Method::GET && parts.uri.path() == "/" {
+        // For people who open the address in a browser; the deployed API has nothing there.
+        return Redirect::temporary("/docs").into_response();
+    }
+    let Some((function, event)) = functions.routes.event(&parts, &body) else {
+        return message(StatusCode::NOT_FOUND, "Not Found");
+    };
+    match functions.invoke(function, event).await {
+        Ok(Some(response)) => response,
+        // A function that reports an error, or answers something else.
+        Ok(None) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
+        Err(error) if error.is_timeout() => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+        Err(_) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
+    }
+}
+
+/// An answer of the gateway's own.
+fn message(status: StatusCode, message: &str) -> Response {
+    (status, axum::Json(json!({"message": message}))).into_response()
+}
+
+impl Functions {
+    async fn invoke(&self, function: &str, event: Value) -> Result<Option<Response>, reqwest::Error> {
+        let request = self.client.post(format!("{}/{function}/invocations", self.url));
+        let answer: Value = request.body(event.to_string()).send().await?.json().await?;
+        Ok(response(&answer))
+    }
+}
+
+/// What the function gets.
+fn event(route: &Route, parameters: &Map<String, Value>, parts: &Parts, body: &Bytes) -> Value {
+    let path = percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let request_id = format!("local-{}", now.as_nanos());
+    let route_key = format!("{} {}", route.method, route.path);
+    let mut event = json!({
+        "version": "2.0",
+        "routeKey": &route_key,
+        "rawPath": &path,
+        "rawQueryString": parts.uri.query().unwrap_or_default(),
+        "headers": headers(&parts.headers),
+        "requestContext": {
+            "accountId": "000000000000",
+            "apiId": "local",
+            "domainName": "127.0.0.1",
+            "domainPrefix": "127",
+            "http": {
+                "method": parts.method.as_str(),
+                "path": &path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": "127.0.0.1",
+                "userAgent": parts.headers.get("user-agent").map(text),
+            },
+            "requestId": request_id,
+            "routeKey": &route_key,
+            "stage": "$default",
+            "timeEpoch": u64::try_from(now.as_millis()).unwrap_or_default(),
+        },
+        "isBase64Encoded": false,
+    });
+    let cookies = parts.headers.get_all(COOKIE).iter().map(text);
+    let cookies: Vec<_> =
+        cookies.flat_map(|header| header.split("; ").map(str::to_owned).collect::<Vec<_>>()).collect();
+    if !cookies.is_empty() {
+        event["cookies"] = json!(cookies);
+    }
+    if !parameters.is_empty() {
+        event["pathParameters"] = json!(parameters);
+    }
+    match std::str::from_utf8(body) {
+        Ok("") => {}
+        Ok(body) => event["body"] = json!(body),
+        Err(_) => {
+            event["body"] = json!(STANDARD.encode(body));
+            event["isBase64Encoded"] = json!(true);
+        }
+    }
+    event
+}
+
+/// Headers by their names in lower case, with several values of one name in one; cookies come apart from them.
+fn headers(headers: &HeaderMap) -> Map<String, Value> {
+    let names = headers.keys().filter(|name| *name != COOKIE);
+    let joined = |name| headers.get_all(name).iter().map(text).collect::<Vec<_>>().join(",");
+    names.map(|name| (name.as_str().to_owned(), Value::from(joined(name)))).collect()
+}
+
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// The response that a function's answer says; `None` where it says none.
+fn response(answer: &Value) -> Option<Response> {
+    let mut response = Response::builder().status(u16::try_from(answer["statusCode"].as_u64()?).ok()?);
+    for (name, value) in answer["headers"].as_object().into_iter().flatten() {
+        response = response.header(name, value.as_str()?);
+    }
+    let body = answer["body"].as_str().unwrap_or_default();
+    let body = if answer["isBase64Encoded"] == true { STANDARD.decode(body).ok()? } else { body.as_bytes().to_vec() };
+    response.body(Body::from(body)).ok()
+}

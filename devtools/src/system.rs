@@ -1,0 +1,3 @@
+//! Other programs: finding or installing them, and running them so that none outlives us.
+pub mod process;
+pub mod tools;
