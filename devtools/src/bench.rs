@@ -3,11 +3,11 @@ mod scale;
 
 use self::scale::scale;
 use crate::{
-    migrate,
     servers::pgbouncer::{PgBouncer, Pooling},
     servers::postgres::{Postgres, Purpose, secret},
-    system::process::{run_command, step},
-    system::tools::{cargo, find_in_path, find_or_install, function_names, node, root, target},
+    servers::schema,
+    system::process::run_command,
+    system::tools::{cargo, find_or_install, node},
 };
 use anyhow::{Context as _, Result};
 use bench::{
@@ -18,7 +18,6 @@ use bench::{
     report::{Measured, Report},
     trial::{self, Plan},
 };
-use clap::ValueEnum;
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::{
     collections::HashMap,
@@ -29,6 +28,12 @@ use std::{
     time::Duration,
 };
 use tokio::process::Command;
+use xtask::{
+    build::functions,
+    cli::{Bench, Subject},
+    place::{find_in_path, root, target},
+    step,
+};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 /// The size of memory whose share of a CPU is measured too, in MB.
@@ -40,37 +45,8 @@ const POOLING: Pooling = Pooling { mode: "transaction", server_connections: 4 };
 /// Whose tasks the benchmark lists.
 const TOKENS: &str = "select token from session where user_agent = 'bench' and user_id <> 'bench-nobody' order by id";
 
-/// What is measured.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Subject {
-    /// The API beside the others.
-    Programs,
-    /// How its cost grows with the tasks, with the page, and with the processes.
-    Scale,
-}
-
-/// What `cargo xtask bench` is told.
-#[derive(clap::Args)]
-pub struct Options {
-    /// What is measured
-    #[arg(value_enum, default_value = "programs")]
-    subject: Subject,
-    /// A rough answer in about two minutes, once everything has been built
-    #[arg(long)]
-    quick: bool,
-    /// Only these programs, beside ours: floor, python, node, rust_monolith
-    #[arg(long, value_name = "PROGRAM", value_delimiter = ',')]
-    only: Vec<String>,
-    /// Measure functions that were built before, too, in a folder like target/release
-    #[arg(long, value_name = "FOLDER")]
-    before: Option<PathBuf>,
-    /// Put the plots where docs/performance.md shows them, too
-    #[arg(long)]
-    publish: bool,
-}
-
 /// Measures what is asked for.
-pub async fn bench(options: &Options) -> Result<()> {
+pub async fn bench(options: &Bench) -> Result<()> {
     match options.subject {
         Subject::Programs => programs(options).await,
         Subject::Scale => scale(options.quick).await,
@@ -78,7 +54,7 @@ pub async fn bench(options: &Options) -> Result<()> {
 }
 
 /// Builds everything, measures it, and writes target/bench/results.json and the plots beside it.
-async fn programs(options: &Options) -> Result<()> {
+async fn programs(options: &Bench) -> Result<()> {
     let folder = target().join("bench");
     fs::create_dir_all(&folder)?;
     let logs = folder.join("logs");
@@ -163,7 +139,7 @@ pub async fn build_ours() -> Result<()> {
 fn ours(database: &Database, folder: &Path, built: &Path) -> Result<Program> {
     let packages_folder = folder.join("packages").join(built.file_name().context("a folder has a name")?);
     let mut packages = Vec::new();
-    let names = function_names()?;
+    let names = functions()?;
     // The list's is the one that the table shows; the job and the reference are not the API.
     let api = names.iter().filter(|name| !["docs", "list-tasks", "purge"].contains(&name.as_str()));
     for name in std::iter::once("list-tasks").chain(api.map(String::as_str)) {
@@ -327,8 +303,8 @@ impl Database {
         step("Starting PostgreSQL");
         let postgres = Postgres::start(&folder.join("postgres"), Purpose::Benchmark, None).await?;
         step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));
-        let mut connection = migrate::connect(&postgres.owner_url()).await?;
-        migrate::up(&mut connection, Some(&shared::DatabaseUrl::parse(&postgres.api_url())?)).await?;
+        let mut connection = schema::connect(&postgres.owner_url()).await?;
+        schema::up(&mut connection, Some(&shared::DatabaseUrl::parse(&postgres.api_url())?)).await?;
         let tokens = seed(&mut connection).await?;
         let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres, POOLING).await?;
         Ok(Self { postgres, pooler, tokens })

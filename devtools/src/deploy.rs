@@ -10,8 +10,8 @@ mod template;
 use crate::{
     checks::elf::Architecture,
     checks::sam,
-    system::process::{Running, run_command, shell_line, step},
-    system::tools::{PythonTool, root},
+    system::process::{Running, run_command, shell_line},
+    system::tools::PythonTool,
 };
 use anyhow::{Context as _, Result, bail};
 use config::Config;
@@ -25,38 +25,13 @@ use std::{
 };
 use template::Template;
 use tokio::process::Command;
+use xtask::{cli::Deploy, place::root, step};
 
 /// How many hexadecimal digits of the commit a deployment is named by.
 const COMMIT_DIGITS: usize = 12;
 
-/// What `cargo xtask deploy` is told.
-#[derive(clap::Args)]
-pub struct Options {
-    /// The environment: a name in samconfig.toml, such as dev, staging or prod
-    #[arg(value_name = "ENV")]
-    environment: String,
-    #[command(flatten)]
-    values: settings::Flags,
-    /// The file with the environments [default: samconfig.toml of the project]
-    #[arg(long, value_name = "FILE")]
-    config_file: Option<PathBuf>,
-    /// Compile nothing, and deploy what 'sam build' made in this folder, such as .aws-sam/build
-    #[arg(long, value_name = "FOLDER", conflicts_with = "zig")]
-    built: Option<PathBuf>,
-    /// Compile with cargo-lambda's Zig, so that the programs run on Lambda whatever GLIBC this machine has [default: only
-    /// where this machine is not a Linux with the stack's processor]
-    #[arg(long)]
-    zig: bool,
-    /// How long a failing call of the deployed API is repeated, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    call_timeout: u64,
-    /// Print every command, what would be written to samconfig.toml, and the calls; run nothing and write nothing
-    #[arg(long)]
-    dry_run: bool,
-}
-
 /// Deploys an environment, from its settings to calls of the deployed API.
-pub async fn deploy(options: &Options) -> Result<()> {
+pub async fn deploy(options: &Deploy) -> Result<()> {
     let config_file = options.config_file.clone().unwrap_or_else(|| root().join("samconfig.toml"));
     // The SAM CLI looks for a relative one in the template's folder, which is .aws-sam/build for `sam deploy`.
     let config_file = std::path::absolute(config_file)?;
@@ -81,7 +56,7 @@ pub async fn deploy(options: &Options) -> Result<()> {
 
 /// All that is known before anything is run.
 struct Plan<'o> {
-    options: &'o Options,
+    options: &'o Deploy,
     architecture: Architecture,
     settings: Settings,
     sam: PythonTool,
@@ -101,7 +76,7 @@ struct Build {
 }
 
 impl<'o> Plan<'o> {
-    fn make(options: &'o Options, config_file: &Path, config: &Config, settings: Settings) -> Result<Self> {
+    fn make(options: &'o Deploy, config_file: &Path, config: &Config, settings: Settings) -> Result<Self> {
         let name = Architecture::parse(&settings.architecture);
         let architecture = name.with_context(|| format!("Lambda has no processor '{}'", settings.architecture))?;
         let sam = sam::find();
@@ -227,7 +202,7 @@ impl<'o> Plan<'o> {
 }
 
 impl Build {
-    fn plan(options: &Options, sam: &PythonTool, config_file: &Path, architecture: Architecture) -> Result<Self> {
+    fn plan(options: &Deploy, sam: &PythonTool, config_file: &Path, architecture: Architecture) -> Result<Self> {
         let is_for_this_machine = architecture.is_this_machines();
         let with_zig = options.zig || !is_for_this_machine;
         let cargo_lambda = PythonTool::cargo_lambda(with_zig);

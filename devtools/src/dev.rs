@@ -3,18 +3,25 @@ mod call_log;
 
 use self::call_log::CallLog;
 use crate::{
-    migrate,
-    servers::better_auth,
-    servers::gateway::Gateway,
-    servers::postgres::{self, Postgres, Purpose, secret, write_private},
-    servers::seed::{SeededUser, seed},
-    system::process::{Running, run_command, shell_quoted, step},
-    system::tools::{cargo, cargo_lambda, free_port, hold_folder, root, target},
+    servers::{
+        better_auth,
+        functions::{Functions, Print, Sources},
+        gateway::{Backend, Gateway, TIMEOUT, Watch},
+        postgres::{Postgres, Purpose, secret, write_private},
+        schema,
+        seed::{SeededUser, seed},
+        watch::watch,
+    },
+    system::{
+        build::build_functions,
+        process::{Running, shell_quoted},
+        tools::{cargo_lambda, free_port, hold_folder},
+    },
 };
 use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::Signal;
 use reqwest::StatusCode;
-use shared::{Config, DatabaseUrl};
+use shared::Config;
+use sqlx::PgConnection;
 use std::{
     collections::BTreeMap,
     fs,
@@ -24,7 +31,14 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{process::Command, time::sleep};
+use tokio::time::sleep;
+use xtask::{
+    cli::{self, Dev},
+    database::Given,
+    durations::Short,
+    place::dev_folder,
+    step,
+};
 
 /// How many instances of each function the local server runs at most, as Lambda would run more when calls overlap.
 const INSTANCES: usize = 2;
@@ -32,107 +46,76 @@ const INSTANCES: usize = 2;
 /// How long the API may take to answer once it has been built, in seconds.
 const START_TIMEOUT_S: u64 = 120;
 
-/// What `cargo xtask dev` is told.
-#[derive(clap::Args)]
-pub struct Options {
-    /// The port on 127.0.0.1 that the API listens on.
-    #[arg(long, default_value_t = 9000)]
-    port: u16,
-    /// Run Better Auth and a page to sign in on as well, on the port after the API's
-    #[arg(long)]
-    better_auth: bool,
-    /// The major version of PostgreSQL, the machine's or from npm; any by default
-    #[arg(long, value_name = "MAJOR")]
-    postgres: Option<u32>,
-    /// Where the database and the file of settings are kept, target/dev by default
-    #[arg(long, value_name = "DIR")]
-    folder: Option<PathBuf>,
-    /// Add two people with sessions and tasks to the database that DATABASE_URL names too; a database of our own always has them
-    #[arg(long)]
-    seed: bool,
-    /// Show the functions' log lines as they are, JSON, instead of a readable line for each call
-    #[arg(long)]
-    json: bool,
-}
-
-/// Brings everything up, says how to use it, and keeps it until Ctrl-C.
-pub async fn dev(options: &Options) -> Result<()> {
-    let folder = options.folder.clone().unwrap_or_else(|| target().join("dev"));
-    let folder = std::path::absolute(folder)?;
+/// Brings everything up, prints how to use it, and keeps it until Ctrl-C, or until one of the servers ends.
+pub async fn dev(options: &Dev) -> Result<()> {
+    let began = Instant::now();
+    let folder = dev_folder(options.folder.as_deref())?;
     let _lock = hold_folder(&folder, "end it, or name another folder by --folder and another port by --port")?;
-    let port = options.port;
-    let auth_port = options.better_auth.then_some(port.saturating_add(1));
-    for port in [Some(port), auth_port].into_iter().flatten() {
-        if TcpListener::bind(("127.0.0.1", port)).is_err() {
-            bail!("port {port} is taken: choose another with --port");
-        }
-    }
+    let port = api_port(options)?;
+    let auth_port = options.better_auth.then_some(port + 1);
     let env_file = EnvFile::new(&folder);
     let postgres_folder = folder.join("postgres");
-    let given = given_databases(&postgres_folder)?;
+    let given = Given::find(&postgres_folder)?;
 
-    // Wrong settings first: the rest takes minutes.
+    // What may be wrong comes first: the rest can take minutes.
     let mut settings = Settings::new(&folder, port, auth_port)?;
-    settings.set("DATABASE_URL", given.as_ref().map_or("postgresql://a@localhost/tasks", |(url, _)| url));
+    settings.set("DATABASE_URL", given.as_ref().map_or("postgresql://a@localhost/tasks", |given| &given.url));
     let config = settings.read()?;
-    if let Some((_, owner_url)) = &given
-        && DatabaseUrl::parse(owner_url).is_ok_and(|owner| owner.user() == config.database.url.user())
-    {
-        eprintln!(
-            "WARNING: DATABASE_URL and DATABASE_URL_UNPOOLED name the same role, so that the API has the owner's rights. \
-             DATABASE_URL should name the role tasks_api, which the migrations make"
-        );
+    if let Some(given) = &given {
+        try_database(given, &config).await?;
     }
 
-    let cargo_lambda = cargo_lambda().await?;
     let better_auth = if options.better_auth { Some(better_auth::install().await?) } else { None };
-    step("Building the functions (a fresh clone compiles OpenSSL too: a few minutes)");
-    run_command(&mut cargo(&["build", "--package", "functions", "--bins"])).await?;
-
-    let (postgres, owner_url) = match given {
-        Some((_, owner_url)) => {
+    let sources = Sources::look();
+    let binaries = build_functions().await?;
+    if options.reset {
+        step(format!("Removing {}", postgres_folder.display()));
+        Postgres::remove(&postgres_folder).await?;
+    }
+    let mut postgres = match &given {
+        Some(_) => {
             step("Using the database that DATABASE_URL and DATABASE_URL_UNPOOLED name");
-            (None, owner_url)
+            None
         }
         None => {
             step("Starting PostgreSQL");
             let postgres = Postgres::start(&postgres_folder, Purpose::Development, options.postgres).await?;
             step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));
             settings.set("DATABASE_URL", &postgres.api_url());
-            let owner_url = postgres.owner_url();
-            (Some(postgres), owner_url)
+            Some(postgres)
         }
     };
-    let config = settings.read()?;
-
-    step("Applying migrations");
-    let mut connection = migrate::connect(&owner_url).await?;
-    let migrated = migrate::up(&mut connection, Some(&config.database.url)).await;
-    if postgres.is_some() {
-        let folder = postgres_folder.display();
-        migrated
-            .with_context(|| format!("the development database cannot be migrated (remove {folder} to begin anew)"))?;
-    } else {
-        migrated?;
-    }
-    let users = if postgres.is_some() || options.seed {
-        step("Adding two people with tasks, if they are not there yet");
-        Some(seed(&mut connection).await?)
-    } else {
-        None
+    let owner_url = match (&postgres, given) {
+        (Some(postgres), _) => postgres.owner_url(),
+        (None, given) => given.map(|given| given.owner_url).unwrap_or_default(),
     };
-    drop(connection);
+    let config = settings.read()?;
+    let users = prepare_database(&owner_url, &config, postgres.is_some(), options.seed).await?;
 
-    step("Starting the API (cargo lambda watch)");
-    let watch_port = free_port()?;
-    let mut watch = watch(&cargo_lambda, watch_port, INSTANCES, &settings.0, Stdio::piped())?;
-    let log = Arc::new(CallLog::new(options.json));
-    let lines = log.clone();
-    watch.read_lines(move |line| lines.write(line))?;
+    let log = Arc::new(CallLog::new(options.json, &folder.join(cli::Log::Functions.file()))?);
+    let print: Print = {
+        let log = log.clone();
+        Arc::new(move |line: &str| log.write(line))
+    };
+    let (backend, mut watched) = match options.watch {
+        cli::Watch::Gateway => {
+            step("Starting the API");
+            let functions = Functions::start(binaries, sources, INSTANCES, settings.0.clone(), TIMEOUT, print).await?;
+            (Backend::Own(functions), None)
+        }
+        cli::Watch::CargoLambda => {
+            let cargo_lambda = cargo_lambda().await?;
+            step("Starting the API (cargo lambda watch)");
+            let watch_port = free_port()?;
+            let mut watch = watch(&cargo_lambda, watch_port, INSTANCES, &settings.0, Stdio::piped())?;
+            watch.read_lines(move |line| print(line))?;
+            (Backend::Watch(Watch::on(watch_port)?), Some(watch))
+        }
+    };
     let base_url = format!("http://127.0.0.1:{port}");
-    let _gateway = Gateway::start(port, watch_port, settings.get("TRUSTED_ORIGINS")).await?;
-    wait_until_ready(&mut watch, &base_url).await?;
-    let _auth_server = match better_auth.zip(auth_port) {
+    let _gateway = Gateway::start(port, backend, settings.get("TRUSTED_ORIGINS")).await?;
+    wait_until_ready(watched.as_mut(), &base_url).await?;
+    let mut auth_server = match better_auth.zip(auth_port) {
         Some((better_auth, port)) => {
             step(format!("Starting Better Auth on 127.0.0.1:{port}"));
             Some(better_auth.start(port, &base_url, &owner_url, &settings.0).await?)
@@ -140,39 +123,86 @@ pub async fn dev(options: &Options) -> Result<()> {
         None => None,
     };
     env_file.write(&settings, &config, users.as_ref(), &base_url, &owner_url)?;
-    print_welcome(&env_file.0, users.as_ref().map(|[first, _]| first), &base_url, auth_port);
+    step(format!("Ready after {}", Short(began.elapsed())));
+    let welcome = Welcome { env_file: &env_file.0, folder: options.folder.as_deref(), base_url: &base_url, auth_port };
+    welcome.print(users.as_ref().map(|[first, _]| first), postgres.is_some());
     // The lines of the calls above come behind their answers.
     sleep(Duration::from_millis(200)).await;
     log.show_calls();
 
-    let status = watch.wait().await?;
-    bail!("cargo lambda watch ended: {status}")
+    let log_file = postgres_folder.join("postgres.log");
+    tokio::select! {
+        status = ended(watched.as_mut()) => bail!("cargo lambda watch ended: {}", status?),
+        status = ended(auth_server.as_mut()) => bail!("Better Auth ended: {}", status?),
+        status = async { match &mut postgres {
+            Some(postgres) => postgres.ended().await,
+            None => std::future::pending().await,
+        }} => bail!("PostgreSQL ended: {}; its last lines are in {}", status?, log_file.display()),
+    }
 }
 
-/// Starts `cargo lambda watch` on a port, with at most so many instances of each function, whose lines go to `output`.
-pub fn watch(
-    cargo_lambda: &Path,
-    port: u16,
-    instances: usize,
-    settings: &BTreeMap<String, String>,
-    output: Stdio,
-) -> Result<Running> {
-    Running::start(
-        Command::new(cargo_lambda)
-            // Behind the gateway, which answers preflight requests as API Gateway does.
-            .args(["lambda", "watch", "-A", "127.0.0.1", "-P", &port.to_string(), "--disable-cors"])
-            .args(["--concurrency", &instances.to_string()])
-            .current_dir(root())
-            .stdout(output)
-            .envs(settings)
-            // Errors and warnings of a rebuild, and no line for each instance that starts.
-            .env("CARGO_TERM_QUIET", "true")
-            .env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "warn".into()))
-            // The owner's rights are not for the functions.
-            .env_remove("DATABASE_URL_UNPOOLED"),
-        // Asked to end, it reports an error for each of the functions; they hold nothing that is not in the database.
-        Signal::SIGKILL,
-    )
+async fn ended(program: Option<&mut Running>) -> Result<std::process::ExitStatus> {
+    match program {
+        Some(program) => program.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The port that was asked for, or one that is free, as is the next.
+fn api_port(options: &Dev) -> Result<u16> {
+    if options.port != 0 {
+        return Ok(options.port);
+    }
+    loop {
+        let port = free_port()?;
+        if TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+            return Ok(port);
+        }
+    }
+}
+
+/// Fails where a database that we are given does not let in the owner or the API; warns where the API would be the owner.
+async fn try_database(given: &Given, config: &Config) -> Result<()> {
+    step("Trying DATABASE_URL and DATABASE_URL_UNPOOLED");
+    let mut owner = schema::connect(&given.owner_url).await?;
+    let owner_name: String = sqlx::query_scalar("select current_user::text").fetch_one(&mut owner).await?;
+    let api = &config.database.url;
+    match migrations::connect_anywhere(api).await {
+        Ok(_) => {}
+        // The migrations make the role, and set its password to this URL's.
+        Err(_) if api.user() == migrations::API_ROLE => {}
+        Err(error) => bail!("DATABASE_URL: {error}"),
+    }
+    if api.user() == owner_name {
+        eprintln!(
+            "WARNING: DATABASE_URL and DATABASE_URL_UNPOOLED name the same role, so that the API has the owner's rights. \
+             DATABASE_URL should name the role {}, which the migrations make",
+            migrations::API_ROLE
+        );
+    }
+    Ok(())
+}
+
+/// Migrates the database, and adds people to it where it is our own or that is asked for.
+async fn prepare_database(
+    owner_url: &str,
+    config: &Config,
+    is_own: bool,
+    seed_given: bool,
+) -> Result<Option<[SeededUser; 2]>> {
+    step("Applying migrations");
+    let mut connection: PgConnection = schema::connect(owner_url).await?;
+    let migrated = schema::up(&mut connection, Some(&config.database.url)).await;
+    if is_own {
+        migrated.context("the development database cannot be migrated ('cargo xtask dev --reset' begins anew)")?;
+    } else {
+        migrated?;
+    }
+    if !is_own && !seed_given {
+        return Ok(None);
+    }
+    step("Adding two people with tasks, if they are not there yet");
+    Ok(Some(seed(&mut connection).await?))
 }
 
 /// The environment of the functions: what we were given, else what we make.
@@ -217,26 +247,6 @@ impl Settings {
     }
 }
 
-/// The two URLs of a database that is not ours, when they are set.
-///
-/// Those of our own, from a shell that has sourced the file of an earlier run, do not count.
-fn given_databases(postgres_folder: &Path) -> Result<Option<(String, String)>> {
-    let get = |name: &str| {
-        let value = std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-        value.filter(|url| !postgres::is_of(postgres_folder, url))
-    };
-    match (get("DATABASE_URL"), get("DATABASE_URL_UNPOOLED")) {
-        (Some(url), Some(owner_url)) => Ok(Some((url, owner_url))),
-        (None, None) => Ok(None),
-        (Some(_), None) => bail!(
-            "DATABASE_URL_UNPOOLED is not set: with DATABASE_URL it has to name the same database, as the owner and without a pooler"
-        ),
-        (None, Some(_)) => bail!(
-            "DATABASE_URL is not set: with DATABASE_URL_UNPOOLED it has to name the same database, as the API's role"
-        ),
-    }
-}
-
 /// A secret of the development database's, which keeps its cookies good between runs.
 fn kept_secret(folder: &Path) -> Result<String> {
     let file = folder.join("better-auth-secret");
@@ -249,13 +259,18 @@ fn kept_secret(folder: &Path) -> Result<String> {
 }
 
 /// Calls each function once, so that none has its first start still before it when a person calls.
-async fn wait_until_ready(watch: &mut Running, base_url: &str) -> Result<()> {
+async fn wait_until_ready(mut watch: Option<&mut Running>, base_url: &str) -> Result<()> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(START_TIMEOUT_S)).build()?;
     let until = Instant::now() + Duration::from_secs(START_TIMEOUT_S);
     loop {
-        watch.check()?;
+        if let Some(watch) = &mut watch {
+            watch.check()?;
+        }
         match client.get(format!("{base_url}/health")).send().await {
             Ok(answer) if answer.status() == StatusCode::OK => break,
+            Ok(answer) if answer.status() == StatusCode::INTERNAL_SERVER_ERROR && watch.is_none() => {
+                bail!("the function health does not start: its words are above")
+            }
             Ok(answer) if Instant::now() > until => bail!("the API answers {} to /health", answer.status()),
             Err(error) if Instant::now() > until => return Err(error).context("the API does not answer"),
             _ => sleep(Duration::from_millis(200)).await,
@@ -329,11 +344,22 @@ impl Drop for EnvFile {
     }
 }
 
-fn print_welcome(env_file: &Path, user: Option<&SeededUser>, base_url: &str, auth_port: Option<u16>) {
-    if let Some(port) = auth_port {
-        println!("\nSign up and try the tasks in a browser: http://127.0.0.1:{port}/");
-    }
-    match user {
+/// What is printed when all is there.
+struct Welcome<'w> {
+    env_file: &'w Path,
+    /// The value of `--folder`.
+    folder: Option<&'w Path>,
+    base_url: &'w str,
+    auth_port: Option<u16>,
+}
+
+impl Welcome<'_> {
+    fn print(&self, user: Option<&SeededUser>, has_own_database: bool) {
+        let Self { env_file, folder, base_url, auth_port } = self;
+        if let Some(port) = auth_port {
+            println!("\nSign up and try the tasks in a browser: http://127.0.0.1:{port}/");
+        }
+        match user {
         Some(SeededUser { token, .. }) => println!(
             "
 The API answers on {base_url}. List the tasks of one of its users, and add one:
@@ -351,12 +377,22 @@ of a session of yours.
   curl -H 'Authorization: Bearer TOKEN' {base_url}/api/tasks"
         ),
     }
-    println!(
-        "
-All of it, to read and to try:  {base_url}/docs
-URLs, tokens and secrets for scripts:  . {}
-Ctrl-C ends everything.
+        let folder = folder.map(|folder| format!(" --folder {}", folder.display())).unwrap_or_default();
+        let reset = if has_own_database {
+            format!("\nBegin anew:      cargo xtask dev --reset{folder}")
+        } else {
+            String::new()
+        };
+        println!(
+            "
+Read and try it: {base_url}/docs
+For scripts:     . {}   (URLs, tokens and secrets)
+The database:    cargo xtask psql{folder}
+All log lines:   cargo xtask logs [postgres]{folder}{reset}
+
+A change to the code is served with the next call. Ctrl-C ends everything.
 ",
-        env_file.display(),
-    );
+            env_file.display(),
+        );
+    }
 }

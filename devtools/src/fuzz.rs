@@ -1,27 +1,14 @@
 //! `cargo xtask fuzz`: a million events that nobody should send.
-use crate::{system::process::run_command, system::tools::cargo, test::Services};
+use crate::{servers::services::Services, system::build::cargo_test, system::process::run_command};
 use anyhow::Result;
 use std::time::{SystemTime, UNIX_EPOCH};
+use xtask::cli::Fuzz;
 
 /// How many cases `--quick` and `cargo xtask test fuzz` try.
 const QUICK_CASES: u64 = 20_000;
 
-/// What `cargo xtask fuzz` is told.
-#[derive(clap::Args)]
-pub struct Options {
-    /// How many cases to try
-    #[arg(long, default_value_t = 1_000_000, conflicts_with = "quick")]
-    cases: u64,
-    /// Try 20,000 only
-    #[arg(long)]
-    quick: bool,
-    /// Makes the same cases again; by default a new number each time, which is printed
-    #[arg(long)]
-    seed: Option<u64>,
-}
-
 /// Starts the servers and tries the cases.
-pub async fn fuzz(options: &Options) -> Result<()> {
+pub async fn fuzz(options: &Fuzz) -> Result<()> {
     let services = Services::start().await?;
     try_cases(&services, if options.quick { QUICK_CASES } else { options.cases }, options.seed).await
 }
@@ -36,7 +23,7 @@ async fn try_cases(services: &Services, cases: u64, seed: Option<u64>) -> Result
         Some(seed) => seed,
         None => u64::from(SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos()),
     };
-    let mut command = cargo(&["test", "--locked", "--package", "functions", "--test", "api", "fuzz::"]);
+    let mut command = cargo_test(&["--test", "api", "fuzz::"]);
     command.args(["--", "--ignored", "--nocapture"]);
     command.env("FUZZ_CASES", cases.to_string()).env("FUZZ_SEED", seed.to_string());
     run_command(services.name_to(&mut command)).await?;

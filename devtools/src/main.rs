@@ -1,5 +1,5 @@
-//! The developer's commands: `cargo xtask dev`, `deploy`, `test`, `bench`, `fuzz`, `soak`, `mutants`, `migrate` and `sizes`.
-#[cfg(target_os = "linux")]
+//! The developer's commands, started by `cargo xtask` (the package `xtask`), which has compiled them.
+#[cfg(feature = "bench")]
 mod bench;
 mod checks;
 mod deploy;
@@ -14,43 +14,14 @@ mod system;
 mod test;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{filter::LevelFilter, fmt};
-
-/// The developer's commands.
-#[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the API on this machine, on a PostgreSQL of its own or the one that DATABASE_URL and DATABASE_URL_UNPOOLED name
-    Dev(dev::Options),
-    /// Build the functions, deploy them to AWS with the SAM CLI, and call the deployed API
-    Deploy(deploy::Options),
-    /// Run the tests, all or by part
-    Test(test::Options),
-    /// Measure the API beside programs in Python, Node.js and Rust that do the same, and beside the least that a function can do
-    /// (on Linux)
-    #[cfg(target_os = "linux")]
-    Bench(bench::Options),
-    /// Load many processes with many clients while servers fail, and count what became of each write
-    Soak(faults::soak::Options),
-    /// Try a million events that nobody should send: no 5xx, no panic
-    Fuzz(fuzz::Options),
-    /// Change the session check and the tasks' statements, one place at a time, and list what no test notices
-    Mutants(mutants::Options),
-    /// Build the functions for release and print size, GLIBC version and shared libraries of each
-    Sizes,
-    /// Bring a database's tables up to date, or back
-    #[command(subcommand)]
-    Migrate(migrate::Action),
-}
+use xtask::{
+    cli::{Cli, Command},
+    step,
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -76,8 +47,11 @@ async fn run(command: &Command) -> Result<()> {
         Command::Dev(options) => dev::dev(options).await,
         Command::Deploy(options) => deploy::deploy(options).await,
         Command::Test(options) => test::test(options).await,
-        #[cfg(target_os = "linux")]
+        #[cfg(feature = "bench")]
         Command::Bench(options) => bench::bench(options).await,
+        #[cfg(not(feature = "bench"))]
+        Command::Bench(_) => anyhow::bail!("the benchmarks are not compiled in: they are by 'cargo xtask bench'"),
+        Command::Psql(_) | Command::Logs(_) => anyhow::bail!("this is a command of the front: 'cargo xtask'"),
         Command::Soak(options) => faults::soak::soak(options).await,
         Command::Fuzz(options) => fuzz::fuzz(options).await,
         Command::Mutants(options) => mutants::mutants(options).await,
@@ -98,6 +72,6 @@ async fn interrupted() -> u8 {
         _ = terminate.recv() => 143,
         _ = hangup.recv() => 129,
     };
-    system::process::step("Stopping");
+    step("Stopping");
     code
 }

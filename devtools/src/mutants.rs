@@ -1,18 +1,20 @@
 //! `cargo xtask mutants`: whether a test notices when the session check or a task's statement is changed.
 use crate::{
-    system::process::{Running, run_command, step},
-    system::tools::{cargo, from_crates_io, root, target},
-    test::Services,
+    servers::services::Services,
+    system::process::{Running, run_command},
+    system::tools::{cargo, from_crates_io},
 };
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 use tokio::process::Command;
+use xtask::{
+    cli::Mutants,
+    place::{root, target},
+    step,
+};
 
 /// The version that the list of survivors is of.
 const CARGO_MUTANTS: &str = "cargo-mutants@27.1.0";
-
-/// What is mutated, when nothing else is said: who is asking, and what they may do.
-const FILES: [&str; 2] = ["shared/src/session.rs", "shared/src/tasks.rs"];
 
 /// How long the tests may take on a mutant before it counts as caught, in seconds: some never end.
 const TIMEOUT_S: &str = "600";
@@ -20,24 +22,10 @@ const TIMEOUT_S: &str = "600";
 /// cargo-mutants' exit code when some survive (mutants.rs/exit-codes.html).
 const SURVIVORS: i32 = 2;
 
-/// What `cargo xtask mutants` is told.
-#[derive(clap::Args)]
-pub struct Options {
-    /// Only mutants in these files
-    #[arg(long = "file", default_values_t = FILES.map(str::to_owned))]
-    files: Vec<String>,
-    /// Only mutants whose name matches this regular expression
-    #[arg(long)]
-    only: Option<String>,
-    /// Name the mutants and try none
-    #[arg(long)]
-    list: bool,
-}
-
 /// Changes the code in a copy, one place at a time, and runs tests on each change: first the unit tests, which take seconds, then
 /// the API's on those that the unit tests let pass. What both let pass survives. Prints the survivors and fails when there are
 /// any; target/mutants.out has the details of both rounds.
-pub async fn mutants(options: &Options) -> Result<()> {
+pub async fn mutants(options: &Mutants) -> Result<()> {
     let program = from_crates_io(CARGO_MUTANTS).await?;
     let cargo_mutants = |more: &[&str]| {
         let mut command = Command::new(&program);

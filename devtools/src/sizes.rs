@@ -1,18 +1,15 @@
 //! `cargo xtask sizes`: what the release binaries weigh, and what they need of the machine that they run on.
-use crate::{
-    checks::elf::Program,
-    system::process::{run_command, step},
-    system::tools::{cargo, function_names, target},
-};
+use crate::{checks::elf::Program, system::process::run_command, system::tools::cargo};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
+use xtask::{build::functions, place::target, step};
 
 /// Builds the functions for release, prints a line for each, and fails where one could not run on Lambda.
 pub async fn sizes() -> Result<()> {
     step("Building the functions for release (link-time optimisation takes minutes)");
     run_command(&mut cargo(&["build", "--release", "--locked", "--package", "functions", "--bins"])).await?;
     println!("{:16} {:>9}  {:10}  shared libraries", "function", "bytes", "GLIBC");
-    for name in function_names()? {
+    for name in functions()? {
         let data = fs::read(target().join("release").join(&name))?;
         let program = Program::read(&data).with_context(|| format!("{name} cannot be deployed"))?;
         let (major, minor) = program.glibc;

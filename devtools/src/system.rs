@@ -1,3 +1,4 @@
-//! Other programs: finding or installing them, and running them so that none outlives us.
+//! Other programs: finding, installing or building them, and running them so that none outlives us.
+pub mod build;
 pub mod process;
 pub mod tools;

@@ -1,7 +1,12 @@
-//! `cargo xtask dev` as a newcomer meets it: from its start, over every route through cargo lambda watch, to Ctrl-C.
+//! `cargo xtask dev` as a newcomer meets it: from its start, over every route, to Ctrl-C.
+mod clone;
 mod harness;
 
 use harness::{Dev, command, free_port, new_folder};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use reqwest::{Method, Response, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
@@ -58,6 +63,50 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     let mut dev = Dev::start(&folder, port, &[], &[]);
     let env = dev.environment();
     assert_eq!(env["TASKS_URL"], format!("http://127.0.0.1:{port}"));
+    let kept = every_route_works(&env).await;
+    migrate_commands_work(&env);
+    a_second_one_in_the_same_folder_is_refused(&folder);
+    assert_eq!(get(&env, "/health").await, StatusCode::OK, "the first one goes on");
+    psql_and_logs_find_it(&folder);
+    wrong_passwords_are_named(&env).await;
+    a_given_database_is_not_written_to(&env).await;
+    a_given_database_and_given_settings_are_used(&env).await;
+    dev.stop();
+
+    // Again, from a shell that has sourced the file, and with the functions run by cargo lambda watch: the same database, tokens
+    // and tasks.
+    let settings: Vec<_> =
+        env.iter().filter(|(name, _)| name.starts_with("DATABASE") || name.starts_with("BETTER")).collect();
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut dev = Dev::start(&folder, port, &settings, &["--watch", "cargo-lambda"]);
+    let again = dev.environment();
+    for name in ["TASKS_TOKEN", "TASKS_COOKIE", "TASKS_USER_ID", "TASKS_TOKEN_2", "BETTER_AUTH_SECRET"] {
+        assert_eq!(again[name], env[name], "{name}");
+    }
+    assert_eq!(get(&again, &kept).await, StatusCode::OK);
+    every_route_works(&again).await;
+    dev.stop();
+
+    // Anew, on any port.
+    let mut dev = Dev::start(&folder, 0, &settings, &["--reset"]);
+    let anew = dev.environment();
+    assert!(anew["TASKS_TOKEN"] != env["TASKS_TOKEN"] && anew["TASKS_URL"] != "http://127.0.0.1:0", "{anew:?}");
+    assert_eq!(get(&anew, "/health").await, StatusCode::OK);
+    // A database that ends takes everything with it.
+    let pid = std::fs::read_to_string(folder.join("postgres/data/postmaster.pid")).unwrap();
+    let pid = Pid::from_raw(pid.lines().next().unwrap().parse().unwrap());
+    kill(pid, Signal::SIGQUIT).unwrap();
+    assert_eq!(dev.ended(), Some(1));
+}
+
+/// The status of a call of the first person's.
+async fn get(env: &HashMap<String, String>, path: &str) -> StatusCode {
+    let client = Client::new(&env["TASKS_URL"], "authorization", format!("Bearer {}", env["TASKS_TOKEN"]));
+    client.call(Method::GET, path, None).await.0
+}
+
+/// Calls every route with both credentials and by both families of paths; returns the path of a task that stays.
+async fn every_route_works(env: &HashMap<String, String>) -> String {
     let bearer = |token: &str| Client::new(&env["TASKS_URL"], "authorization", format!("Bearer {}", env[token]));
     let ada = bearer("TASKS_TOKEN");
     let grace = bearer("TASKS_TOKEN_2");
@@ -104,7 +153,12 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
         made.push((client, path));
     }
     let (_, _, list) = grace.call(Method::GET, "/api/tasks", None).await;
-    assert_eq!(list.as_array().unwrap().len(), 2, "the other user sees her own tasks: {list}");
+    let path_of = |task: &Value| format!("/api/tasks/{}", task["id"]);
+    let mine = |path: &String| made.iter().any(|(_, made)| made.ends_with(path.trim_start_matches("/api")));
+    assert!(
+        !list.as_array().unwrap().iter().map(path_of).any(|path| mine(&path)),
+        "the other user's own alone: {list}"
+    );
 
     // Paging, as a client follows it.
     let (_, headers, first) = ada.call(Method::GET, "/api/tasks?limit=1", None).await;
@@ -130,25 +184,22 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     let (kept, removed) = (made.pop().unwrap().1, made.pop().unwrap().1);
     assert_eq!(ada.call(Method::DELETE, &removed, None).await.0, StatusCode::NO_CONTENT);
     assert_eq!(ada.call(Method::GET, &removed, None).await.0, StatusCode::NOT_FOUND);
-    migrate_commands_work(&env);
-    a_second_one_in_the_same_folder_is_refused(&folder);
-    assert_eq!(nobody.call(Method::GET, "/health", None).await.0, StatusCode::OK, "the first one goes on");
-    a_given_database_is_not_written_to(&env).await;
-    a_given_database_and_given_settings_are_used(&env).await;
-    dev.stop();
+    kept
+}
 
-    // Again, from a shell that has sourced the file: the same database, tokens and tasks.
-    let settings: Vec<_> =
-        env.iter().filter(|(name, _)| name.starts_with("DATABASE") || name.starts_with("BETTER")).collect();
-    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let mut dev = Dev::start(&folder, port, &settings, &[]);
-    let again = dev.environment();
-    for name in ["TASKS_TOKEN", "TASKS_COOKIE", "TASKS_USER_ID", "TASKS_TOKEN_2", "BETTER_AUTH_SECRET"] {
-        assert_eq!(again[name], env[name], "{name}");
-    }
-    let ada = bearer("TASKS_TOKEN");
-    assert_eq!(ada.call(Method::GET, &kept, None).await.0, StatusCode::OK);
-    dev.stop();
+/// `cargo xtask psql` and `cargo xtask logs`, beside a running `cargo xtask dev`.
+fn psql_and_logs_find_it(folder: &Path) {
+    let run = |arguments: &[&str]| {
+        let (command_name, rest) = arguments.split_first().unwrap();
+        let output = command().arg(command_name).arg("--folder").arg(folder).args(rest).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(run(&["psql", "-Atc", "select current_user"]).trim(), "tasks_owner");
+    assert!(run(&["logs"]).contains(r#""route":"GET /api/tasks""#));
+    assert!(run(&["logs", "postgres"]).contains("database system is ready"));
+    let output = command().args(["psql", "--folder"]).arg(folder.join("none")).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no 'cargo xtask dev' runs in"));
 }
 
 fn a_second_one_in_the_same_folder_is_refused(folder: &Path) {
@@ -232,24 +283,93 @@ fn migrate_commands_work(env: &HashMap<String, String>) {
 #[test]
 fn what_is_wrong_is_said_before_anything_is_started() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken_port = taken.local_addr().unwrap().port().to_string();
+    let taken_port = taken.local_addr().unwrap().port();
     let folder = new_folder("dev-wrong");
-    let dev = |port: &str, settings: &[(&str, &str)]| {
-        let output = command()
-            .args(["dev", "--port", port, "--folder"])
-            .arg(&folder)
-            .envs(settings.iter().copied())
-            .output()
-            .unwrap();
+    let dev = |flags: &[&str], settings: &[(&str, &str)]| {
+        let mut command = command();
+        command.args(["dev", "--folder"]).arg(&folder).args(flags).envs(settings.iter().copied());
+        let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!error.contains("s3cret") && !error.contains("==> Starting"), "{error}");
+        error
     };
-    let port = free_port().to_string();
-    assert!(dev(&taken_port, &[]).contains("--port"));
-    assert!(dev(&port, &[("LOG_LEVEL", "loud")]).contains("LOG_LEVEL"));
-    assert!(dev(&port, &[("BETTER_AUTH_SECRETS", "x")]).contains("BETTER_AUTH_SECRETS"));
-    assert!(
-        dev(&port, &[("DATABASE_URL", "postgresql://a:b@127.0.0.1/x")]).contains("DATABASE_URL_UNPOOLED is not set")
-    );
+    let any = ["--port", "0"];
+    assert!(dev(&["--port", &taken_port.to_string()], &[]).contains("--port"));
+    assert!(dev(&any, &[("LOG_LEVEL", "loud")]).contains("LOG_LEVEL"));
+    assert!(dev(&any, &[("BETTER_AUTH_SECRETS", "x")]).contains("BETTER_AUTH_SECRETS"));
+    let url = |user: &str, host: &str| format!("postgresql://{user}:s3cret@{host}/x");
+    let pair = |url: &str, owner: &str| dev(&any, &[("DATABASE_URL", url), ("DATABASE_URL_UNPOOLED", owner)]);
+    let local = format!("127.0.0.1:{taken_port}");
+    assert!(dev(&any, &[("DATABASE_URL", &url("a", &local))]).contains("DATABASE_URL_UNPOOLED is not set"));
+    let error = pair(&url("a", "nowhere.invalid"), &url("b", &local));
+    assert!(error.contains("DATABASE_URL: the host nowhere.invalid is not known"), "{error}");
+    let error = pair(&url("a", &local), &url("b", "127.0.0.1:1"));
+    assert!(error.contains("DATABASE_URL_UNPOOLED: 127.0.0.1 does not accept connections on port 1"), "{error}");
+    let error = pair(&url("b", &local), &url("tasks_api", &local));
+    assert!(error.contains("swapped with DATABASE_URL?"), "{error}");
     assert!(!folder.join("postgres").exists());
+}
+
+/// Passwords are tried before the functions are built.
+async fn wrong_passwords_are_named(env: &HashMap<String, String>) {
+    let folder = new_folder("dev-passwords");
+    let (url, owner) = (&env["DATABASE_URL"], &env["DATABASE_URL_UNPOOLED"]);
+    let spoilt = |url: &str| {
+        let (start, rest) = url.split_once("://").unwrap();
+        let (user, rest) = rest.split_once(':').unwrap();
+        format!("{start}://{user}:s3cret@{}", rest.split_once('@').unwrap().1)
+    };
+    let other_role = spoilt(url).replace("tasks_api", "nobody");
+    for (url, owner, name) in [(url, &spoilt(owner), "DATABASE_URL_UNPOOLED:"), (&other_role, owner, "DATABASE_URL:")] {
+        let mut command = command();
+        command.args(["dev", "--port", "0", "--folder"]).arg(&folder);
+        let output = command.env("DATABASE_URL", url).env("DATABASE_URL_UNPOOLED", owner).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(name) && error.contains("password authentication failed"), "{name}: {error}");
+        assert!(!error.contains("s3cret") && !error.contains("Starting the API"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_served_and_a_compile_error_is_answered() {
+    let clone = clone::Clone::new("dev-clone");
+    let mut dev = Dev::start_by(clone.command(), &clone.folder().join("target/dev"), 0, &[], &[]);
+    let env = dev.environment();
+    let client = Client::new(&env["TASKS_URL"], "authorization", format!("Bearer {}", env["TASKS_TOKEN"]));
+    let call = async |path: &'static str| {
+        let (status, headers, body) = client.call(Method::GET, path, None).await;
+        (status, headers["content-type"].to_str().unwrap().to_owned(), body)
+    };
+    assert_eq!(call("/api/tasks").await.0, StatusCode::OK);
+
+    // In one function: the others stay as they are.
+    let function = clone.folder().join("functions/src/bin/list-tasks.rs");
+    let before = clone::edit(&function, "use shared::", "compile_error!(\"left undone\");\nuse shared::");
+    let (status, content_type, problem) = call("/api/tasks").await;
+    assert_eq!((status, &*content_type), (StatusCode::INTERNAL_SERVER_ERROR, "application/problem+json"));
+    let words = problem["detail"].as_str().unwrap();
+    assert!(words.contains("left undone") && words.contains("functions/src/bin/list-tasks.rs"), "{words}");
+    assert!(!words.contains('\u{1b}'), "no colours: {words}");
+    assert_eq!(call("/api/session").await.0, StatusCode::OK);
+    std::fs::write(&function, before).unwrap();
+    assert_eq!(call("/api/tasks").await.0, StatusCode::OK);
+
+    // In what all share: what is answered is of the new code.
+    let file = clone.folder().join("shared/src/http.rs");
+    let before = clone::edit(&file, "application/json", "application/changed+json");
+    for path in ["/api/tasks", "/api/session"] {
+        let (status, content_type, _) = call(path).await;
+        assert_eq!((status, &*content_type), (StatusCode::OK, "application/changed+json"), "{path}");
+    }
+    std::fs::write(&file, "this is no Rust").unwrap();
+    for path in ["/api/tasks", "/health"] {
+        let (status, _, problem) = call(path).await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(problem["detail"].as_str().unwrap().contains("shared/src/http.rs"), "{problem}");
+    }
+    std::fs::write(&file, before).unwrap();
+    assert_eq!(call("/api/tasks").await.1, "application/json");
+    dev.stop();
 }

@@ -115,6 +115,14 @@ pub async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
     if url.has_address() {
         return Err(Error::HasAddress);
     }
+    connect_anywhere(url).await
+}
+
+/// Connects with any URL, the API's pooled one included, as to find out whether it is right.
+///
+/// # Errors
+/// What the database says.
+pub async fn connect_anywhere(url: &DatabaseUrl) -> Result<PgConnection, Error> {
     let mut options = PgConnectOptions::new_without_pgpass()
         .port(url.port())
         .username(url.user())

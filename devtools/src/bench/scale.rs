@@ -1,11 +1,9 @@
 //! `cargo xtask bench scale`: how the cost of a call grows with the tasks, with the page, and with the processes.
 use crate::{
     bench::{build_ours, our_environment},
-    migrate,
     servers::pgbouncer::{PgBouncer, Pooling},
     servers::postgres::{Postgres, Purpose},
-    system::process::step,
-    system::tools::target,
+    servers::schema,
 };
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -24,6 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::sleep;
+use xtask::{place::target, step};
 
 /// To how many tasks the table grows, of users with a hundred each.
 const TASKS: [i64; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
@@ -52,8 +51,8 @@ pub async fn scale(quick: bool) -> Result<()> {
     fs::create_dir_all(folder.join("logs"))?;
     step("Starting PostgreSQL");
     let postgres = Postgres::start(&data.join("postgres"), Purpose::Benchmark, None).await?;
-    let mut connection = migrate::connect(&postgres.owner_url()).await?;
-    migrate::up(&mut connection, Some(&shared::DatabaseUrl::parse(&postgres.api_url())?)).await?;
+    let mut connection = schema::connect(&postgres.owner_url()).await?;
+    schema::up(&mut connection, Some(&shared::DatabaseUrl::parse(&postgres.api_url())?)).await?;
     // Its reads would be counted as ours.
     sqlx::raw_sql("alter table tasks set (autovacuum_enabled = off)").execute(&mut connection).await?;
     let mut bench = Bench { connection, url: postgres.api_url(), folder };

@@ -1,11 +1,12 @@
 //! The tools that check openapi.yaml: Spectral with OWASP's rules, and Schemathesis.
 use crate::{
-    system::process::{run_command, step},
-    system::tools::{from_npm, from_pypi, lock, node, root},
+    system::process::run_command,
+    system::tools::{from_npm, from_pypi, lock, node},
 };
 use anyhow::Result;
 use std::path::PathBuf;
 use tokio::process::Command;
+use xtask::{place::root, step};
 
 /// The version that the contract's configuration was written for.
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";

@@ -1,7 +1,7 @@
 //! AWS SAM: checks of template.yaml, and building what it deploys.
 use crate::{
-    system::process::{run, run_command, step},
-    system::tools::{Environment, PythonTool, cargo_lambda, find_in_path, from_pypi, root, target},
+    system::process::{run, run_command},
+    system::tools::{Environment, PythonTool, cargo_lambda, from_pypi},
 };
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
@@ -11,6 +11,10 @@ use std::{
     time::Instant,
 };
 use tokio::process::Command;
+use xtask::{
+    place::{find_in_path, root, target},
+    step,
+};
 
 /// The versions that the template passes.
 const SAM: Environment = Environment { name: "sam", packages: &["aws-sam-cli==1.170.0"] };

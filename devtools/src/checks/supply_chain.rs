@@ -1,10 +1,8 @@
 //! What comes into the build from others: cargo-deny by the rules of deny.toml, and cargo-machete for what nobody uses.
-use crate::{
-    system::process::{run_command, step},
-    system::tools::{from_crates_io, root},
-};
+use crate::{system::process::run_command, system::tools::from_crates_io};
 use anyhow::{Result, bail};
 use tokio::process::Command;
+use xtask::{place::root, step};
 
 /// The versions whose rules the project passes.
 const CARGO_DENY: &str = "cargo-deny@0.20.2";

@@ -183,7 +183,7 @@ mod tests {
 
     /// The file's text after a parameter and the region are set.
     fn changed(text: &str) -> String {
-        let folder = crate::system::tools::target().join("tmp");
+        let folder = xtask::place::target().join("tmp");
         fs::create_dir_all(&folder).unwrap();
         let file = folder.join(format!("samconfig-{}.toml", text.len()));
         fs::write(&file, text).unwrap();

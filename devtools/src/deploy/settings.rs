@@ -2,6 +2,7 @@
 use super::{config::Config, overrides, template::Template};
 use anyhow::{Context as _, Result, bail};
 use std::io::{IsTerminal as _, Write as _, stderr, stdin};
+use xtask::cli::DeployValues;
 
 const DEPLOYMENT_ID: &str = "DeploymentId";
 
@@ -47,35 +48,9 @@ const NEEDED: [Needed; 4] = [
     },
 ];
 
-/// Values that need not be in samconfig.toml yet. They are written to it.
-#[derive(clap::Args)]
-pub struct Flags {
-    /// ARN of the secret with DATABASE_URL and BETTER_AUTH_SECRET, for the functions of the API [default: samconfig.toml's]
-    #[arg(long, value_name = "ARN")]
-    api_secret: Option<String>,
-    /// ARN of the secret with DATABASE_URL alone, for health, purge and migrate [default: samconfig.toml's]
-    #[arg(long, value_name = "ARN")]
-    database_secret: Option<String>,
-    /// ARN of the secret with DATABASE_URL_UNPOOLED, the owner's URL, for migrate [default: samconfig.toml's]
-    #[arg(long, value_name = "ARN")]
-    owner_secret: Option<String>,
-    /// Address of the front end, its BETTER_AUTH_URL [default: samconfig.toml's]
-    #[arg(long, value_name = "URL")]
-    front_end: Option<String>,
-    /// The AWS region, which must be that of the secrets [default: samconfig.toml's, else that of the secrets]
-    #[arg(long)]
-    region: Option<String>,
-    /// Another parameter of the template for this deployment alone, such as GradualDeployment=false; may be given several times,
-    /// and is not written to samconfig.toml
-    #[arg(long, value_name = "NAME=VALUE")]
-    set: Vec<String>,
-}
-
-impl Flags {
-    /// In the order of `NEEDED`.
-    fn needed(&self) -> [Option<&String>; 4] {
-        [&self.api_secret, &self.database_secret, &self.owner_secret, &self.front_end].map(Option::as_ref)
-    }
+/// In the order of `NEEDED`.
+fn needed(flags: &DeployValues) -> [Option<&String>; 4] {
+    [&flags.api_secret, &flags.database_secret, &flags.owner_secret, &flags.front_end].map(Option::as_ref)
 }
 
 /// The values of a deployment, checked.
@@ -87,8 +62,8 @@ pub struct Settings {
 
 impl Settings {
     /// Puts the values of the flags and of the person into `config`, and checks all that is there.
-    pub async fn gather(config: &mut Config, flags: &Flags, template: &Template) -> Result<Self> {
-        let given = NEEDED.iter().zip(flags.needed());
+    pub async fn gather(config: &mut Config, flags: &DeployValues, template: &Template) -> Result<Self> {
+        let given = NEEDED.iter().zip(needed(flags));
         let missing: Vec<_> = given
             .clone()
             .filter(|(needed, flag)| flag.is_none() && config.parameter(needed.parameter).is_none())

@@ -59,7 +59,7 @@ fn as_text(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::tools::root;
+    use xtask::place::root;
 
     #[test]
     fn the_template_refuses_what_cloudformation_would() {

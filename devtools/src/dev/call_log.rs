@@ -1,7 +1,9 @@
 //! What `cargo xtask dev` shows of the API's calls: the functions' JSON lines, a readable one for each call.
 use serde_json::Value;
 use std::{
-    io::IsTerminal as _,
+    fs::File,
+    io::{self, IsTerminal as _, Write as _},
+    path::Path,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     time::{SystemTime, UNIX_EPOCH},
@@ -10,8 +12,9 @@ use std::{
 /// What cargo lambda reports of each function that it restarts after a change, as errors.
 const NOISE: [&str; 2] = ["blocking waitpid returned pid=0", "command killed code=ForceStop"];
 
-/// Shows lines on standard output.
+/// Shows lines on standard output, and keeps them as they are in a file.
 pub struct CallLog {
+    file: Option<File>,
     /// Whether the functions' lines are shown as they are.
     is_raw: bool,
     has_colour: bool,
@@ -22,9 +25,11 @@ pub struct CallLog {
 }
 
 impl CallLog {
-    pub fn new(is_raw: bool) -> Self {
-        let has_colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { is_raw, has_colour, utc_offset: utc_offset().unwrap_or(0), shows_calls: AtomicBool::default() }
+    /// Lines are kept in `file`, which begins anew.
+    pub fn new(is_raw: bool, file: &Path) -> io::Result<Self> {
+        let has_colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let file = Some(File::create(file)?);
+        Ok(Self { file, is_raw, has_colour, utc_offset: utc_offset().unwrap_or(0), shows_calls: AtomicBool::default() })
     }
 
     /// Shows calls from now on.
@@ -34,8 +39,11 @@ impl CallLog {
 
     /// Shows a line of the functions, or of what runs them.
     pub fn write(&self, line: &str) {
+        if let Some(mut file) = self.file.as_ref() {
+            let _ = file.write_all(format!("{line}\n").as_bytes());
+        }
         if let Some(line) = self.readable(line, SystemTime::now()) {
-            println!("{line}");
+            anstream::println!("{line}");
         }
     }
 
@@ -102,7 +110,7 @@ mod tests {
     const WARNING: &str = r#"{"message":"the database cannot be reached yet","level":"WARN","cause":"away"}"#;
 
     fn log(is_raw: bool, has_colour: bool) -> CallLog {
-        CallLog { is_raw, has_colour, utc_offset: 3600, shows_calls: AtomicBool::default() }
+        CallLog { file: None, is_raw, has_colour, utc_offset: 3600, shows_calls: AtomicBool::default() }
     }
 
     fn shown(log: &CallLog, line: &str) -> Option<String> {

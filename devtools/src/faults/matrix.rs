@@ -3,10 +3,10 @@
 use crate::{
     checks::logs,
     faults::network::Network,
-    faults::rig::{Call, Rig, build_functions},
+    faults::rig::{Call, Rig},
     servers::gateway::Routes,
-    system::process::step,
-    system::tools::{find_or_install, target},
+    system::build::build_functions,
+    system::tools::find_or_install,
 };
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -24,6 +24,7 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, sleep_until},
 };
+use xtask::{place::target, step};
 
 /// How long a client waits for an answer at most, in seconds: 19 by the constants of shared/src/database.rs, and one for a
 /// busy machine.

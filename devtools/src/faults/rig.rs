@@ -1,19 +1,17 @@
 //! Servers that can be broken, for the fault bench and the soak: a PostgreSQL, a PgBouncer, and the network before them.
 use crate::{
     faults::network::Proxy,
-    migrate,
     servers::gateway::Routes,
     servers::pgbouncer::{PgBouncer, Pooling},
     servers::postgres::{Postgres, Purpose},
-    system::process::run_command,
-    system::tools::{cargo, target},
+    servers::schema,
 };
 use anyhow::{Context as _, Result};
 use axum::{body::Bytes, http};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 use testing::{Client, Database, Services};
@@ -35,9 +33,9 @@ impl Rig {
     /// database, or past it to PostgreSQL.
     pub async fn start(folder: &Path, pool_size: u32, has_pooler: bool) -> Result<Self> {
         let postgres = Postgres::start(&folder.join("postgres"), Purpose::Test, None).await?;
-        let mut connection = migrate::connect(&postgres.owner_url()).await?;
+        let mut connection = schema::connect(&postgres.owner_url()).await?;
         let api_url = shared::DatabaseUrl::parse(&postgres.api_url())?;
-        migrate::up(&mut connection, Some(&api_url)).await?;
+        schema::up(&mut connection, Some(&api_url)).await?;
         connection.close().await?;
         let pooling = Pooling { server_connections: pool_size, ..Pooling::TRANSACTION };
         let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres, pooling).await?;
@@ -86,12 +84,6 @@ impl Rig {
     pub async fn client(&self, database: &Database) -> Result<Client> {
         database.connect_as_api(self.proxy.port()).await.context("connecting")
     }
-}
-
-/// Builds the functions, and gives the folder of their binaries.
-pub async fn build_functions() -> Result<PathBuf> {
-    run_command(&mut cargo(&["build", "--locked", "--package", "functions", "--bins"])).await?;
-    Ok(target().join("debug"))
 }
 
 /// A request of the API's, as a client makes it.

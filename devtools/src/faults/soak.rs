@@ -1,12 +1,12 @@
 //! `cargo xtask soak`: many processes and clients, reads and writes, while the servers fail; and a count of what is left.
 use crate::{
     checks::logs,
-    dev,
     faults::network::Network,
-    faults::rig::{Call, Rig, build_functions},
-    servers::gateway::{Gateway, Routes},
-    system::process::step,
-    system::tools::{cargo_lambda, free_port, target},
+    faults::rig::{Call, Rig},
+    servers::gateway::{Backend, Gateway, Routes, Watch},
+    servers::watch::watch,
+    system::build::build_functions,
+    system::tools::{cargo_lambda, free_port},
 };
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
@@ -28,6 +28,7 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
+use xtask::{cli::Soak, place::target, step};
 
 /// How many processes of the functions run for each of the machine's cores, and at most.
 const PROCESSES_PER_CORE: usize = 24;
@@ -63,27 +64,9 @@ const SHARES: [(&str, usize); 6] = [
     ("delete-task", 2),
 ];
 
-/// What `cargo xtask soak` is told.
-#[derive(clap::Args)]
-pub struct Options {
-    /// A minute of load instead of ten, and 20,000 calls of one process instead of 100,000
-    #[arg(long)]
-    quick: bool,
-    /// How many processes of the functions to run; 24 for each core by default, 200 at most
-    #[arg(long)]
-    processes: Option<usize>,
-}
-
-impl Options {
-    /// What the tests run.
-    pub fn quick() -> Self {
-        Self { quick: true, processes: None }
-    }
-}
-
 /// Runs the load with its faults and then the one process, writes target/soak/report.json, and fails where a write was lost
 /// or doubled, a call failed for no reason, or memory or descriptors have grown.
-pub async fn soak(options: &Options) -> Result<()> {
+pub async fn soak(options: &Soak) -> Result<()> {
     let folder = target().join("soak");
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
@@ -110,14 +93,14 @@ pub async fn soak(options: &Options) -> Result<()> {
     step("Starting cargo lambda watch");
     let (watch_port, port) = (free_port()?, free_port()?);
     let watched: BTreeMap<_, _> = settings.iter().cloned().collect();
-    let watch = dev::watch(
+    let watch = watch(
         &cargo_lambda().await?,
         watch_port,
         INSTANCES_OF_WATCH,
         &watched,
         fs::File::create(logs.join("watch"))?.into(),
     )?;
-    let _gateway = Gateway::start(port, watch_port, "").await?;
+    let _gateway = Gateway::start(port, Backend::Watch(Watch::on(watch_port)?), "").await?;
     let gateway = Gatekeeper { client: reqwest::Client::new(), url: format!("http://127.0.0.1:{port}") };
     gateway.wait_until_ready(&users[0]).await?;
 

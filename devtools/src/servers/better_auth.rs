@@ -1,7 +1,7 @@
 //! The real Better Auth, from npm, for `cargo xtask dev --better-auth`: see devtools/better-auth/server.mjs.
 use crate::{
     system::process::Running,
-    system::tools::{from_npm, lock, node, root, target},
+    system::tools::{from_npm, lock, node},
 };
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 use tokio::process::Command;
+use xtask::place::{root, target};
 
 /// How long the server may take to listen, in seconds.
 const START_TIMEOUT_S: u64 = 60;

@@ -1,14 +1,18 @@
-//! API Gateway on this machine, in front of `cargo lambda watch`: an HTTP API with payload format 2.0 and with CORS as
-//! template.yaml has it (docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html).
+//! API Gateway on this machine, in front of the functions: an HTTP API with payload format 2.0 and with CORS as template.yaml has
+//! it (docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html).
 //!
 //! `cargo lambda watch` has a gateway of its own, which decodes no path, keeps one of several equal headers, fails on a body
 //! that is not UTF-8, and allows no credentials across origins.
-use crate::system::tools::root;
+use super::functions::{Failure, Functions};
 use anyhow::{Context as _, Result};
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::COOKIE, request::Parts},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+        header::{CONTENT_TYPE, COOKIE},
+        request::Parts,
+    },
     response::{IntoResponse as _, Redirect, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -16,25 +20,40 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower_http::cors::CorsLayer;
+use xtask::place::root;
 
 /// The largest request, in bytes (API Gateway's quota for a payload).
 const MAX_REQUEST_BYTES: usize = 10 * 1024 * 1024;
-/// How long a function may take, in seconds (API Gateway's quota).
-const TIMEOUT_S: u64 = 30;
+/// How long a function may take (API Gateway's quota).
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a browser may keep the answer to a preflight request, in seconds, as in template.yaml.
 const MAX_AGE_S: u64 = 7200;
 
 /// A running gateway. Dropping it ends it.
 pub struct Gateway(JoinHandle<()>);
 
-/// The routes, and where the functions are.
-struct Functions {
-    routes: Routes,
+/// The routes, and what runs the functions.
+struct Api {
+    routes: RwLock<(Routes, Option<SystemTime>)>,
+    backend: Backend,
+}
+
+/// What runs the functions.
+pub enum Backend {
+    /// We do.
+    Own(Functions),
+    /// `cargo lambda watch`.
+    Watch(Watch),
+}
+
+/// Where `cargo lambda watch` is.
+pub struct Watch {
     url: String,
     client: reqwest::Client,
 }
@@ -49,12 +68,10 @@ struct Route {
 }
 
 impl Gateway {
-    /// Answers on `port` with the functions of the `cargo lambda watch` on `watch_port`, and lets pages of `origins` call.
-    pub async fn start(port: u16, watch_port: u16, origins: &str) -> Result<Self> {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(TIMEOUT_S)).build()?;
-        let url = format!("http://127.0.0.1:{watch_port}/2015-03-31/functions");
-        let functions = Arc::new(Functions { routes: Routes::read()?, url, client });
-        let app = axum::Router::new().fallback(answer).with_state(functions).layer(cors(origins)?);
+    /// Answers on `port`, and lets pages of `origins` call.
+    pub async fn start(port: u16, backend: Backend, origins: &str) -> Result<Self> {
+        let api = Arc::new(Api { routes: RwLock::new((Routes::read()?, Routes::modified())), backend });
+        let app = axum::Router::new().fallback(answer).with_state(api).layer(cors(origins)?);
         let listener = TcpListener::bind(("127.0.0.1", port))
             .await
             .with_context(|| format!("the port {port} cannot be listened on"))?;
@@ -70,10 +87,50 @@ impl Drop for Gateway {
     }
 }
 
+impl Watch {
+    /// The one on a port of 127.0.0.1.
+    pub fn on(port: u16) -> Result<Self> {
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
+        Ok(Self { url: format!("http://127.0.0.1:{port}/2015-03-31/functions"), client })
+    }
+
+    async fn invoke(&self, function: &str, event: String) -> Result<Value, Failure> {
+        let request = self.client.post(format!("{}/{function}/invocations", self.url)).body(event);
+        let answer = async { request.send().await?.json().await };
+        answer
+            .await
+            .map_err(|error: reqwest::Error| if error.is_timeout() { Failure::TimedOut } else { Failure::Failed })
+    }
+}
+
+impl Api {
+    /// The function and the event of a request, by the routes as they are now.
+    fn event(&self, parts: &Parts, body: &Bytes) -> Option<(String, Value)> {
+        let modified = Routes::modified();
+        if self.routes.read().unwrap_or_else(PoisonError::into_inner).1 != modified
+            && let Ok(routes) = Routes::read()
+        {
+            // What cannot be read is being written, or does not compile either.
+            *self.routes.write().unwrap_or_else(PoisonError::into_inner) = (routes, modified);
+        }
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let (function, event) = routes.0.event(parts, body)?;
+        Some((function.to_owned(), event))
+    }
+}
+
 impl Routes {
+    fn file() -> PathBuf {
+        root().join("Cargo.toml")
+    }
+
+    fn modified() -> Option<SystemTime> {
+        std::fs::metadata(Self::file()).and_then(|metadata| metadata.modified()).ok()
+    }
+
     /// Those of `cargo lambda watch`, from Cargo.toml.
     pub fn read() -> Result<Self> {
-        let manifest: toml::Table = std::fs::read_to_string(root().join("Cargo.toml"))?.parse()?;
+        let manifest: toml::Table = std::fs::read_to_string(Self::file())?.parse()?;
         let router = ["workspace", "metadata", "lambda", "watch", "router"]
             .iter()
             .try_fold(&toml::Value::Table(manifest), |table, key| table.get(key).map(|it| it as &toml::Value))
@@ -133,7 +190,7 @@ fn cors(origins: &str) -> Result<CorsLayer> {
         .max_age(Duration::from_secs(MAX_AGE_S)))
 }
 
-async fn answer(State(functions): State<Arc<Functions>>, request: Request) -> Response {
+async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let Ok(body) = to_bytes(body, MAX_REQUEST_BYTES).await else {
         return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Too Long");
@@ -142,29 +199,39 @@ async fn answer(State(functions): State<Arc<Functions>>, request: Request) -> Re
         // For people who open the address in a browser; the deployed API has nothing there.
         return Redirect::temporary("/docs").into_response();
     }
-    let Some((function, event)) = functions.routes.event(&parts, &body) else {
+    let Some((function, event)) = api.event(&parts, &body) else {
         return message(StatusCode::NOT_FOUND, "Not Found");
     };
-    match functions.invoke(function, event).await {
-        Ok(Some(response)) => response,
-        // A function that reports an error, or answers something else.
-        Ok(None) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
-        Err(error) if error.is_timeout() => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
-        Err(_) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
+    let answer = match &api.backend {
+        Backend::Own(functions) => functions.invoke(&function, event.to_string()).await,
+        Backend::Watch(watch) => watch.invoke(&function, event.to_string()).await,
+    };
+    match answer {
+        // A function that answers something else than a response is as one that reports an error.
+        Ok(answer) => {
+            response(&answer).unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"))
+        }
+        Err(Failure::Failed) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
+        Err(Failure::TimedOut) => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+        Err(Failure::DoesNotCompile(words)) => compile_error(&function, &words),
     }
+}
+
+/// What nobody but a developer gets: the compiler's words.
+fn compile_error(function: &str, words: &str) -> Response {
+    let problem = json!({
+        "type": "about:blank",
+        "title": "The function does not compile",
+        "status": 500,
+        "detail": format!("{function} does not compile:\n\n{}", words.trim_end()),
+    });
+    let content_type = [(CONTENT_TYPE, "application/problem+json")];
+    (StatusCode::INTERNAL_SERVER_ERROR, content_type, problem.to_string()).into_response()
 }
 
 /// An answer of the gateway's own.
 fn message(status: StatusCode, message: &str) -> Response {
     (status, axum::Json(json!({"message": message}))).into_response()
-}
-
-impl Functions {
-    async fn invoke(&self, function: &str, event: Value) -> Result<Option<Response>, reqwest::Error> {
-        let request = self.client.post(format!("{}/{function}/invocations", self.url));
-        let answer: Value = request.body(event.to_string()).send().await?.json().await?;
-        Ok(response(&answer))
-    }
 }
 
 /// What the function gets.

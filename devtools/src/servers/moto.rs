@@ -1,7 +1,7 @@
 //! moto's server, which answers as AWS Secrets Manager does, for tests.
 use crate::{
     system::process::Running,
-    system::tools::{free_port, from_pypi, target},
+    system::tools::{free_port, from_pypi},
 };
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 use tokio::process::Command;
+use xtask::place::target;
 
 /// The version that the tests were written with.
 const MOTO: &str = "moto[secretsmanager,server]==5.2.5";

@@ -1,8 +1,8 @@
 //! PgBouncer in front of a test server, with TLS on both sides, for every database there.
 use crate::{
     servers::postgres::{Postgres, as_server_user, give_to_server_user, write_private},
-    system::process::{Running, step},
-    system::tools::{find_in_path, find_or_install, free_port},
+    system::process::Running,
+    system::tools::{find_or_install, free_port},
 };
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use xtask::{place::find_in_path, step};
 
 /// How long PgBouncer may take to listen, in seconds.
 const START_TIMEOUT_S: u64 = 20;

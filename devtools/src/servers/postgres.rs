@@ -1,9 +1,5 @@
 //! A PostgreSQL of our own, with TLS and passwords, on a free port of 127.0.0.1, in a folder under target/.
-use crate::{
-    servers::postgres_binaries,
-    system::process::{Running, step},
-    system::tools::free_port,
-};
+use crate::{servers::postgres_binaries, system::process::Running, system::tools::free_port};
 use anyhow::{Context as _, Result, bail};
 use nix::{
     sys::signal::Signal,
@@ -21,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{process::Command, time::sleep};
+use xtask::step;
 
 /// How long the server may take to come up, in seconds: after a crash it has to recover first.
 const START_TIMEOUT_S: u64 = 60;
@@ -35,6 +32,7 @@ const DATABASE: &str = "tasks";
 pub enum Purpose {
     /// Its data is kept, and every connection is encrypted.
     Development,
+    #[cfg_attr(not(feature = "bench"), expect(dead_code, reason = "only benchmarks are for this"))]
     /// As for development, with more memory and connections.
     Benchmark,
     /// It begins anew, forgets quickly, and lets a test listen in on connections without TLS.
@@ -121,6 +119,23 @@ impl Postgres {
         Ok(())
     }
 
+    /// Removes the server of a folder with its data, and ends it where it still runs.
+    pub async fn remove(folder: &Path) -> Result<()> {
+        if folder.exists() {
+            stop_left_over(&postgres_binaries::find_or_install(None).await?, folder).await;
+            fs::remove_dir_all(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the server ends, which it does not by itself.
+    pub async fn ended(&mut self) -> Result<std::process::ExitStatus> {
+        match &mut self.server {
+            Some(server) => server.wait().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// The server's version.
     pub fn version(&self) -> &str {
         &self.version
@@ -174,14 +189,6 @@ impl Postgres {
     fn url(&self, user: &str, password: &str, database: &str) -> String {
         url(user, password, self.settings.port, database, &self.certificate)
     }
-}
-
-/// Whether a URL is one of the server in `folder`, of this run or of an earlier one.
-pub fn is_of(folder: &Path, url: &str) -> bool {
-    let settings = fs::read(folder.join("settings.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    settings.is_some_and(|settings: Settings| {
-        [settings.owner_password, settings.api_password].iter().any(|password| url.contains(password))
-    })
 }
 
 /// A URL that psql, the functions and the migrations all take.

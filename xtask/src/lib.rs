@@ -1,0 +1,13 @@
+//! What the front of `cargo xtask` and the commands behind it (the package `devtools`) have in common.
+pub mod build;
+pub mod cli;
+pub mod database;
+pub mod durations;
+pub mod openssl;
+pub mod place;
+pub mod postgres;
+
+/// Prints what is being done.
+pub fn step(what: impl AsRef<str>) {
+    eprintln!("==> {}", what.as_ref());
+}

@@ -1,0 +1,76 @@
+//! Which OpenSSL the programs of this machine use: the system's, which is there in seconds, or one compiled from source, which
+//! takes two minutes. What is deployed always has the latter linked in (see shared/Cargo.toml).
+use crate::{
+    place::{find_in_path, variable},
+    step,
+};
+use anyhow::{Result, bail};
+use std::process::{Command, Stdio};
+
+/// An OpenSSL to link with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenSsl {
+    /// The system's, or Apple's own TLS on macOS.
+    System,
+    /// Compiled from source.
+    Vendored,
+}
+
+impl OpenSsl {
+    /// The system's where it can be compiled against: the crate openssl-sys looks for it in the same places.
+    pub fn find() -> Self {
+        let is_there = cfg!(target_os = "macos")
+            || variable("OPENSSL_DIR").is_some()
+            || variable("OPENSSL_LIB_DIR").is_some()
+            || find_in_path("pkg-config").is_some_and(|program| {
+                let mut command = Command::new(program);
+                command.args(["--exists", "openssl"]).stdin(Stdio::null()).stderr(Stdio::null());
+                command.status().is_ok_and(|status| status.success())
+            });
+        if is_there { Self::System } else { Self::Vendored }
+    }
+
+    /// As [`find`](Self::find), after an attempt to install the system's where it is missing. Fails where neither is possible.
+    pub fn find_or_install() -> Result<Self> {
+        if Self::find() == Self::System || install() {
+            return Ok(Self::System);
+        }
+        for tool in ["perl", "make"] {
+            if find_in_path(tool).is_none() {
+                bail!(
+                    "{tool} is missing, and OpenSSL's headers are too: install them with \
+                     'sudo apt install libssl-dev pkg-config', or {tool} to compile OpenSSL from source"
+                );
+            }
+        }
+        step(
+            "OpenSSL's headers are missing: it is compiled from source, two minutes more on two cores \
+             ('sudo apt install libssl-dev pkg-config' saves them)",
+        );
+        Ok(Self::Vendored)
+    }
+
+    /// What cargo is told, with the packages of [`crate::build::PACKAGES`].
+    pub fn cargo_flags(self) -> &'static [&'static str] {
+        match self {
+            Self::System => &["--no-default-features"],
+            Self::Vendored => &[],
+        }
+    }
+}
+
+/// Installs the headers by apt, where we may. Whether they are there now.
+fn install() -> bool {
+    let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+    if !is_root || find_in_path("apt-get").is_none() {
+        return false;
+    }
+    step("Installing OpenSSL's headers (apt-get install libssl-dev pkg-config)");
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.arg("-qq").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let packages = ["install", "-y", "--no-install-recommends", "libssl-dev", "pkg-config"];
+    (apt(&packages) || (apt(&["update"]) && apt(&packages))) && OpenSsl::find() == OpenSsl::System
+}
