@@ -133,3 +133,35 @@ fn failed(name: &str, filter: Option<&str>, error: Error) -> Error {
     let filter = filter.map(|filter| format!(" --filter {filter}")).unwrap_or_default();
     error.context(format!("the part '{name}' failed; it runs alone by 'cargo xtask test {name}{filter}'"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum as _;
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+    use xtask::place::root;
+
+    fn names(parts: impl IntoIterator<Item = Part>) -> BTreeSet<String> {
+        parts.into_iter().map(Part::name).collect()
+    }
+
+    #[test]
+    fn all_is_every_part_once() {
+        let all: Vec<_> = lanes::all().collect();
+        // `ClippyAll` looks at what `Clippy` looks at, and more.
+        let every = Part::value_variants().iter().copied().filter(|part| *part != Part::Clippy);
+        assert_eq!(names(all.iter().copied()), names(every), "devtools/src/test/lanes.rs");
+        assert_eq!(all.len(), names(all.iter().copied()).len(), "a part is in two lanes");
+    }
+
+    #[test]
+    fn github_runs_every_part() {
+        let file = ".github/workflows/test.yml";
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let workflow: Value = serde_saphyr::from_str(&text).unwrap();
+        let jobs = workflow["jobs"]["test"]["strategy"]["matrix"]["include"].as_array().unwrap();
+        let parts = jobs.iter().flat_map(|job| job["parts"].as_str().unwrap().split(' ')).map(str::to_owned);
+        assert_eq!(parts.collect::<BTreeSet<_>>(), names(Part::value_variants().iter().copied()), "{file}");
+    }
+}

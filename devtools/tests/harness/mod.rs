@@ -43,6 +43,7 @@ impl Dev {
     }
 
     /// Waits for an end that comes by itself.
+    #[allow(dead_code, reason = "not every test that shares this file needs it")]
     pub fn ended(mut self) -> Option<i32> {
         let until = Instant::now() + Duration::from_secs(END_TIMEOUT_S);
         loop {
