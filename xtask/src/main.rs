@@ -12,7 +12,7 @@ use std::{
 };
 use xtask::{
     build,
-    cli::{Cli, Command, Dev, Logs, Psql, Watch},
+    cli::{Cli, Command, Dev, Logs, Part, Psql, Watch},
     database::{Given, reach},
     durations::Durations,
     openssl::OpenSsl,
@@ -40,13 +40,24 @@ fn run(command: &Command) -> Result<Never> {
             }
             false
         }
-        Command::Test(_) => {
+        Command::Test(options) => {
             need("node", "Node.js 20 or newer", "nodejs npm")?;
             need("python3", "Python 3", "python3 python3-venv")?;
+            let packages = [Part::Package, Part::SamBuild, Part::Guard];
+            if options.all || packages.iter().any(|part| options.parts.contains(part)) {
+                need_for_release()?;
+            }
             false
         }
-        Command::Deploy(_) => {
+        Command::Deploy(options) => {
             need("python3", "Python 3", "python3 python3-venv")?;
+            if options.built.is_none() {
+                need_for_release()?;
+            }
+            false
+        }
+        Command::Bench(_) | Command::Sizes => {
+            need_for_release()?;
             false
         }
         _ => false,
@@ -61,6 +72,14 @@ fn run(command: &Command) -> Result<Never> {
 fn need(program: &str, what: &str, package: &str) -> Result<()> {
     if find_in_path(program).is_none() {
         bail!("{program} is missing: install {what} with 'sudo apt install {package}' or Homebrew");
+    }
+    Ok(())
+}
+
+/// Fails where a release cannot be built: OpenSSL is compiled from source then.
+fn need_for_release() -> Result<()> {
+    for program in ["perl", "make"] {
+        need(program, &format!("{program}, which a release needs to compile OpenSSL from source,"), program)?;
     }
     Ok(())
 }
