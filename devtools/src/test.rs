@@ -16,39 +16,18 @@ use xtask::{
     step,
 };
 
-/// What a contributor runs before each push: the code, the API, the migrations, the contract and the template, without what
-/// needs an AWS SDK, a release build, a browser, or minutes.
-const BEFORE_A_PUSH: [Part; 9] = [
-    Part::Fmt,
-    Part::Clippy,
-    Part::Dependencies,
-    Part::Unit,
-    Part::Api,
-    Part::Fuzz,
-    Part::Migrations,
-    Part::Contract,
-    Part::Template,
-];
-
 /// Runs the parts, and ends with the first that fails unless it is told to go on.
 pub async fn test(options: &Test) -> Result<()> {
     let durations = Durations::read();
-    if options.all {
-        let all: Vec<_> = lanes::all().collect();
-        println!("{}", list(&durations, &all));
-        return if options.one_by_one {
-            let context = Context::new(options, false);
-            summarise(run(&all, context).await)
-        } else {
-            lanes::run_all(options).await
-        };
-    }
-    let parts = if options.parts.is_empty() { &BEFORE_A_PUSH } else { &*options.parts };
+    let plan = if options.all { &lanes::ALL } else { &lanes::BEFORE_A_PUSH };
+    let parts = if options.parts.is_empty() { plan.parts() } else { options.parts.clone() };
     if parts.len() > 1 {
-        println!("{}", list(&durations, parts));
+        println!("{}", list(&durations, &parts));
     }
-    let context = Context::new(options, false);
-    summarise(run(parts, context).await)
+    if options.parts.is_empty() && !options.one_by_one {
+        return lanes::run_plan(plan, options).await;
+    }
+    summarise(run(&parts, Context::new(options, false)).await)
 }
 
 /// What is going to be run, and how long that took the last time.
@@ -75,7 +54,8 @@ async fn run(parts: &[Part], mut context: Context<'_>) -> Result<Results> {
     let mut results = Results::default();
     for (index, part) in parts.iter().enumerate() {
         let name = part.name();
-        if parts::needs_services(*part) && context.services.is_none() {
+        let definition = parts::definition(*part);
+        if definition.needs_services && context.services.is_none() {
             context.services = Some(Services::start().await?);
         }
         if *part == Part::Versions {
@@ -84,7 +64,7 @@ async fn run(parts: &[Part], mut context: Context<'_>) -> Result<Results> {
         }
         step(format!("Testing: {name} ({} of {})", index + 1, parts.len()));
         let (began, cpu_before) = (Instant::now(), children_cpu());
-        let mut result = parts::run(*part, &context).await;
+        let mut result = definition.run(&context).await;
         if let (Ok(()), Some(services)) = (&result, &context.services) {
             result = services.check_logs();
         }
@@ -148,8 +128,7 @@ mod tests {
 
     #[test]
     fn all_is_every_part_once() {
-        let all: Vec<_> = lanes::all().collect();
-        // `ClippyAll` looks at what `Clippy` looks at, and more.
+        let all = lanes::ALL.parts();
         let every = Part::value_variants().iter().copied().filter(|part| *part != Part::Clippy);
         assert_eq!(names(all.iter().copied()), names(every), "devtools/src/test/lanes.rs");
         assert_eq!(all.len(), names(all.iter().copied()).len(), "a part is in two lanes");

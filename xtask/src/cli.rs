@@ -184,8 +184,8 @@ pub struct Test {
     /// Run every part, as CI does
     #[arg(long, conflicts_with = "parts")]
     pub all: bool,
-    /// With --all: one part after the other, with all output here, instead of what compiles and reads beside the rest
-    #[arg(long, requires = "all")]
+    /// One part after the other, with all output here, instead of what only reads or compiles beside what starts servers
+    #[arg(long)]
     pub one_by_one: bool,
     /// Go on after a part that fails, and list those that failed at the end
     #[arg(long)]

@@ -21,42 +21,65 @@ use xtask::{
     step,
 };
 
-/// In the foreground, in this order.
-const SERVERS: [Part; 13] = [
-    Part::Unit,
-    Part::Api,
-    Part::Plans,
-    Part::Fuzz,
-    Part::Migrations,
-    Part::Deploy,
-    Part::Dev,
-    Part::Faults,
-    Part::Soak,
-    Part::Reference,
-    Part::BetterAuth,
-    Part::Databases,
-    Part::Versions,
-];
+/// What is run, and in which lane.
+pub struct Plan {
+    /// With servers, in the foreground, in this order.
+    servers: &'static [Part],
+    /// Beside them.
+    checks: &'static [Part],
+    /// After both: on what `Package` has made, and what would make the others compile again.
+    last: &'static [Part],
+}
 
-/// Beside them.
-const CHECKS: [Part; 9] = [
-    Part::Fmt,
-    Part::Contract,
-    Part::Template,
-    Part::Checkov,
-    Part::Dependencies,
-    Part::Package,
-    Part::SupplyChain,
-    Part::ClippyAll,
-    Part::Doc,
-];
+/// What a contributor runs before each push: the code, the API, the migrations, the contract and the template, without what
+/// needs an AWS SDK, a release build, a browser, or minutes.
+pub const BEFORE_A_PUSH: Plan = Plan {
+    servers: &[Part::Fmt, Part::Clippy, Part::Dependencies, Part::Unit, Part::Api, Part::Fuzz, Part::Migrations],
+    checks: &[Part::Contract, Part::Template],
+    last: &[],
+};
 
-/// After both: on what `Package` has made, and what would make the others compile again.
-const LAST: [Part; 3] = [Part::SamBuild, Part::Guard, Part::Migrate];
+/// Every part. `ClippyAll` looks at what `Clippy` looks at, and more.
+pub const ALL: Plan = Plan {
+    servers: &[
+        Part::Unit,
+        Part::Api,
+        Part::Plans,
+        Part::Fuzz,
+        Part::Migrations,
+        Part::Deploy,
+        Part::Dev,
+        Part::Faults,
+        Part::Soak,
+        Part::Reference,
+        Part::BetterAuth,
+        Part::Databases,
+        Part::Versions,
+    ],
+    checks: &[
+        Part::Fmt,
+        Part::Contract,
+        Part::Template,
+        Part::Checkov,
+        Part::Dependencies,
+        Part::Package,
+        Part::SupplyChain,
+        Part::ClippyAll,
+        Part::Doc,
+    ],
+    last: &[Part::SamBuild, Part::Guard, Part::Migrate],
+};
 
-/// Every part belongs to one lane.
-pub fn all() -> impl Iterator<Item = Part> {
-    SERVERS.into_iter().chain(CHECKS).chain(LAST)
+impl Plan {
+    /// All parts, as they come one after the other.
+    pub fn parts(&self) -> Vec<Part> {
+        [self.servers, self.checks, self.last].concat()
+    }
+
+    /// Whether the part `Package` has been run before the last parts.
+    fn packages(&self) -> bool {
+        self.checks.contains(&Part::Package)
+    }
 }
 
 /// Parts in a process of their own.
@@ -66,11 +89,10 @@ pub struct Lane {
     began: Instant,
 }
 
-/// Runs all parts.
-pub async fn run_all(options: &Test) -> Result<()> {
-    let mut checks = Lane::start("checks", &CHECKS, options.keep_going)?;
-    let context = Context::new(options, true);
-    let servers = run(&SERVERS, context);
+/// Runs the parts of a plan.
+pub async fn run_plan(plan: &Plan, options: &Test) -> Result<()> {
+    let mut checks = Lane::start("checks", plan.checks, options.keep_going)?;
+    let servers = run(plan.servers, Context::new(options, false));
     tokio::pin!(servers);
     let mut results = Results::default();
     let mut is_checked = false;
@@ -91,7 +113,7 @@ pub async fn run_all(options: &Test) -> Result<()> {
         let ended = checks.finish().await;
         results.add(ended, options.keep_going)?;
     }
-    let last = run(&LAST, Context::new(options, true)).await?;
+    let last = run(plan.last, Context::new(options, plan.packages())).await?;
     results.lines.extend(last.lines);
     results.failures.extend(last.failures);
     summarise(Ok(results))

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use anyhow::{Context as _, Result, bail};
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf, pin::Pin};
 use tokio::process::Command;
 use xtask::{
     build,
@@ -25,6 +25,9 @@ const OTHER_VERSIONS: [(Option<u32>, Pooling); 3] =
 
 /// The test that prints what each kind of database went through.
 const DATABASES: &str = "every_kind_of_database";
+
+/// `cargo xtask soak --quick`.
+const QUICK_SOAK: Soak = Soak { quick: true, processes: None };
 
 /// What parts run with.
 pub struct Context<'o> {
@@ -61,63 +64,97 @@ impl<'o> Context<'o> {
         command
     }
 
+    /// A test target that needs nothing.
+    async fn test_alone(&self, target: &str) -> Result<()> {
+        run_tests(&mut self.test(&["--test", target])).await
+    }
+
+    /// A test target that needs the servers.
+    async fn test_with_services(&self, target: &str) -> Result<()> {
+        self.with_services(&mut self.test(&["--test", target])).await
+    }
+
     async fn package(&self) -> Result<()> {
         if self.is_packaged { Ok(()) } else { sam::build().await }
     }
 }
 
-/// Whether a part uses the servers that [`Services`] starts.
-pub fn needs_services(part: Part) -> bool {
-    matches!(
-        part,
-        Part::Api
-            | Part::Plans
-            | Part::Fuzz
-            | Part::Migrations
-            | Part::Migrate
-            | Part::SamBuild
-            | Part::Guard
-            | Part::BetterAuth
-            | Part::Databases
-    )
+/// What a part needs and runs.
+pub struct Definition {
+    /// Whether it uses the servers that [`Services`] starts.
+    pub needs_services: bool,
+    run: for<'c> fn(&'c Context<'c>) -> Running<'c>,
 }
 
-/// Runs a part.
-pub async fn run(part: Part, context: &Context<'_>) -> Result<()> {
-    match part {
-        Part::Fmt => run_command(&mut cargo(&["fmt", "--all", "--check"])).await,
-        Part::Clippy => clippy(workspace_cargo("clippy")).await,
-        Part::ClippyAll => clippy(build::cargo_everything("clippy").into()).await,
-        Part::Doc => doc().await,
-        Part::Dependencies => dependencies().await,
-        Part::SupplyChain => supply_chain::check().await,
-        Part::Unit => run_tests(&mut context.test(&["--lib", "--bin", "devtools", "--bin", "xtask"])).await,
-        Part::Api => context.with_services(&mut context.test(&["--test", "api"])).await,
-        Part::Plans => {
-            let mut command = cargo_test(&["--test", "api", "plans"]);
-            context.with_services(command.args(["--", "--ignored", "--nocapture"])).await
-        }
-        Part::Fuzz => fuzz::quick(context.services()?).await,
-        Part::Migrations => context.with_services(&mut context.test(&["--test", "migrations"])).await,
-        Part::Migrate => migrate(context).await,
-        Part::Contract => openapi::lint().await,
-        Part::Template => sam::check_template().await,
-        Part::Checkov => sam::checkov().await,
-        Part::Deploy => run_tests(&mut context.test(&["--test", "deploy"])).await,
-        Part::Package => sam::build().await,
-        Part::SamBuild => sam_build(context).await,
-        Part::Guard => guard(context).await,
-        Part::Dev => run_tests(&mut context.test(&["--test", "dev"])).await,
-        Part::Faults => matrix::faults(context.filter).await,
-        Part::Soak => soak::soak(&Soak { quick: true, processes: None }).await,
-        Part::Reference => reference(context).await,
-        Part::BetterAuth => better_auth(context).await,
-        Part::Databases => {
-            let mut command = cargo_test(&["--test", "better_auth", DATABASES]);
-            context.with_services(command.args(["--", "--nocapture"])).await
-        }
-        Part::Versions => versions(context).await,
+type Running<'c> = Pin<Box<dyn Future<Output = Result<()>> + 'c>>;
+
+impl Definition {
+    fn alone(run: for<'c> fn(&'c Context<'c>) -> Running<'c>) -> Self {
+        Self { needs_services: false, run }
     }
+
+    fn with_services(run: for<'c> fn(&'c Context<'c>) -> Running<'c>) -> Self {
+        Self { needs_services: true, run }
+    }
+
+    /// Runs the part.
+    pub async fn run(&self, context: &Context<'_>) -> Result<()> {
+        (self.run)(context).await
+    }
+}
+
+/// What each part is.
+pub fn definition(part: Part) -> Definition {
+    match part {
+        Part::Fmt => Definition::alone(|_| Box::pin(fmt())),
+        Part::Clippy => Definition::alone(|_| Box::pin(clippy(workspace_cargo("clippy")))),
+        Part::ClippyAll => Definition::alone(|_| Box::pin(clippy(build::cargo_everything("clippy").into()))),
+        Part::Doc => Definition::alone(|_| Box::pin(doc())),
+        Part::Dependencies => Definition::alone(|_| Box::pin(dependencies())),
+        Part::SupplyChain => Definition::alone(|_| Box::pin(supply_chain::check())),
+        Part::Unit => Definition::alone(|context| Box::pin(unit(context))),
+        Part::Api => Definition::with_services(|context| Box::pin(context.test_with_services("api"))),
+        Part::Plans => Definition::with_services(|context| Box::pin(plans(context))),
+        Part::Fuzz => Definition::with_services(|context| Box::pin(quick_fuzz(context))),
+        Part::Migrations => Definition::with_services(|context| Box::pin(context.test_with_services("migrations"))),
+        Part::Migrate => Definition::with_services(|context| Box::pin(migrate(context))),
+        Part::Contract => Definition::alone(|_| Box::pin(openapi::lint())),
+        Part::Template => Definition::alone(|_| Box::pin(sam::check_template())),
+        Part::Checkov => Definition::alone(|_| Box::pin(sam::checkov())),
+        Part::Deploy => Definition::alone(|context| Box::pin(context.test_alone("deploy"))),
+        Part::Package => Definition::alone(|_| Box::pin(sam::build())),
+        Part::SamBuild => Definition::with_services(|context| Box::pin(sam_build(context))),
+        Part::Guard => Definition::with_services(|context| Box::pin(guard(context))),
+        Part::Dev => Definition::alone(|context| Box::pin(context.test_alone("dev"))),
+        Part::Faults => Definition::alone(|context| Box::pin(matrix::faults(context.filter))),
+        Part::Soak => Definition::alone(|_| Box::pin(soak::soak(&QUICK_SOAK))),
+        Part::Reference => Definition::alone(|context| Box::pin(reference(context))),
+        Part::BetterAuth => Definition::with_services(|context| Box::pin(better_auth(context))),
+        Part::Databases => Definition::with_services(|context| Box::pin(databases(context))),
+        Part::Versions => Definition::alone(|context| Box::pin(versions(context))),
+    }
+}
+
+async fn fmt() -> Result<()> {
+    run_command(&mut cargo(&["fmt", "--all", "--check"])).await
+}
+
+async fn unit(context: &Context<'_>) -> Result<()> {
+    run_tests(&mut context.test(&["--lib", "--bin", "devtools", "--bin", "xtask"])).await
+}
+
+async fn plans(context: &Context<'_>) -> Result<()> {
+    let mut command = cargo_test(&["--test", "api", "plans"]);
+    context.with_services(command.args(["--", "--ignored", "--nocapture"])).await
+}
+
+async fn quick_fuzz(context: &Context<'_>) -> Result<()> {
+    fuzz::quick(context.services()?).await
+}
+
+async fn databases(context: &Context<'_>) -> Result<()> {
+    let mut command = cargo_test(&["--test", "better_auth", DATABASES]);
+    context.with_services(command.args(["--", "--nocapture"])).await
 }
 
 async fn clippy(mut command: Command) -> Result<()> {
@@ -186,21 +223,34 @@ async fn chromium() -> Result<PathBuf> {
     find_or_install("Chromium", on_path, "chromium").await
 }
 
-/// Fails when a heavy dependency has come into what every function and its tests compile.
+/// How many crates the front of `cargo xtask` may have: a newcomer waits for them without a word of ours.
+const MAX_FRONT_CRATES: usize = 50;
+
+/// Fails when a heavy dependency has come into what every function and its tests compile, or too many into the front.
 async fn dependencies() -> Result<()> {
-    let tree =
-        cargo(&["tree", "--locked", "--package", "functions", "--edges", "normal,build,dev", "--prefix", "none"]);
-    let output = { tree }.output().await?;
-    if !output.status.success() {
-        bail!("cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    let tree = String::from_utf8(output.stdout)?;
+    let tree = tree("functions", "normal,build,dev").await?;
     // The SDK and its HTTP client; AWS's signer and what that needs is small.
     let sdk = ["aws-config", "aws-sdk-", "aws-smithy-runtime v", "aws-smithy-http-client"];
     for heavy in sdk.into_iter().chain(["sqlx", "rustls v", "ring v"]) {
-        if let Some(line) = tree.lines().find(|line| line.starts_with(heavy)) {
+        if let Some(line) = tree.iter().find(|line| line.starts_with(heavy)) {
             bail!("the functions or their tests depend on {line}");
         }
     }
+    let front = self::tree("xtask", "normal,build").await?.len();
+    if front > MAX_FRONT_CRATES {
+        bail!("the front (xtask) has {front} crates, {MAX_FRONT_CRATES} at most: what is heavy belongs into devtools");
+    }
     Ok(())
+}
+
+/// The crates that a package depends on by some kinds of edges, itself included.
+async fn tree(package: &str, edges: &str) -> Result<BTreeSet<String>> {
+    let mut tree = cargo(&["tree", "--locked", "--package", package, "--edges", edges, "--prefix", "none"]);
+    let output = tree.output().await?;
+    if !output.status.success() {
+        bail!("cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let lines = String::from_utf8(output.stdout)?;
+    // A crate that was listed before has a mark behind it.
+    Ok(lines.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect())
 }
