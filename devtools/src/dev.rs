@@ -107,7 +107,7 @@ pub async fn dev(options: &Dev) -> Result<()> {
             let cargo_lambda = cargo_lambda().await?;
             step("Starting the API (cargo lambda watch)");
             let watch_port = free_port()?;
-            let mut watch = watch(&cargo_lambda, watch_port, INSTANCES, &settings.0, Stdio::piped())?;
+            let mut watch = watch(&cargo_lambda, watch_port, INSTANCES, &settings.0, Stdio::piped()).await?;
             watch.read_lines(move |line| print(line))?;
             (Backend::Watch(Watch::on(watch_port)?), Some(watch))
         }

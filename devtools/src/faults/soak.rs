@@ -99,7 +99,8 @@ pub async fn soak(options: &Soak) -> Result<()> {
         INSTANCES_OF_WATCH,
         &watched,
         fs::File::create(logs.join("watch"))?.into(),
-    )?;
+    )
+    .await?;
     let _gateway = Gateway::start(port, Backend::Watch(Watch::on(watch_port)?), "").await?;
     let gateway = Gatekeeper { client: reqwest::Client::new(), url: format!("http://127.0.0.1:{port}") };
     gateway.wait_until_ready(&users[0]).await?;

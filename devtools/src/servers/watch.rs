@@ -1,25 +1,32 @@
 //! `cargo lambda watch`.
-use crate::system::process::Running;
+use crate::system::{
+    process::{Running, run_command},
+    tools::cargo,
+};
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use std::{collections::BTreeMap, path::Path, process::Stdio};
 use tokio::process::Command;
-use xtask::{openssl::OpenSsl, place::root};
+use xtask::{openssl::OpenSsl, place::root, step};
 
-/// Starts `cargo lambda watch` on a port, with at most so many instances of each function, whose lines go to `output`.
-pub fn watch(
+/// Builds the functions, and starts `cargo lambda watch` on a port, with at most so many instances of each function, whose lines go to `output`.
+pub async fn watch(
     cargo_lambda: &Path,
     port: u16,
     instances: usize,
     settings: &BTreeMap<String, String>,
     output: Stdio,
 ) -> Result<Running> {
+    step("Building the functions for cargo lambda watch, which compiles some dependencies again");
+    let flags = OpenSsl::find().cargo_flags();
+    // As it will: of this package alone. It would do so itself, within the first call of each function.
+    run_command(cargo(&["build", "--package", "functions", "--bins"]).args(flags)).await?;
     Running::start(
         Command::new(cargo_lambda)
             // Behind the gateway, which answers preflight requests as API Gateway does.
             .args(["lambda", "watch", "-A", "127.0.0.1", "-P", &port.to_string(), "--disable-cors"])
             .args(["--concurrency", &instances.to_string()])
-            .args(OpenSsl::find().cargo_flags())
+            .args(flags)
             .current_dir(root())
             .stdout(output)
             .envs(settings)
