@@ -1,19 +1,23 @@
 //! `cargo xtask bench`: the API beside what people would otherwise write, on one database, in one run.
+mod ours;
 mod scale;
 
-use self::scale::scale;
+use self::{
+    ours::{build_ours, ours, pack},
+    scale::scale,
+};
 use crate::{
     servers::pgbouncer::{PgBouncer, Pooling},
-    servers::postgres::{Postgres, Purpose, secret},
+    servers::postgres::{Postgres, Purpose},
     servers::schema,
     system::process::run_command,
-    system::tools::{cargo, find_or_install, node},
+    system::tools::{find_or_install, node},
 };
 use anyhow::{Context as _, Result};
 use bench::{
     cpus::Cpus,
     plots,
-    program::{Extent, Program, Route},
+    program::{Extent, Program},
     relay::Relay,
     report::{Measured, Report},
     trial::{self, Plan},
@@ -22,19 +26,16 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 use tokio::process::Command;
 use xtask::{
-    build::functions,
     cli::{Bench, Subject},
     place::{find_in_path, root, target},
     step,
 };
-use zip::{ZipWriter, write::SimpleFileOptions};
 
 /// The size of memory whose share of a CPU is measured too, in MB.
 const SMALL_MB: u32 = 128;
@@ -60,30 +61,71 @@ async fn programs(options: &Bench) -> Result<()> {
     let logs = folder.join("logs");
     let _ = fs::remove_dir_all(&logs);
     fs::create_dir_all(&logs)?;
-
-    let is_wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
-    build_ours().await?;
-    let mut not_built = Vec::new();
-    for peer in PEERS.iter().filter(|peer| is_wanted(peer.name)) {
-        if let Err(error) = peer.build(&folder, &logs).await {
-            eprintln!("NOT BUILT: {}: {error:#}", peer.title);
-            not_built.push((peer.name, format!("{error:#}")));
-        }
-    }
+    let not_built = build(options, &folder, &logs).await?;
 
     // From here on; the builds take all.
     let cpus = Cpus::set_one_aside()?;
     let database = Database::start(&folder).await?;
-    let mut programs = vec![ours(&database, &folder, &target().join("release"))?];
-    if let Some(before) = &options.before {
-        programs.push(Program { name: "before", title: "before", ..ours(&database, &folder, before)? });
-    }
-    programs.extend(is_wanted("floor").then(|| floor(&database, &folder)).transpose()?);
-    for peer in PEERS.iter().filter(|peer| is_wanted(peer.name) && not_built.iter().all(|(name, _)| *name != peer.name))
-    {
-        programs.push(peer.program(&database, &folder)?);
-    }
+    let programs = measured_programs(options, &database, &folder, &not_built)?;
+    let report = measure_all(options, &database, programs, not_built, cpus, logs).await?;
+    report.print();
+    fs::write(folder.join("results.json"), serde_json::to_vec_pretty(&report.json())?)?;
+    let plots = if options.publish { root().join("docs/performance") } else { folder.clone() };
+    fs::create_dir_all(&plots)?;
+    plots::draw(&report, &plots)?;
+    println!("\nWritten: {} and the plots in {}", folder.join("results.json").display(), plots.display());
+    Ok(())
+}
 
+/// Programs of others that could not be built, with the reason.
+type NotBuilt = Vec<(&'static str, String)>;
+
+fn is_wanted(options: &Bench, name: &str) -> bool {
+    options.only.is_empty() || options.only.iter().any(|only| only == name)
+}
+
+/// Builds ours, the floor, and what is wanted of others.
+async fn build(options: &Bench, folder: &Path, logs: &Path) -> Result<NotBuilt> {
+    build_ours().await?;
+    let mut not_built = Vec::new();
+    for peer in PEERS.iter().filter(|peer| is_wanted(options, peer.name)) {
+        if let Err(error) = peer.build(folder, logs).await {
+            eprintln!("NOT BUILT: {}: {error:#}", peer.title);
+            not_built.push((peer.name, format!("{error:#}")));
+        }
+    }
+    Ok(not_built)
+}
+
+/// What is measured: ours first.
+fn measured_programs(
+    options: &Bench,
+    database: &Database,
+    folder: &Path,
+    not_built: &NotBuilt,
+) -> Result<Vec<Program>> {
+    let mut programs = vec![ours(database.postgres.api_url(), folder, &target().join("release"))?];
+    if let Some(before) = &options.before {
+        let before = ours(database.postgres.api_url(), folder, before)?;
+        programs.push(Program { name: "before", title: "before", ..before });
+    }
+    programs.extend(is_wanted(options, "floor").then(|| floor(database, folder)).transpose()?);
+    let is_built = |peer: &&Peer| not_built.iter().all(|(name, _)| *name != peer.name);
+    for peer in PEERS.iter().filter(|peer| is_wanted(options, peer.name)).filter(is_built) {
+        programs.push(peer.program(database, folder)?);
+    }
+    Ok(programs)
+}
+
+/// Measures the programs side by side: with the database beside them, at less memory, behind a pooler, and farther away.
+async fn measure_all(
+    options: &Bench,
+    database: &Database,
+    programs: Vec<Program>,
+    not_built: NotBuilt,
+    cpus: Option<Cpus>,
+    logs: PathBuf,
+) -> Result<Report> {
     let usual = Plan {
         name: "direct",
         rounds: if options.quick { 9 } else { 40 },
@@ -117,68 +159,7 @@ async fn programs(options: &Bench) -> Result<()> {
         let plan = Plan { name, database: to(relay.port()), relay: Some(relay), ..brief(6) };
         delayed.push((delay_ms, measure(plan).await?));
     }
-
-    let report = Report { programs, not_built, direct, small, pooled, delayed, machine };
-    report.print();
-    fs::write(folder.join("results.json"), serde_json::to_vec_pretty(&report.json())?)?;
-    let plots = if options.publish { root().join("docs/performance") } else { folder.clone() };
-    fs::create_dir_all(&plots)?;
-    plots::draw(&report, &plots)?;
-    println!("\nWritten: {} and the plots in {}", folder.join("results.json").display(), plots.display());
-    Ok(())
-}
-
-/// Ours, and the floor.
-pub async fn build_ours() -> Result<()> {
-    step("Building the functions and the floor for release (link-time optimisation takes minutes)");
-    run_command(&mut cargo(&["build", "--release", "--locked", "--package", "functions", "--bins"])).await?;
-    run_command(&mut cargo(&["build", "--release", "--locked", "--package", "bench", "--bins"])).await
-}
-
-/// Our functions, as the template runs them, from where they have been built.
-fn ours(database: &Database, folder: &Path, built: &Path) -> Result<Program> {
-    let packages_folder = folder.join("packages").join(built.file_name().context("a folder has a name")?);
-    let mut packages = Vec::new();
-    let names = functions()?;
-    // The list's is the one that the table shows; the job and the reference are not the API.
-    let api = names.iter().filter(|name| !["docs", "list-tasks", "purge"].contains(&name.as_str()));
-    for name in std::iter::once("list-tasks").chain(api.map(String::as_str)) {
-        packages.push(pack(&built.join(name), &packages_folder.join(format!("{name}.zip")))?);
-    }
-    let command = |name: &str| vec![built.join(name).display().to_string()];
-    let commands = [
-        (Route::Create, "create-task"),
-        (Route::Get, "get-task"),
-        (Route::Update, "update-task"),
-        (Route::Toggle, "complete-task"),
-        (Route::Delete, "delete-task"),
-        (Route::Patch, "patch-task"),
-        (Route::Session, "session"),
-        (Route::Health, "health"),
-        (Route::Clear, "clear-completed"),
-    ];
-    Ok(Program {
-        name: "ours",
-        title: "ours",
-        commands: commands.map(|(route, name)| (route, command(name))).into(),
-        command: command("list-tasks"),
-        folder: folder.to_owned(),
-        handler: "bootstrap",
-        environment: our_environment(database.postgres.api_url())?,
-        packages,
-        extent: Extent::Ours,
-    })
-}
-
-/// Our functions' settings, as the template sets them.
-pub fn our_environment(database_url: String) -> Result<Vec<(&'static str, String)>> {
-    Ok(vec![
-        ("DATABASE_URL", database_url),
-        ("BETTER_AUTH_SECRET", secret()?),
-        ("BETTER_AUTH_URL", "https://app.example.com".to_owned()),
-        ("METRICS_NAMESPACE", "TaskApi".to_owned()),
-        ("SERVICE_NAME", "task-api".to_owned()),
-    ])
+    Ok(Report { programs, not_built, direct, small, pooled, delayed, machine })
 }
 
 /// The least that a function can do.
@@ -339,29 +320,6 @@ async fn seed(connection: &mut PgConnection) -> Result<Vec<String>> {
 
 fn address(port: u16) -> String {
     format!("127.0.0.1:{port}")
-}
-
-/// A package as `sam build` and `sam deploy` make it, of a program (which is then called `bootstrap`) or a folder.
-fn pack(what: &Path, to: &Path) -> Result<PathBuf> {
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut zip = ZipWriter::new(File::create(to)?);
-    let options = SimpleFileOptions::default().unix_permissions(0o755).compression_level(Some(6));
-    let mut files = vec![what.to_owned()];
-    while let Some(path) = files.pop() {
-        if path.is_dir() {
-            for entry in fs::read_dir(&path)? {
-                files.push(entry?.path());
-            }
-            continue;
-        }
-        let inside = path.strip_prefix(what)?.to_string_lossy();
-        zip.start_file(if inside.is_empty() { "bootstrap".into() } else { inside }, options)?;
-        io::copy(&mut File::open(&path)?, &mut zip)?;
-    }
-    zip.finish()?.flush()?;
-    Ok(to.to_owned())
 }
 
 /// The machine, in a line.

@@ -68,60 +68,25 @@ pub async fn dev(options: &Dev) -> Result<()> {
     let better_auth = if options.better_auth { Some(better_auth::install().await?) } else { None };
     let sources = Sources::look();
     let binaries = build_functions().await?;
-    if options.reset {
-        step(format!("Removing {}", postgres_folder.display()));
-        Postgres::remove(&postgres_folder).await?;
+    let mut postgres = start_database(options, &postgres_folder, given.is_some()).await?;
+    if let Some(postgres) = &postgres {
+        settings.set("DATABASE_URL", &postgres.api_url());
     }
-    let mut postgres = match &given {
-        Some(_) => {
-            step("Using the database that DATABASE_URL and DATABASE_URL_UNPOOLED name");
-            None
-        }
-        None => {
-            step("Starting PostgreSQL");
-            let postgres = Postgres::start(&postgres_folder, Purpose::Development, options.postgres).await?;
-            step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));
-            settings.set("DATABASE_URL", &postgres.api_url());
-            Some(postgres)
-        }
-    };
-    let owner_url = match (&postgres, given) {
-        (Some(postgres), _) => postgres.owner_url(),
-        (None, given) => given.map(|given| given.owner_url).unwrap_or_default(),
-    };
+    let own_url = postgres.as_ref().map(Postgres::owner_url);
+    let owner_url = own_url.or(given.map(|given| given.owner_url)).context("a database")?;
     let config = settings.read()?;
     let users = prepare_database(&owner_url, &config, postgres.is_some(), options.seed).await?;
 
     let log = Arc::new(CallLog::new(options.json, &folder.join(cli::Log::Functions.file()))?);
-    let print: Print = {
-        let log = log.clone();
-        Arc::new(move |line: &str| log.write(line))
-    };
-    let (backend, mut watched) = match options.watch {
-        cli::Watch::Gateway => {
-            step("Starting the API");
-            let functions = Functions::start(binaries, sources, INSTANCES, settings.0.clone(), TIMEOUT, print).await?;
-            (Backend::Own(functions), None)
-        }
-        cli::Watch::CargoLambda => {
-            let cargo_lambda = cargo_lambda().await?;
-            step("Starting the API (cargo lambda watch)");
-            let watch_port = free_port()?;
-            let mut watch = watch(&cargo_lambda, watch_port, INSTANCES, &settings.0, Stdio::piped()).await?;
-            watch.read_lines(move |line| print(line))?;
-            (Backend::Watch(Watch::on(watch_port)?), Some(watch))
-        }
-    };
+    let (backend, mut watched) = start_functions(options.watch, binaries, sources, &settings, log.clone()).await?;
     let base_url = format!("http://127.0.0.1:{port}");
     let _gateway = Gateway::start(port, backend, settings.get("TRUSTED_ORIGINS")).await?;
     wait_until_ready(watched.as_mut(), &base_url).await?;
-    let mut auth_server = match better_auth.zip(auth_port) {
-        Some((better_auth, port)) => {
-            step(format!("Starting Better Auth on 127.0.0.1:{port}"));
-            Some(better_auth.start(port, &base_url, &owner_url, &settings.0).await?)
-        }
-        None => None,
-    };
+    let mut auth_server = None;
+    if let Some((better_auth, port)) = better_auth.zip(auth_port) {
+        step(format!("Starting Better Auth on 127.0.0.1:{port}"));
+        auth_server = Some(better_auth.start(port, &base_url, &owner_url, &settings.0).await?);
+    }
     env_file.write(&settings, &config, users.as_ref(), &base_url, &owner_url)?;
     step(format!("Ready after {}", Short(began.elapsed())));
     let welcome = Welcome { env_file: &env_file.0, folder: options.folder.as_deref(), base_url: &base_url, auth_port };
@@ -130,14 +95,59 @@ pub async fn dev(options: &Dev) -> Result<()> {
     sleep(Duration::from_millis(200)).await;
     log.show_calls();
 
-    let log_file = postgres_folder.join("postgres.log");
+    let database_ended = async {
+        match &mut postgres {
+            Some(postgres) => postgres.ended().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         status = ended(watched.as_mut()) => bail!("cargo lambda watch ended: {}", status?),
         status = ended(auth_server.as_mut()) => bail!("Better Auth ended: {}", status?),
-        status = async { match &mut postgres {
-            Some(postgres) => postgres.ended().await,
-            None => std::future::pending().await,
-        }} => bail!("PostgreSQL ended: {}; its last lines are in {}", status?, log_file.display()),
+        status = database_ended => {
+            bail!("PostgreSQL ended: {}; its last lines are in {}", status?, postgres_folder.join("postgres.log").display())
+        }
+    }
+}
+
+/// A PostgreSQL of our own, unless we are given a database.
+async fn start_database(options: &Dev, folder: &Path, is_given: bool) -> Result<Option<Postgres>> {
+    if options.reset {
+        step(format!("Removing {}", folder.display()));
+        Postgres::remove(folder).await?;
+    }
+    if is_given {
+        step("Using the database that DATABASE_URL and DATABASE_URL_UNPOOLED name");
+        return Ok(None);
+    }
+    step("Starting PostgreSQL");
+    let postgres = Postgres::start(folder, Purpose::Development, options.postgres).await?;
+    step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));
+    Ok(Some(postgres))
+}
+
+/// What runs the functions, and `cargo lambda watch` where that does.
+async fn start_functions(
+    watch_with: cli::Watch,
+    binaries: PathBuf,
+    sources: Sources,
+    settings: &Settings,
+    log: Arc<CallLog>,
+) -> Result<(Backend, Option<Running>)> {
+    let print: Print = Arc::new(move |line: &str| log.write(line));
+    match watch_with {
+        cli::Watch::Gateway => {
+            step("Starting the API");
+            let functions = Functions::start(binaries, sources, INSTANCES, settings.0.clone(), TIMEOUT, print).await?;
+            Ok((Backend::Own(functions), None))
+        }
+        cli::Watch::CargoLambda => {
+            let (cargo_lambda, port) = (cargo_lambda().await?, free_port()?);
+            let mut watch = watch(&cargo_lambda, port, INSTANCES, &settings.0, Stdio::piped()).await?;
+            step("Starting the API (cargo lambda watch)");
+            watch.read_lines(move |line| print(line))?;
+            Ok((Backend::Watch(Watch::on(port)?), Some(watch)))
+        }
     }
 }
 

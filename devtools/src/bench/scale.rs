@@ -1,6 +1,6 @@
 //! `cargo xtask bench scale`: how the cost of a call grows with the tasks, with the page, and with the processes.
 use crate::{
-    bench::{build_ours, our_environment},
+    bench::ours::{build_ours, our_environment},
     servers::pgbouncer::{PgBouncer, Pooling},
     servers::postgres::{Postgres, Purpose},
     servers::schema,

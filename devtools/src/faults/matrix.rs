@@ -184,10 +184,22 @@ impl Bench {
                 State::Idle => {}
             }
         }
+        self.call_during(fault, &mut rig, &mut cells, &hosts).await?;
+        self.call_after(fault, &mut rig, &mut cells, &hosts).await?;
+        let lines = judge(fault, &cells).await;
+        logs::check(&self.folder.join("logs"), &rig.secrets())?;
+        drop(cells);
+        tokio::task::block_in_place(|| drop(rig));
+        fs::remove_dir_all(folder)?;
+        Ok(lines)
+    }
+
+    /// Begins the fault and makes the calls that meet it.
+    async fn call_during(&self, fault: Fault, rig: &mut Rig, cells: &mut [Cell], hosts: &Path) -> Result<()> {
         let thaw_at = tokio::time::Instant::now() + Duration::from_secs(FROZEN_S);
-        fault.begin(&mut rig, &mut cells, &hosts).await?;
+        fault.begin(rig, cells, hosts).await?;
         if fault.is_over_at_once() {
-            for cell in &cells {
+            for cell in &*cells {
                 rig.wait_until_reachable(&cell.database).await?;
             }
         }
@@ -205,7 +217,7 @@ impl Bench {
             sleep_until(thaw_at).await;
             if fault == Fault::WakeUp {
                 // The others have woken it.
-                fault.begin(&mut rig, &mut cells, &hosts).await?;
+                fault.begin(rig, cells, hosts).await?;
             }
             for cell in cells.iter_mut().filter(|cell| cell.state == State::Frozen) {
                 cell.thaw();
@@ -215,43 +227,73 @@ impl Bench {
                 cell.answered().await?;
             }
         }
+        Ok(())
+    }
 
-        fault.end(&mut rig, &mut cells, &hosts).await?;
-        for cell in &cells {
+    /// Ends the fault and makes each cell's next call.
+    async fn call_after(&self, fault: Fault, rig: &mut Rig, cells: &mut [Cell], hosts: &Path) -> Result<()> {
+        fault.end(rig, cells, hosts).await?;
+        for cell in &*cells {
             rig.wait_until_reachable(&cell.database).await?;
         }
         // What was under way and could still be written is written by now.
         sleep(Duration::from_millis(500)).await;
-        for cell in &mut cells {
+        for cell in &mut *cells {
             cell.writes_before = cell.writes().await.len();
             cell.call(&self.routes, cell.second())?;
         }
-        for cell in &mut cells {
+        for cell in cells {
             cell.answered().await?;
         }
         sleep(Duration::from_secs(1)).await;
-
-        let mut lines = Vec::new();
-        for state in STATES {
-            if let Some(reason) = fault.makes_no_sense(state) {
-                lines.push(Line { state, cells: Err(reason), problems: Vec::new() });
-                continue;
-            }
-            let (mut texts, mut problems) = (Vec::new(), Vec::new());
-            for cell in cells.iter().filter(|cell| cell.state == state) {
-                let (text, wrong) = cell.judge().await;
-                let of = format!("{}, {}, {}", fault.title(), state.title(), cell.operation.title());
-                problems.extend(wrong.into_iter().map(|wrong| format!("{of}: {wrong} ({text})")));
-                texts.push(text);
-            }
-            lines.push(Line { state, cells: Ok(texts), problems });
-        }
-        logs::check(&self.folder.join("logs"), &rig.secrets())?;
-        drop(cells);
-        tokio::task::block_in_place(|| drop(rig));
-        fs::remove_dir_all(folder)?;
-        Ok(lines)
+        Ok(())
     }
+}
+
+/// Takes every server connection of the pooler's, and keeps it.
+async fn fill_pools(rig: &Rig, cells: &mut [Cell]) -> Result<()> {
+    for cell in cells {
+        for _ in 0..POOL_SIZE {
+            let other = rig.client(&cell.database).await?;
+            other.batch_execute("begin; set local idle_in_transaction_session_timeout = 0").await?;
+            cell.others.push(other);
+        }
+    }
+    Ok(())
+}
+
+/// A line for each state of the matrix.
+async fn judge(fault: Fault, cells: &[Cell]) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for state in STATES {
+        if let Some(reason) = fault.makes_no_sense(state) {
+            lines.push(Line { state, cells: Err(reason), problems: Vec::new() });
+            continue;
+        }
+        let (mut texts, mut problems) = (Vec::new(), Vec::new());
+        for cell in cells.iter().filter(|cell| cell.state == state) {
+            let (text, wrong) = cell.judge().await;
+            let of = format!("{}, {}, {}", fault.title(), state.title(), cell.operation.title());
+            problems.extend(wrong.into_iter().map(|wrong| format!("{of}: {wrong} ({text})")));
+            texts.push(text);
+        }
+        lines.push(Line { state, cells: Ok(texts), problems });
+    }
+    lines
+}
+
+/// The settings of a cell's function.
+fn settings(bench: &Bench, hosts: &Path, fault: Fault, mut url: String) -> Result<Vec<(String, String)>> {
+    let mut settings = vec![("BETTER_AUTH_SECRET".to_owned(), "a-secret-of-the-tests-0123456789abcdef".to_owned())];
+    if fault == Fault::NameUnknown {
+        url = url.replace("@127.0.0.1:", &format!("@{HOST}:"));
+        let (start, _) = url.split_once("sslrootcert=").context("a certificate in the URL")?;
+        url = format!("{start}sslrootcert={}", hosts.with_extension("crt").display());
+        settings.push(("LD_PRELOAD".to_owned(), bench.names.display().to_string()));
+        settings.push(("NSS_WRAPPER_HOSTS".to_owned(), hosts.display().to_string()));
+    }
+    settings.push(("DATABASE_URL".to_owned(), url));
+    Ok(settings)
 }
 
 /// One function's process with a database of its own, for one operation in one state.
@@ -303,18 +345,7 @@ impl Cell {
         ] {
             database.sql(statement, &[]).await;
         }
-        let url = database.api_url();
-        let mut settings = vec![
-            ("BETTER_AUTH_SECRET".to_owned(), "a-secret-of-the-tests-0123456789abcdef".to_owned()),
-            ("DATABASE_URL".to_owned(), url),
-        ];
-        if fault == Fault::NameUnknown {
-            let url = settings[1].1.replace("@127.0.0.1:", &format!("@{HOST}:"));
-            let (url, _) = url.split_once("sslrootcert=").context("a certificate in the URL")?;
-            settings[1].1 = format!("{url}sslrootcert={}", hosts.with_extension("crt").display());
-            settings.push(("LD_PRELOAD".to_owned(), bench.names.display().to_string()));
-            settings.push(("NSS_WRAPPER_HOSTS".to_owned(), hosts.display().to_string()));
-        }
+        let settings = settings(bench, hosts, fault, database.api_url())?;
         let mut cell = Self {
             fault,
             state,
@@ -599,15 +630,7 @@ impl Fault {
                     kill_backends(&cell.database).await;
                 }
             }
-            Self::PoolFull => {
-                for cell in cells {
-                    for _ in 0..POOL_SIZE {
-                        let other = rig.client(&cell.database).await?;
-                        other.batch_execute("begin; set local idle_in_transaction_session_timeout = 0").await?;
-                        cell.others.push(other);
-                    }
-                }
-            }
+            Self::PoolFull => fill_pools(rig, cells).await?,
             Self::NameUnknown => {
                 fs::write(hosts, "127.0.0.1 another.test\n")?;
                 rig.proxy.close_all().await;

@@ -84,98 +84,131 @@ pub async fn soak(options: &Soak) -> Result<()> {
     for statement in AUDIT {
         database.sql(statement, &[]).await;
     }
-
-    let cores = available_parallelism()?.get();
-    let processes = options.processes.unwrap_or((cores * PROCESSES_PER_CORE).min(MAX_PROCESSES));
     let settings = settings(&database);
-    step(format!("Starting {processes} processes of the functions"));
-    let fleet = Arc::new(Fleet::start(&binaries, processes, &settings).await?);
-    step("Starting cargo lambda watch");
-    let (watch_port, port) = (free_port()?, free_port()?);
-    let watched: BTreeMap<_, _> = settings.iter().cloned().collect();
-    let watch = watch(
-        &cargo_lambda().await?,
-        watch_port,
-        INSTANCES_OF_WATCH,
-        &watched,
-        fs::File::create(logs.join("watch"))?.into(),
-    )
-    .await?;
-    let _gateway = Gateway::start(port, Backend::Watch(Watch::on(watch_port)?), "").await?;
-    let gateway = Gatekeeper { client: reqwest::Client::new(), url: format!("http://127.0.0.1:{port}") };
-    gateway.wait_until_ready(&users[0]).await?;
-
-    let load = Load {
-        ends_at: Instant::now() + Duration::from_secs(if options.quick { 60 } else { 600 }),
-        calls: AtomicU64::new(0),
-        failures: Mutex::new(Vec::new()),
-    };
-    let load = Arc::new(load);
-    let clients = processes * CLIENTS_PER_PROCESS;
-    step(format!("{clients} clients of the processes, {CLIENTS_OF_WATCH} of cargo lambda watch"));
-    let mut running = JoinSet::new();
-    for number in 0..clients + CLIENTS_OF_WATCH {
-        let api = if number < clients { Api::Fleet(fleet.clone()) } else { Api::Gateway(gateway.clone()) };
-        let user = users[number % USERS].clone();
-        let client = Client { number, api, user, load: load.clone(), tasks: Vec::new(), sent: Sent::default() };
-        running.spawn(client.run());
-    }
-    let faults = inject_faults(&mut rig, &database, &load).await?;
-    let mut sent = Sent::default();
-    while let Some(client) = running.join_next().await {
-        sent.add(client??);
-    }
-    rig.wait_until_reachable(&database).await?;
-    sleep(Duration::from_secs(2)).await;
-
-    step("Looking for each write");
-    let found = sent.compare(&database).await;
-    drop((fleet, watch));
-    let unexpected = load.failures.lock().await.iter().filter(|failure| !failure.is_of(&faults)).count();
+    let loaded = load(options, &mut rig, &database, &users, &binaries, &logs).await?;
 
     let calls = if options.quick { 20_000 } else { 100_000 };
     step(format!("One process for {calls} calls"));
     let (start, end) = drive_one(&binaries, &settings, &users[0], calls).await?;
-
-    let report = json!({
-        "calls": load.calls.load(Ordering::Relaxed),
-        "faults": faults.len(),
-        "processes": processes,
-        "clients": clients + CLIENTS_OF_WATCH,
-        "acknowledged_writes": found.acknowledged,
-        "found_once": found.once,
-        "lost": found.lost,
-        "doubled": found.doubled,
-        "not_sent": found.not_sent,
-        "ambiguous_writes": found.ambiguous,
-        "failed_in_faults": load.failures.lock().await.len() - unexpected,
-        "unexpected_5xx": unexpected,
-        "calls_of_one_process": calls,
-        "rss_mb_start": start.rss_mb,
-        "rss_mb_end": end.rss_mb,
-        "fds_start": start.fds,
-        "fds_end": end.fds,
-    });
+    let report = loaded.report(calls, &start, &end);
     let text = serde_json::to_string_pretty(&report)?;
-    fs::write(folder.join("report.json"), format!("{text}\n"))?;
+    let file = folder.join("report.json");
+    fs::write(&file, format!("{text}\n"))?;
     println!("{text}");
-    for failure in load.failures.lock().await.iter().filter(|failure| !failure.is_of(&faults)).take(10) {
-        eprintln!("outside a fault: {}", failure.what);
+    for failure in loaded.unexpected.iter().take(10) {
+        eprintln!("outside a fault: {failure}");
     }
     logs::check(&logs, &rig.secrets())?;
-    if found.lost + found.doubled + found.not_sent > 0 || unexpected > 0 {
-        bail!(
-            "writes are lost, doubled or nobody's, or calls failed without a fault: see {}",
-            folder.join("report.json").display()
-        );
-    }
-    if found.acknowledged == 0 || faults.is_empty() {
-        bail!("nothing was written, or nothing went wrong: this shows nothing");
-    }
+    loaded.check(&file)?;
     if end.rss_mb > start.rss_mb + MAX_GROWTH_MB || end.fds > start.fds {
         bail!("a process has grown");
     }
     Ok(())
+}
+
+/// What the load came to.
+struct Loaded {
+    calls: u64,
+    processes: usize,
+    clients: usize,
+    faults: usize,
+    found: Found,
+    /// Calls that failed while a fault was there.
+    failed_in_faults: usize,
+    /// What was wrong with those that failed otherwise.
+    unexpected: Vec<String>,
+}
+
+impl Loaded {
+    fn report(&self, calls_of_one: usize, start: &Usage, end: &Usage) -> Value {
+        json!({
+            "calls": self.calls,
+            "faults": self.faults,
+            "processes": self.processes,
+            "clients": self.clients,
+            "acknowledged_writes": self.found.acknowledged,
+            "found_once": self.found.once,
+            "lost": self.found.lost,
+            "doubled": self.found.doubled,
+            "not_sent": self.found.not_sent,
+            "ambiguous_writes": self.found.ambiguous,
+            "failed_in_faults": self.failed_in_faults,
+            "unexpected_5xx": self.unexpected.len(),
+            "calls_of_one_process": calls_of_one,
+            "rss_mb_start": start.rss_mb,
+            "rss_mb_end": end.rss_mb,
+            "fds_start": start.fds,
+            "fds_end": end.fds,
+        })
+    }
+
+    fn check(&self, report: &Path) -> Result<()> {
+        let found = &self.found;
+        if found.lost + found.doubled + found.not_sent > 0 || !self.unexpected.is_empty() {
+            let report = report.display();
+            bail!("writes are lost, doubled or nobody's, or calls failed without a fault: see {report}");
+        }
+        if found.acknowledged == 0 || self.faults == 0 {
+            bail!("nothing was written, or nothing went wrong: this shows nothing");
+        }
+        Ok(())
+    }
+}
+
+/// Runs the clients and the faults, and looks for each write.
+async fn load(
+    options: &Soak,
+    rig: &mut Rig,
+    database: &Database,
+    users: &[User],
+    binaries: &Path,
+    logs: &Path,
+) -> Result<Loaded> {
+    let cores = available_parallelism()?.get();
+    let processes = options.processes.unwrap_or((cores * PROCESSES_PER_CORE).min(MAX_PROCESSES));
+    let settings = settings(database);
+    step(format!("Starting {processes} processes of the functions"));
+    let fleet = Arc::new(Fleet::start(binaries, processes, &settings).await?);
+    let (watch_port, port) = (free_port()?, free_port()?);
+    let watched: BTreeMap<_, _> = settings.into_iter().collect();
+    let output = fs::File::create(logs.join("watch"))?;
+    let watch = watch(&cargo_lambda().await?, watch_port, INSTANCES_OF_WATCH, &watched, output.into()).await?;
+    let _gateway = Gateway::start(port, Backend::Watch(Watch::on(watch_port)?), "").await?;
+    let gateway = Gatekeeper { client: reqwest::Client::new(), url: format!("http://127.0.0.1:{port}") };
+    gateway.wait_until_ready(&users[0]).await?;
+
+    let load = Arc::new(Load {
+        ends_at: Instant::now() + Duration::from_secs(if options.quick { 60 } else { 600 }),
+        calls: AtomicU64::new(0),
+        failures: Mutex::new(Vec::new()),
+    });
+    let of_processes = processes * CLIENTS_PER_PROCESS;
+    let clients = of_processes + CLIENTS_OF_WATCH;
+    step(format!("{of_processes} clients of the processes, {CLIENTS_OF_WATCH} of cargo lambda watch"));
+    let mut running = JoinSet::new();
+    for number in 0..clients {
+        let api = if number < of_processes { Api::Fleet(fleet.clone()) } else { Api::Gateway(gateway.clone()) };
+        let user = users[number % USERS].clone();
+        let client = Client { number, api, user, load: load.clone(), tasks: Vec::new(), sent: Sent::default() };
+        running.spawn(client.run());
+    }
+    let faults = inject_faults(rig, database, &load).await?;
+    let mut sent = Sent::default();
+    while let Some(client) = running.join_next().await {
+        sent.add(client??);
+    }
+    rig.wait_until_reachable(database).await?;
+    sleep(Duration::from_secs(2)).await;
+
+    step("Looking for each write");
+    let found = sent.compare(database).await;
+    drop((fleet, watch));
+    let failures = load.failures.lock().await;
+    let unexpected: Vec<_> =
+        failures.iter().filter(|failure| !failure.is_of(&faults)).map(|failure| failure.what.clone()).collect();
+    let failed_in_faults = failures.len() - unexpected.len();
+    let calls = load.calls.load(Ordering::Relaxed);
+    Ok(Loaded { calls, processes, clients, faults: faults.len(), found, failed_in_faults, unexpected })
 }
 
 /// What notes every write, of whichever statement.
