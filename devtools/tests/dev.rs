@@ -357,7 +357,7 @@ async fn a_change_is_served_and_a_compile_error_is_answered() {
     assert_eq!(call("/api/tasks").await.0, StatusCode::OK);
 
     // In what all share: what is answered is of the new code.
-    let file = clone.folder().join("shared/src/http.rs");
+    let file = clone.folder().join("shared/src/http/response.rs");
     let before = clone::edit(&file, "application/json", "application/changed+json");
     for path in ["/api/tasks", "/api/session"] {
         let (status, content_type, _) = call(path).await;
@@ -367,7 +367,7 @@ async fn a_change_is_served_and_a_compile_error_is_answered() {
     for path in ["/api/tasks", "/health"] {
         let (status, _, problem) = call(path).await;
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
-        assert!(problem["detail"].as_str().unwrap().contains("shared/src/http.rs"), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("shared/src/http/response.rs"), "{problem}");
     }
     std::fs::write(&file, before).unwrap();
     assert_eq!(call("/api/tasks").await.1, "application/json");

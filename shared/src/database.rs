@@ -2,10 +2,10 @@
 use crate::{
     DatabaseConfig, DatabaseUrl, Error,
     clock::WallClock,
+    connection::roots,
+    credential::SessionToken,
     error::AuthFailure,
     metrics::Measures,
-    roots,
-    session::SessionToken,
     settings::{RENEW_AFTER_REFUSAL_S, RENEW_AFTER_S, Settings},
 };
 use deadpool_postgres::{

@@ -1,6 +1,6 @@
 //! What the functions say beside a line for each request ([`crate::metrics`]): JSON lines on standard output, which Lambda
 //! hands to CloudWatch. No token, cookie, body or URL is ever in one.
-use crate::config::log_level;
+use crate::settings::config::log_level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _};
 

@@ -1,12 +1,12 @@
 //! From event to answer: what starts with the process, and the session before all else.
 use crate::{
     AuthFailure, Caller, Config, Error, Probe, Request, Response,
+    connection::roots,
+    credential::{Credential, SessionRules},
     database::{Database, Housekeeper},
-    http::{finish, problem},
+    http::response::{finish, problem},
     log,
     metrics::{Measures, Metrics, RequestRecord, Started},
-    roots,
-    session::{Credential, SessionRules},
     settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Scope, Settings},
 };
 use lambda_runtime::{Context, LambdaEvent, Runtime, service_fn};

@@ -1,10 +1,14 @@
 //! The settings in force, and what is made of them. Those in Secrets Manager are fetched again when they may have changed.
+pub(crate) mod aws;
+pub(crate) mod config;
+pub(crate) mod secret;
+
 use crate::{
     Config, DatabaseConfig, Error,
     clock::WallClock,
+    credential::SessionRules,
     database::Connections,
-    secret::{SecretSettings, SecretSource},
-    session::SessionRules,
+    settings::secret::{SecretSettings, SecretSource},
 };
 use std::{
     sync::{Arc, PoisonError, RwLock},

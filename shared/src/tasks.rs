@@ -1,13 +1,20 @@
 //! The task queries: each one statement, one round trip, as the caller.
+pub(crate) mod input;
+pub(crate) mod page;
+pub(crate) mod precondition;
+pub(crate) mod task;
+
 use crate::{
     Caller, Error,
     database::{Parameters, Statement, authorised, authorised_read},
-    input::Completed,
-    page::{MAX_PAGE_BYTES, Page, Sort},
+    tasks::{
+        input::Completed,
+        page::{MAX_PAGE_BYTES, Page, Sort},
+    },
 };
 use tokio_postgres::types::Type;
 
-pub use crate::{
+pub use crate::tasks::{
     input::{IdempotencyKey, NewTask, TaskChanges},
     page::{ListQuery, Status},
     precondition::IfMatch,

@@ -1,6 +1,6 @@
 //! The settings that are secret, from AWS Secrets Manager: one request, GetSecretValue
 //! (docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html).
-use crate::aws::{RequestError, Service};
+use crate::settings::aws::{RequestError, Service};
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::json;

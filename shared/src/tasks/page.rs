@@ -1,8 +1,8 @@
 //! Listing in pages: what a page is asked for with, where it ends, and the cursor to the next.
 use crate::{
     Error, FieldError, Request,
-    body::{Array, Body},
-    task::{Task, Timestamp},
+    http::body::{Array, Body},
+    tasks::task::{Task, Timestamp},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike as _, NaiveDateTime};

@@ -1,7 +1,7 @@
 //! Conditional requests (RFC 9110, section 13): against lost updates, and against sending what the client has.
 use crate::{
     Error, Request,
-    task::{EntityTag, Task},
+    tasks::task::{EntityTag, Task},
 };
 
 /// The longest list of tags that is read, in bytes.

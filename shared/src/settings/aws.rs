@@ -2,7 +2,7 @@
 //!
 //! By hand around AWS's own signer, and not by an SDK's client: that weighs 7 MB more in each function, and takes 17 to 63 ms
 //! longer to start.
-use crate::roots::{self, Roots};
+use crate::connection::roots::{self, Roots};
 use aws_credential_types::Credentials;
 use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},

@@ -1,5 +1,5 @@
 //! The DATABASE_URL that people paste, made into what the drivers take.
-use crate::roots::Roots;
+use crate::connection::roots::Roots;
 use percent_encoding::percent_decode_str;
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};

@@ -1,5 +1,5 @@
 //! The settings, read once from the environment.
-use crate::{DatabaseUrl, session::SessionRules};
+use crate::{DatabaseUrl, credential::SessionRules};
 use std::fmt;
 use tracing::level_filters::LevelFilter;
 

@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use serde::Serialize;
 use sha2::Sha256;
 
-use crate::{AuthFailure, Caller, Error, Request, database::authorised_read, task::Timestamp};
+use crate::{AuthFailure, Caller, Error, Request, database::authorised_read, tasks::task::Timestamp};
 
 /// What JavaScript's `encodeURIComponent` encodes.
 const NOT_IN_URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
