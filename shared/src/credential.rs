@@ -1,4 +1,4 @@
-//! Who is asking: Better Auth's session token, from a cookie or a bearer header, as better-auth 1.7 reads them.
+//! What a request carries: Better Auth's session token, from a cookie or a bearer header, as better-auth 1.7 reads them.
 use base64::{
     Engine as _, alphabet,
     engine::{
@@ -9,10 +9,9 @@ use base64::{
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use lambda_http::http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde::Serialize;
 use sha2::Sha256;
 
-use crate::{AuthFailure, Caller, Error, Request, database::authorised_read, tasks::task::Timestamp};
+use crate::{error::AuthFailure, http::request::Request};
 
 /// What JavaScript's `encodeURIComponent` encodes.
 const NOT_IN_URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -32,25 +31,6 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_allow_trailing_bits(true);
 const DIGITS: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE_DIGITS: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-
-/// Who the caller is, and until when.
-#[derive(Debug, Serialize)]
-pub struct Session {
-    /// The user's id.
-    pub user_id: String,
-    /// When the session ends; asking here does not extend it.
-    pub expires_at: Timestamp,
-}
-
-/// The caller's own session.
-///
-/// # Errors
-/// [`Error::Unauthenticated`] without a live session.
-pub async fn current(caller: &Caller) -> Result<Session, Error> {
-    let sql = authorised_read!("s.user_id::text, s.expires_at", "");
-    let row = caller.query_one(sql, &[]).await?;
-    Ok(Session { user_id: row.try_get("user_id")?, expires_at: row.try_get("expires_at")? })
-}
 
 /// How a request proves whose it is.
 pub struct SessionRules {

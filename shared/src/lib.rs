@@ -3,35 +3,48 @@
 //! A request goes bin -> [`serve()`] -> handler -> [`tasks`] -> [`Caller`] -> PostgreSQL, and back.
 #![warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod caller;
 mod clock;
 mod connection;
-pub mod credential;
+mod credential;
 mod database;
 mod error;
 mod http;
+mod job;
 mod log;
 mod metrics;
+mod probe;
 pub mod purge;
 mod serve;
+pub mod session;
 mod settings;
+mod statement;
 pub mod tasks;
+mod timestamp;
 
-pub use connection::roots::Roots;
-pub use connection::url::{DatabaseUrl, InvalidDatabaseUrl};
-pub use database::{Caller, Probe};
-pub use error::{AuthFailure, Error, FieldError};
-pub use http::request::Request;
-pub use http::response::{
-    Response, created_task, file, gzip_file, no_content, ok, private_ok, task, task_if_changed, task_page,
+pub use caller::Caller;
+pub use connection::{
+    pool::DatabaseConfig,
+    roots::Roots,
+    url::{DatabaseUrl, InvalidDatabaseUrl},
 };
+pub use credential::SessionRules;
+pub use error::{AuthFailure, Error, FieldError};
+pub use http::{
+    request::Request,
+    response::{Response, created_task, file, gzip_file, no_content, ok, private_ok, task, task_if_changed, task_page},
+};
+pub use job::Job;
 pub use log::begin as begin_log;
+pub use probe::Probe;
 pub use serve::{DryRun, serve, serve_files, serve_schedule, serve_without_session};
-pub use settings::config::{Config, ConfigErrors, DatabaseConfig};
+pub use settings::config::{Config, ConfigErrors};
+pub use timestamp::Timestamp;
 
 /// What holds a secret cannot be printed, not by mistake either: these do not compile once it can.
 #[cfg(test)]
 mod secrets_cannot_be_printed {
-    use crate::{Caller, Config, DatabaseConfig, DatabaseUrl, DryRun, credential, database, settings};
+    use crate::{caller, connection, credential, database, http, serve, settings};
     use static_assertions::assert_not_impl_any;
     use std::fmt::{Debug, Display};
 
@@ -43,10 +56,10 @@ mod secrets_cannot_be_printed {
     assert_not_impl_any!(settings::Settings: Debug, Display);
     assert_not_impl_any!(settings::Current: Debug, Display);
     assert_not_impl_any!(database::Database: Debug, Display);
-    assert_not_impl_any!(Config: Debug, Display);
-    assert_not_impl_any!(DatabaseConfig: Debug, Display);
-    assert_not_impl_any!(DatabaseUrl: Debug, Display);
-    assert_not_impl_any!(Caller: Debug, Display);
-    assert_not_impl_any!(DryRun: Debug, Display);
-    assert_not_impl_any!(crate::Request: Debug, Display);
+    assert_not_impl_any!(settings::config::Config: Debug, Display);
+    assert_not_impl_any!(connection::pool::DatabaseConfig: Debug, Display);
+    assert_not_impl_any!(connection::url::DatabaseUrl: Debug, Display);
+    assert_not_impl_any!(caller::Caller: Debug, Display);
+    assert_not_impl_any!(serve::DryRun: Debug, Display);
+    assert_not_impl_any!(http::request::Request: Debug, Display);
 }

@@ -2,7 +2,10 @@
 //! (docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html).
 //!
 //! No token, cookie, body or URL is ever in one.
-use crate::{Error, Request, error::AuthFailure, http::response::Response};
+use crate::{
+    error::{AuthFailure, Error},
+    http::{request::Request, response::Response},
+};
 use lambda_runtime::Context;
 use metrique_writer::{
     Entry, EntryWriter,

@@ -1,8 +1,14 @@
 //! Removing what has expired: rows that nothing else removes, because nobody asks for them any more.
-use crate::{Error, serve::Job};
+use crate::{
+    database::Database,
+    error::Error,
+    job::Job,
+    statement::{Statement, without_caller},
+};
 use metrique_writer::{Entry, EntryWriter, unit::AsCount};
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
+use tokio_postgres::types::Type;
 
 /// How many rows one statement removes at most: it holds its locks for some milliseconds only.
 const MAX_ROWS_PER_STATEMENT: i32 = 1000;
@@ -27,12 +33,13 @@ pub struct Purged {
 /// # Errors
 /// What the database says; the batches before it stay removed.
 pub async fn purge(job: Job) -> Result<Purged, Error> {
+    let housekeeper = Housekeeper(job.database);
     let mut purged = Purged::default();
     let until = job.deadline.checked_sub(Duration::from_secs(MARGIN_S)).unwrap_or(SystemTime::UNIX_EPOCH);
     loop {
-        let sessions = job.housekeeper.remove_expired_sessions(MAX_ROWS_PER_STATEMENT).await?;
-        let verifications = job.housekeeper.remove_expired_verifications(MAX_ROWS_PER_STATEMENT).await?;
-        let idempotency_keys = job.housekeeper.remove_old_idempotency_keys(MAX_ROWS_PER_STATEMENT).await?;
+        let sessions = housekeeper.remove_expired_sessions(MAX_ROWS_PER_STATEMENT).await?;
+        let verifications = housekeeper.remove_expired_verifications(MAX_ROWS_PER_STATEMENT).await?;
+        let idempotency_keys = housekeeper.remove_old_idempotency_keys(MAX_ROWS_PER_STATEMENT).await?;
         purged.sessions += sessions;
         purged.verifications += verifications;
         purged.idempotency_keys += idempotency_keys;
@@ -44,6 +51,42 @@ pub async fn purge(job: Job) -> Result<Purged, Error> {
     }
     job.metrics.write(&PurgedRecord(&purged));
     Ok(purged)
+}
+
+/// What a scheduled job may do: remove what has expired. Nobody's live session and no task is within its reach.
+struct Housekeeper(Database);
+
+impl Housekeeper {
+    /// Removes expired sessions, at most `max_rows`, and gives how many.
+    async fn remove_expired_sessions(&self, max_rows: i32) -> Result<u64, Error> {
+        self.remove(without_caller!("select public.purge_expired('session', $1)"), max_rows).await
+    }
+
+    /// Removes expired verifications, at most `max_rows`, and gives how many.
+    async fn remove_expired_verifications(&self, max_rows: i32) -> Result<u64, Error> {
+        self.remove(without_caller!("select public.purge_expired('verification', $1)"), max_rows).await
+    }
+
+    /// Removes idempotency keys that no longer count, at most `max_rows`, and gives how many.
+    async fn remove_old_idempotency_keys(&self, max_rows: i32) -> Result<u64, Error> {
+        let sql = without_caller!(
+            "with removed as (
+                delete from idempotency_keys where ctid = any (array(
+                    select ctid from idempotency_keys
+                    where created_at <= now() at time zone 'utc' - interval '24 hours'
+                    order by created_at limit $1
+                    for update skip locked))
+                returning 1)
+            select count(*) from removed"
+        );
+        self.remove(sql, max_rows).await
+    }
+
+    async fn remove(&self, statement: Statement, max_rows: i32) -> Result<u64, Error> {
+        let rows = self.0.run(&statement, &[(&max_rows, Type::INT4)]).await?;
+        let removed: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
+        Ok(removed.unsigned_abs())
+    }
 }
 
 struct PurgedRecord<'p>(&'p Purged);

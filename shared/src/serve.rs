@@ -1,12 +1,18 @@
 //! From event to answer: what starts with the process, and the session before all else.
 use crate::{
-    AuthFailure, Caller, Config, Error, Probe, Request, Response,
+    caller::Caller,
     connection::roots,
     credential::{Credential, SessionRules},
-    database::{Database, Housekeeper},
+    database::Database,
+    error::{AuthFailure, Error},
+    http::request::Request,
+    http::response::Response,
     http::response::{finish, problem},
+    job::Job,
     log,
     metrics::{Measures, Metrics, RequestRecord, Started},
+    probe::Probe,
+    settings::config::Config,
     settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Scope, Settings},
 };
 use lambda_runtime::{Context, LambdaEvent, Runtime, service_fn};
@@ -15,7 +21,7 @@ use std::{
     convert::Infallible,
     process::ExitCode,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -85,8 +91,8 @@ where
     let service = service_fn(move |event: LambdaEvent<IgnoredAny>| {
         let (app, job) = (app.clone(), job.clone());
         async move {
-            let housekeeper = Housekeeper(Database::new(app.settings.clone(), Arc::default()));
-            let job = job(Job { housekeeper, metrics: app.metrics.clone(), deadline: event.context.deadline() });
+            let database = Database::new(app.settings.clone(), Arc::default());
+            let job = job(Job { database, metrics: app.metrics.clone(), deadline: event.context.deadline() });
             job.await.map_err(|error| {
                 let cause = error.cause().unwrap_or_default().to_owned();
                 tracing::error!(request_id = event.context.request_id, cause, "the job failed");
@@ -95,14 +101,6 @@ where
         }
     });
     until_terminated(Runtime::new(service).run_concurrent()).await
-}
-
-/// What a job works with.
-pub struct Job {
-    pub(crate) housekeeper: Housekeeper,
-    pub(crate) metrics: Arc<Metrics>,
-    /// When Lambda ends it.
-    pub(crate) deadline: SystemTime,
 }
 
 /// What lives as long as the process.

@@ -4,10 +4,11 @@ pub(crate) mod config;
 pub(crate) mod secret;
 
 use crate::{
-    Config, DatabaseConfig, Error,
     clock::WallClock,
+    connection::pool::{Connections, DatabaseConfig},
     credential::SessionRules,
-    database::Connections,
+    error::Error,
+    settings::config::Config,
     settings::secret::{SecretSettings, SecretSource},
 };
 use std::{

@@ -5,8 +5,9 @@ pub(crate) mod precondition;
 pub(crate) mod task;
 
 use crate::{
-    Caller, Error,
-    database::{Parameters, Statement, authorised, authorised_read},
+    caller::Caller,
+    error::Error,
+    statement::{Parameters, Statement, authorised, authorised_read},
     tasks::{
         input::Completed,
         page::{MAX_PAGE_BYTES, Page, Sort},
@@ -18,7 +19,7 @@ pub use crate::tasks::{
     input::{IdempotencyKey, NewTask, TaskChanges},
     page::{ListQuery, Status},
     precondition::IfMatch,
-    task::{Task, TaskId, Timestamp},
+    task::{Task, TaskId},
 };
 
 /// A page of the caller's tasks, in the order that `query` names.

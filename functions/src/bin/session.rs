@@ -1,5 +1,5 @@
 //! `GET /api/session`: who the caller is, and until when.
-use shared::{Caller, Error, Request, Response, credential as session, private_ok, serve};
+use shared::{Caller, Error, Request, Response, private_ok, serve, session};
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]

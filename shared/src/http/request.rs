@@ -2,7 +2,7 @@
 //!
 //! lambda_http's own conversion is not used: one character outside of ASCII in any header makes it refuse the event, one
 //! in any cookie makes it drop all cookies, and a body that is not base64 makes it panic. Clients choose all three.
-use crate::{Error, tasks::task::TaskId};
+use crate::{error::Error, tasks::task::TaskId};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use lambda_http::http::Method;
 use percent_encoding::percent_decode_str;

@@ -1,7 +1,9 @@
 //! The forms that answers have.
 use crate::{
-    Caller, Error, FieldError, Request,
+    caller::Caller,
+    error::{Error, FieldError},
     http::body::Body,
+    http::request::Request,
     tasks::{page::Page, precondition, task::Task},
 };
 use lambda_http::{

@@ -1,5 +1,8 @@
 //! The settings, read once from the environment.
-use crate::{DatabaseUrl, credential::SessionRules};
+use crate::{
+    connection::{pool::DatabaseConfig, url::DatabaseUrl},
+    credential::SessionRules,
+};
 use std::fmt;
 use tracing::level_filters::LevelFilter;
 
@@ -16,16 +19,6 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// What makes a request a person's. `BETTER_AUTH_*`, `TRUSTED_ORIGINS`, `REQUIRE_SIGNED_TOKENS`.
     pub session_rules: SessionRules,
-}
-
-/// The settings of a function that works with the database, and no session.
-pub struct DatabaseConfig {
-    /// Where the tasks are. `DATABASE_URL`.
-    pub url: DatabaseUrl,
-    /// Whether statements are prepared, once for each connection. `PREPARED_STATEMENTS`; only for Neon's hosts.
-    pub prepared_statements: bool,
-    /// How many requests one process serves at a time. `AWS_LAMBDA_MAX_CONCURRENCY`, set by Lambda; 1 without it.
-    pub max_concurrency: usize,
 }
 
 /// All that is wrong with the settings, one sentence each, none with a value that could be secret.

@@ -1,5 +1,8 @@
 //! What clients may send: read once into types that can hold nothing else.
-use crate::{Error, FieldError, Request};
+use crate::{
+    error::{Error, FieldError},
+    http::request::Request,
+};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 

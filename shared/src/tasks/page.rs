@@ -1,8 +1,10 @@
 //! Listing in pages: what a page is asked for with, where it ends, and the cursor to the next.
 use crate::{
-    Error, FieldError, Request,
+    error::{Error, FieldError},
     http::body::{Array, Body},
-    tasks::task::{Task, Timestamp},
+    http::request::Request,
+    tasks::task::Task,
+    timestamp::Timestamp,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike as _, NaiveDateTime};

@@ -1,6 +1,7 @@
 //! Conditional requests (RFC 9110, section 13): against lost updates, and against sending what the client has.
 use crate::{
-    Error, Request,
+    error::Error,
+    http::request::Request,
     tasks::task::{EntityTag, Task},
 };
 

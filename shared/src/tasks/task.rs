@@ -1,12 +1,8 @@
 //! A task, as the database has it and as the API shows it.
-use crate::Error;
-use chrono::{NaiveDateTime, SecondsFormat};
-use serde::{Serialize, Serializer};
+use crate::{error::Error, timestamp::Timestamp};
+use serde::Serialize;
 use std::fmt;
-use tokio_postgres::{
-    Row,
-    types::{FromSql, Type},
-};
+use tokio_postgres::{Row, types::FromSql};
 
 /// A task as the API shows it. Its texts are its own, or those of the row that it was read from.
 #[derive(Debug, Serialize)]
@@ -47,27 +43,6 @@ impl<Text> Task<Text> {
     /// A strong entity tag (RFC 9110, section 8.8.3): it changes with every change of the task.
     pub(crate) fn etag(&self) -> EntityTag {
         EntityTag(self.updated_at.0.and_utc().timestamp_micros())
-    }
-}
-
-/// A moment in UTC, of microseconds, from a `timestamp` column that holds UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timestamp(pub(crate) NaiveDateTime);
-
-impl Serialize for Timestamp {
-    /// `2026-01-31T12:34:56.123456Z` (RFC 3339), always with six digits.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0.and_utc().to_rfc3339_opts(SecondsFormat::Micros, true))
-    }
-}
-
-impl<'a> FromSql<'a> for Timestamp {
-    fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        NaiveDateTime::from_sql(ty, raw).map(Self)
-    }
-
-    fn accepts(ty: &Type) -> bool {
-        <NaiveDateTime as FromSql>::accepts(ty)
     }
 }
 

@@ -1,0 +1,25 @@
+//! A moment, as the database has it and as the API shows it.
+use chrono::{NaiveDateTime, SecondsFormat};
+use serde::{Serialize, Serializer};
+use tokio_postgres::types::{FromSql, Type};
+
+/// A moment in UTC, of microseconds, from a `timestamp` column that holds UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timestamp(pub(crate) NaiveDateTime);
+
+impl Serialize for Timestamp {
+    /// `2026-01-31T12:34:56.123456Z` (RFC 3339), always with six digits.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.and_utc().to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+}
+
+impl<'a> FromSql<'a> for Timestamp {
+    fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        NaiveDateTime::from_sql(ty, raw).map(Self)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <NaiveDateTime as FromSql>::accepts(ty)
+    }
+}
