@@ -1,6 +1,6 @@
 //! Every way a request can fail, and the status it answers with.
 use lambda_http::http::StatusCode;
-use std::error::Error as StdError;
+use std::{borrow::Cow, error::Error as StdError};
 use tokio_postgres::error::SqlState;
 
 /// What a request ends with when it does not succeed.
@@ -10,14 +10,14 @@ pub enum Error {
     Unauthenticated(AuthFailure),
     /// 403: a live session that may not do this; says why.
     Forbidden(&'static str),
-    /// 404: there is no such task, or it is someone else's.
-    NotFound,
+    /// 404: there is none with this id, or it is someone else's; names what was asked for.
+    NotFound(&'static str),
     /// 404: there is nothing at this path.
     NoSuchFile,
     /// 400: a body that cannot be read at all; says why.
     BadRequest(&'static str),
-    /// 412: the task has been changed since the client saw it.
-    PreconditionFailed,
+    /// 412: it has been changed since the client saw it; names what.
+    PreconditionFailed(&'static str),
     /// 413: a body over the limit.
     PayloadTooLarge,
     /// 415: a body of another media type than JSON.
@@ -63,15 +63,37 @@ impl Error {
         match self {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::NotFound | Self::NoSuchFile => StatusCode::NOT_FOUND,
+            Self::NotFound(_) | Self::NoSuchFile => StatusCode::NOT_FOUND,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Self::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unavailable(_) | Self::NoSettings(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// What went wrong and what to do about it, for the client.
+    pub fn detail(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Unauthenticated(_) => "This needs a live session: sign in.",
+            Self::Forbidden(why) | Self::BadRequest(why) => why,
+            Self::NotFound(what) => return format!("There is no such {what}.").into(),
+            Self::NoSuchFile => "There is nothing at this path.",
+            Self::PreconditionFailed(what) => {
+                return format!("The {what} has been changed since: fetch it again.").into();
+            }
+            Self::PayloadTooLarge => "The body is larger than 256 KiB.",
+            Self::UnsupportedMediaType => "The body has to be application/json.",
+            Self::Invalid(fields) => {
+                let sentences = fields.iter().map(|error| format!("{} {}.", error.field, error.message));
+                return sentences.collect::<Vec<_>>().join(" ").into();
+            }
+            Self::Unavailable(_) => "The database does not answer. Try again.",
+            Self::NoSettings(_) => "The API cannot read its settings. Try again.",
+            Self::Internal(_) => "Something went wrong on our side.",
+        })
     }
 
     /// What the log says of a failure that is not the client's; never part of an answer.

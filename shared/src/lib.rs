@@ -30,10 +30,7 @@ pub use connection::{
 };
 pub use credential::SessionRules;
 pub use error::{AuthFailure, Error, FieldError};
-pub use http::{
-    request::Request,
-    response::{Response, created_task, file, gzip_file, no_content, ok, private_ok, task, task_if_changed, task_page},
-};
+pub use http::{request::Request, response::Response};
 pub use job::Job;
 pub use log::begin as begin_log;
 pub use probe::Probe;

@@ -5,9 +5,7 @@ use crate::{
     credential::{Credential, SessionRules},
     database::Database,
     error::{AuthFailure, Error},
-    http::request::Request,
-    http::response::Response,
-    http::response::{finish, problem},
+    http::{request::Request, response::Response},
     job::Job,
     log,
     metrics::{Measures, Metrics, RequestRecord, Started},
@@ -244,12 +242,11 @@ async fn respond<F: Future<Output = Result<Response, Error>>>(
 
 /// What is sent, in every case, and the error that it came of.
 fn conclude(result: Result<Response, Error>, path: &str, context: &Context) -> (Response, Option<Error>) {
-    let (mut response, error) = match result {
+    let (response, error) = match result {
         Ok(response) => (response, None),
-        Err(error) => (problem(&error, path), Some(error)),
+        Err(error) => (Response::problem(&error, path), Some(error)),
     };
-    finish(&mut response, &context.request_id);
-    (response, error)
+    (response.finish(&context.request_id), error)
 }
 
 /// Runs until Lambda says that the process ends. It does so between requests; what was connected closes as the process

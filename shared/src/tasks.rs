@@ -2,6 +2,7 @@
 pub(crate) mod input;
 pub(crate) mod page;
 pub(crate) mod precondition;
+pub(crate) mod response;
 pub(crate) mod task;
 
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     tasks::{
         input::Completed,
         page::{MAX_PAGE_BYTES, Page, Sort},
+        task::{NO_SUCH_TASK, TASK_HAS_CHANGED},
     },
 };
 use tokio_postgres::types::Type;
@@ -168,7 +170,7 @@ pub async fn get(caller: &Caller, id: TaskId) -> Result<Task, Error> {
         "left join tasks t on t.user_id = s.user_id and t.id = $3"
     );
     let row = caller.query_one(sql, &[(&id.0, Type::INT4)]).await?;
-    Task::from_row(&row)?.ok_or(Error::NotFound)
+    Task::from_row(&row)?.ok_or(NO_SUCH_TASK)
 }
 
 /// Changes what `changes` names, and nothing else.
@@ -210,9 +212,9 @@ pub async fn update(caller: &Caller, id: TaskId, changes: &TaskChanges, if_match
     // A second run would toggle back, find the tag that the first one has changed, or come over another's change.
     let row = caller.query_one(sql.never_repeated(), parameters).await?;
     if row.try_get("is_stale")? {
-        return Err(Error::PreconditionFailed);
+        return Err(TASK_HAS_CHANGED);
     }
-    Task::from_row(&row)?.ok_or(Error::NotFound)
+    Task::from_row(&row)?.ok_or(NO_SUCH_TASK)
 }
 
 /// Removes one of the caller's tasks.
@@ -235,9 +237,9 @@ pub async fn delete(caller: &Caller, id: TaskId, if_match: &IfMatch) -> Result<(
     // A second run would not find the task that the first has removed.
     let row = caller.query_one(sql.never_repeated(), parameters).await?;
     if row.try_get("is_stale")? {
-        return Err(Error::PreconditionFailed);
+        return Err(TASK_HAS_CHANGED);
     }
-    row.try_get::<_, Option<i32>>("id")?.map(drop).ok_or(Error::NotFound)
+    row.try_get::<_, Option<i32>>("id")?.map(drop).ok_or(NO_SUCH_TASK)
 }
 
 /// Removes all of the caller's tasks that are completed, and gives how many.

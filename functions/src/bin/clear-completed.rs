@@ -1,5 +1,5 @@
 //! `DELETE /api/tasks`: removes the caller's completed tasks, when the query says `status=completed` and nothing else.
-use shared::{Caller, Error, Request, Response, ok, serve, tasks};
+use shared::{Caller, Error, Request, Response, serve, tasks};
 use std::{collections::BTreeMap, process::ExitCode};
 
 #[tokio::main(flavor = "current_thread")]
@@ -13,5 +13,5 @@ async fn clear_completed(caller: Caller, request: Request) -> Result<Response, E
     if !matches!(&*query, [(name, value)] if name == "status" && value == "completed") {
         return Err(Error::invalid("status", "must be completed, and the only parameter"));
     }
-    Ok(ok(&BTreeMap::from([("deleted", tasks::clear_completed(&caller).await?)])))
+    Ok(Response::ok(&BTreeMap::from([("deleted", tasks::clear_completed(&caller).await?)])))
 }

@@ -1,7 +1,7 @@
-//! `PATCH /api/tasks/{id}/complete`: turns over, or sets, whether one of the caller's tasks is completed.
+//! `PATCH /api/tasks/{id}/complete`: toggles or sets whether one of the caller's tasks is completed.
 use shared::{
-    Caller, Error, Request, Response, serve, task,
-    tasks::{self, IfMatch, TaskChanges},
+    Caller, Error, Request, Response, serve,
+    tasks::{self, IfMatch, TaskChanges, TaskId},
 };
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ async fn main() -> ExitCode {
 }
 
 async fn complete_task(caller: Caller, request: Request) -> Result<Response, Error> {
-    let changes = TaskChanges::of_completion(&request)?;
-    Ok(task(&tasks::update(&caller, request.task_id()?, &changes, &IfMatch::of(&request)?).await?))
+    let changes = TaskChanges::from_completion_request(&request)?;
+    let (id, if_match) = (TaskId::from_request(&request)?, IfMatch::from_request(&request)?);
+    Ok(Response::task(&tasks::update(&caller, id, &changes, &if_match).await?))
 }

@@ -1,6 +1,6 @@
 //! `POST /api/tasks`: adds a task to the caller's list; with an `Idempotency-Key`, only once.
 use shared::{
-    Caller, Error, Request, Response, created_task, serve,
+    Caller, Error, Request, Response, serve,
     tasks::{self, IdempotencyKey, NewTask},
 };
 use std::process::ExitCode;
@@ -11,10 +11,10 @@ async fn main() -> ExitCode {
 }
 
 async fn create_task(caller: Caller, request: Request) -> Result<Response, Error> {
-    let new = NewTask::parse(&request)?;
-    let (task, is_replay) = match IdempotencyKey::of(&request)? {
+    let new = NewTask::from_request(&request)?;
+    let (task, is_replay) = match IdempotencyKey::from_request(&request)? {
         Some(key) => tasks::create_once(&caller, &new, &key).await?,
         None => (tasks::create(&caller, &new).await?, false),
     };
-    Ok(created_task(&caller, &task, is_replay))
+    Ok(Response::created_task(&caller, &task, is_replay))
 }

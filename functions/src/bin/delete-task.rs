@@ -1,7 +1,7 @@
 //! `DELETE /api/tasks/{id}`: removes one of the caller's tasks.
 use shared::{
-    Caller, Error, Request, Response, no_content, serve,
-    tasks::{self, IfMatch},
+    Caller, Error, Request, Response, serve,
+    tasks::{self, IfMatch, TaskId},
 };
 use std::process::ExitCode;
 
@@ -11,6 +11,6 @@ async fn main() -> ExitCode {
 }
 
 async fn delete_task(caller: Caller, request: Request) -> Result<Response, Error> {
-    tasks::delete(&caller, request.task_id()?, &IfMatch::of(&request)?).await?;
-    Ok(no_content())
+    tasks::delete(&caller, TaskId::from_request(&request)?, &IfMatch::from_request(&request)?).await?;
+    Ok(Response::no_content())
 }

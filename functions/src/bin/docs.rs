@@ -1,5 +1,5 @@
 //! `GET /docs`: a page to read the contract and try it, and `GET /openapi.json`, the contract itself.
-use shared::{Error, Request, Response, file, gzip_file, serve_files};
+use shared::{Error, Request, Response, serve_files};
 use std::process::ExitCode;
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -13,14 +13,16 @@ async fn main() -> ExitCode {
 
 fn docs(request: &Request) -> Result<Response, Error> {
     Ok(match request.path() {
-        "/openapi.json" => file("application/json", include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json"))),
-        "/docs" => file(HTML, include_bytes!("../docs/index.html")),
-        "/docs/init.js" => file(SCRIPT, include_bytes!("../docs/init.js")),
+        "/openapi.json" => {
+            Response::file("application/json", include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json")))
+        }
+        "/docs" => Response::file(HTML, include_bytes!("../docs/index.html")),
+        "/docs/init.js" => Response::file(SCRIPT, include_bytes!("../docs/init.js")),
         "/docs/swagger-ui-bundle.js" => {
-            gzip_file(SCRIPT, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.gz")))
+            Response::gzip_file(SCRIPT, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.gz")))
         }
         "/docs/swagger-ui.css" => {
-            gzip_file(STYLE_SHEET, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz")))
+            Response::gzip_file(STYLE_SHEET, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz")))
         }
         _ => return Err(Error::NoSuchFile),
     })

@@ -1,5 +1,8 @@
 //! `GET /api/tasks/{id}`: one of the caller's tasks.
-use shared::{Caller, Error, Request, Response, serve, task_if_changed, tasks};
+use shared::{
+    Caller, Error, Request, Response, serve,
+    tasks::{self, TaskId},
+};
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
@@ -8,6 +11,6 @@ async fn main() -> ExitCode {
 }
 
 async fn get_task(caller: Caller, request: Request) -> Result<Response, Error> {
-    let task = tasks::get(&caller, request.task_id()?).await?;
-    task_if_changed(&request, &task)
+    let task = tasks::get(&caller, TaskId::from_request(&request)?).await?;
+    Response::task_if_changed(&request, &task)
 }

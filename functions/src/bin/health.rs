@@ -1,5 +1,5 @@
 //! `GET /health`: whether the database answers. Needs no session and shows nothing.
-use shared::{Error, Probe, Response, ok, serve_without_session};
+use shared::{Error, Probe, Response, serve_without_session};
 use std::{collections::BTreeMap, process::ExitCode};
 
 #[tokio::main(flavor = "current_thread")]
@@ -9,5 +9,5 @@ async fn main() -> ExitCode {
 
 async fn health(database: Probe) -> Result<Response, Error> {
     database.ping().await?;
-    Ok(ok(&BTreeMap::from([("status", "ok")])))
+    Ok(Response::ok(&BTreeMap::from([("status", "ok")])))
 }

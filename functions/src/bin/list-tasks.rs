@@ -1,6 +1,6 @@
 //! `GET /api/tasks`: the caller's tasks, newest first, in pages.
 use shared::{
-    Caller, Error, Request, Response, serve, task_page,
+    Caller, Error, Request, Response, serve,
     tasks::{self, ListQuery},
 };
 use std::process::ExitCode;
@@ -11,6 +11,6 @@ async fn main() -> ExitCode {
 }
 
 async fn list_tasks(caller: Caller, request: Request) -> Result<Response, Error> {
-    let page = tasks::list(&caller, &ListQuery::parse(&request)?).await?;
-    Ok(task_page(&caller, page))
+    let page = tasks::list(&caller, &ListQuery::from_request(&request)?).await?;
+    Ok(Response::task_page(&caller, page))
 }

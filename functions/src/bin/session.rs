@@ -1,5 +1,5 @@
 //! `GET /api/session`: who the caller is, and until when.
-use shared::{Caller, Error, Request, Response, private_ok, serve, session};
+use shared::{Caller, Error, Request, Response, serve, session};
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
@@ -8,5 +8,5 @@ async fn main() -> ExitCode {
 }
 
 async fn current_session(caller: Caller, _: Request) -> Result<Response, Error> {
-    Ok(private_ok(&session::current(&caller).await?))
+    Ok(Response::private_ok(&session::current(&caller).await?))
 }

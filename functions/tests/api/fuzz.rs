@@ -11,8 +11,8 @@ use base64::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::{Map, Number, Value, json};
 use shared::{
-    Config, DryRun, Error, Request, Response, no_content,
-    tasks::{IdempotencyKey, IfMatch, ListQuery, NewTask, TaskChanges},
+    Config, DryRun, Error, Request, Response,
+    tasks::{IdempotencyKey, IfMatch, ListQuery, NewTask, TaskChanges, TaskId},
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -352,31 +352,31 @@ fn mutate_bytes(bytes: &mut Vec<u8>, random: &mut StdRng) {
 /// What the handler of a function reads of a request before it asks the database.
 fn read(function: &str, request: &Request) -> Result<Response, Error> {
     match function {
-        "list-tasks" => drop(ListQuery::parse(request)?),
+        "list-tasks" => drop(ListQuery::from_request(request)?),
         "create-task" => {
-            NewTask::parse(request)?;
-            IdempotencyKey::of(request)?;
+            NewTask::from_request(request)?;
+            IdempotencyKey::from_request(request)?;
         }
         "update-task" | "patch-task" | "complete-task" => {
             let read = match function {
-                "update-task" => TaskChanges::of_put,
-                "patch-task" => TaskChanges::of_merge_patch,
-                _ => TaskChanges::of_completion,
+                "update-task" => TaskChanges::from_put_request,
+                "patch-task" => TaskChanges::from_patch_request,
+                _ => TaskChanges::from_completion_request,
             };
             read(request)?;
-            request.task_id()?;
-            IfMatch::of(request)?;
+            TaskId::from_request(request)?;
+            IfMatch::from_request(request)?;
         }
-        "get-task" => drop(request.task_id()?),
+        "get-task" => drop(TaskId::from_request(request)?),
         "delete-task" => {
-            request.task_id()?;
-            IfMatch::of(request)?;
+            TaskId::from_request(request)?;
+            IfMatch::from_request(request)?;
         }
         "clear-completed" => drop(request.query().count()),
         "session" => {}
         _ => panic!("what {function} reads is not known here"),
     }
-    Ok(no_content())
+    Ok(Response::no_content())
 }
 
 /// What is wrong with an answer, if anything is.

@@ -2,7 +2,7 @@
 //!
 //! lambda_http's own conversion is not used: one character outside of ASCII in any header makes it refuse the event, one
 //! in any cookie makes it drop all cookies, and a body that is not base64 makes it panic. Clients choose all three.
-use crate::{error::Error, tasks::task::TaskId};
+use crate::error::Error;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use lambda_http::http::Method;
 use percent_encoding::percent_decode_str;
@@ -54,14 +54,6 @@ struct HttpContext {
 }
 
 impl Request {
-    /// The path's `{id}`.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] for what no task can have for an id.
-    pub fn task_id(&self) -> Result<TaskId, Error> {
-        self.path_parameter("id").ok_or(Error::NotFound).and_then(|id| TaskId::parse(&id))
-    }
-
     /// The body, which has to be a JSON object.
     ///
     /// # Errors
@@ -146,7 +138,7 @@ impl Request {
     }
 
     /// A path parameter, percent-decoded: not every gateway has done so.
-    fn path_parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+    pub(crate) fn path_parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         let value = self.path_parameters.as_ref()?.get(name)?;
         Some(percent_decode_str(value).decode_utf8_lossy())
     }

@@ -66,8 +66,8 @@ impl NewTask {
     /// Reads `{"title": string, "description"?: string|null}`.
     ///
     /// # Errors
-    /// As [`TaskChanges::of_put`]; a missing title is [`Error::Invalid`].
-    pub fn parse(request: &Request) -> Result<Self, Error> {
+    /// As [`TaskChanges::from_put_request`]; a missing title is [`Error::Invalid`].
+    pub fn from_request(request: &Request) -> Result<Self, Error> {
         let body = request.json_object()?;
         let title = text_field(&body, "title", Title::parse);
         let title = title.and_then(|title| title.ok_or_else(|| field_error("title", "is required")));
@@ -114,25 +114,25 @@ impl TaskChanges {
     /// # Errors
     /// [`Error::BadRequest`] for a body that is not JSON, [`Error::Invalid`] for each field with a wrong value,
     /// [`Error::PayloadTooLarge`], [`Error::UnsupportedMediaType`].
-    pub fn of_put(request: &Request) -> Result<Self, Error> {
+    pub fn from_put_request(request: &Request) -> Result<Self, Error> {
         let mut body = request.json_object()?;
         body.retain(|_, value| !value.is_null());
-        Self::of(&body)
+        Self::from_object(&body)
     }
 
     /// Reads a JSON Merge Patch (RFC 7396): null takes a field away, which only `description` allows.
     ///
     /// # Errors
-    /// As [`TaskChanges::of_put`].
-    pub fn of_merge_patch(request: &Request) -> Result<Self, Error> {
-        Self::of(&request.json_object()?)
+    /// As [`TaskChanges::from_put_request`].
+    pub fn from_patch_request(request: &Request) -> Result<Self, Error> {
+        Self::from_object(&request.json_object()?)
     }
 
-    /// Reads `{"completed": bool}`; no body, or one without that field, turns it over.
+    /// Reads `{"completed": bool}`; no body, or one without that field, toggles it.
     ///
     /// # Errors
-    /// As [`TaskChanges::of_put`].
-    pub fn of_completion(request: &Request) -> Result<Self, Error> {
+    /// As [`TaskChanges::from_put_request`].
+    pub fn from_completion_request(request: &Request) -> Result<Self, Error> {
         let body = if request.has_no_body() { Map::new() } else { request.json_object()? };
         let completed = match body.get("completed") {
             None => Completed::Toggle,
@@ -143,7 +143,7 @@ impl TaskChanges {
         Ok(Self { title: None, description: None, completed })
     }
 
-    fn of(body: &Map<String, Value>) -> Result<Self, Error> {
+    fn from_object(body: &Map<String, Value>) -> Result<Self, Error> {
         let title = body.get("title").map(|value| text("title", value, Title::parse)).transpose();
         let description = match body.get("description") {
             Some(Value::Null) => Ok(Some(None)),
@@ -173,7 +173,7 @@ impl IdempotencyKey {
     ///
     /// # Errors
     /// [`Error::Invalid`] for an empty one, or one that is too long.
-    pub fn of(request: &Request) -> Result<Option<Self>, Error> {
+    pub fn from_request(request: &Request) -> Result<Option<Self>, Error> {
         let Some(key) = request.header("idempotency-key") else { return Ok(None) };
         match key.chars().count() {
             1..=MAX_KEY_CHARACTERS => {

@@ -125,7 +125,7 @@ impl ListQuery {
     ///
     /// # Errors
     /// [`Error::Invalid`] names each parameter with a value that it cannot have.
-    pub fn parse(request: &Request) -> Result<Self, Error> {
+    pub fn from_request(request: &Request) -> Result<Self, Error> {
         // Of one that is sent twice, the last counts.
         let sent: BTreeMap<_, _> = request.query().collect();
         let mut query = Self::default();

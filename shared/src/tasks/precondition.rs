@@ -22,7 +22,7 @@ impl IfMatch {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a list that is too long.
-    pub fn of(request: &Request) -> Result<Self, Error> {
+    pub fn from_request(request: &Request) -> Result<Self, Error> {
         Ok(match tags(request, "If-Match")? {
             None | Some("*") => Self::Anything,
             Some(list) => {
@@ -69,7 +69,7 @@ mod tests {
         if let Some(header) = header {
             event["headers"] = serde_json::json!({"if-match": header});
         }
-        IfMatch::of(&serde_json::from_value(event).unwrap()).unwrap()
+        IfMatch::from_request(&serde_json::from_value(event).unwrap()).unwrap()
     }
 
     #[test]

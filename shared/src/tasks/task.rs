@@ -1,10 +1,16 @@
 //! A task, as the database has it and as the API shows it.
-use crate::{error::Error, timestamp::Timestamp};
+use crate::{error::Error, http::request::Request, timestamp::Timestamp};
 use serde::Serialize;
 use std::fmt;
 use tokio_postgres::{Row, types::FromSql};
 
-/// A task as the API shows it. Its texts are its own, or those of the row that it was read from.
+/// There is no task with this id, or it is someone else's.
+pub(crate) const NO_SUCH_TASK: Error = Error::NotFound("task");
+
+/// The task has been changed since the client saw it.
+pub(crate) const TASK_HAS_CHANGED: Error = Error::PreconditionFailed("task");
+
+/// A task as the API shows it. Strings are owned (`Task<String>`) or borrowed from the row (`Task<&str>`).
 #[derive(Debug, Serialize)]
 pub struct Task<Text = String> {
     /// Its number, unique over all users.
@@ -70,9 +76,16 @@ impl fmt::Display for EntityTag {
 pub struct TaskId(pub(crate) i32);
 
 impl TaskId {
-    /// Reads the id of a path; what no task can have for an id is not found.
-    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+    /// Reads the path's `{id}`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for what is not a valid id of a task.
+    pub fn from_request(request: &Request) -> Result<Self, Error> {
+        request.path_parameter("id").and_then(|id| Self::parse(&id)).ok_or(NO_SUCH_TASK)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse().ok().filter(|_| is_number).map(Self).ok_or(Error::NotFound)
+        text.parse().ok().filter(|_| is_number).map(Self)
     }
 }

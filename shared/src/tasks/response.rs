@@ -1,0 +1,78 @@
+//! The answers about tasks.
+use crate::{
+    caller::Caller,
+    error::Error,
+    http::{request::Request, response::Response},
+    tasks::{page::Page, precondition, task::Task},
+};
+use lambda_http::http::{
+    HeaderName,
+    header::{ETAG, LINK},
+};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+/// Everything but what RFC 3986 allows in a path's segment (section 3.3).
+const NOT_IN_SEGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'/')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+impl Response {
+    /// 200 with a task that was changed, and its entity tag.
+    pub fn task(task: &Task) -> Self {
+        Self::ok(task).with_tag(task)
+    }
+
+    /// 200 with a task and its entity tag, or 304 when the client has it as it is (RFC 9110, section 13.1.2).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an `If-None-Match` that is too long.
+    pub fn task_if_changed(request: &Request, task: &Task) -> Result<Self, Error> {
+        let response = if precondition::is_known(request, task)? { Self::not_modified() } else { Self::ok(task) };
+        Ok(response.private().with_tag(task))
+    }
+
+    /// 201 with the new task, its entity tag and where it is; `is_replay` when it was made by an earlier request.
+    pub fn created_task(caller: &Caller, task: &Task, is_replay: bool) -> Self {
+        let path = format!("{}/{}", path_of_tasks(caller), task.id);
+        let response = Self::created(task, &path).with_tag(task);
+        if is_replay {
+            return response.with_header(HeaderName::from_static("idempotent-replayed"), "true");
+        }
+        response
+    }
+
+    /// 200 with a page of tasks, and where the next one is (RFC 8288).
+    pub fn task_page(caller: &Caller, page: Page) -> Self {
+        let response = Self::ok_body(page.body).private();
+        match page.next {
+            Some(next) => response.with_header(LINK, &format!("<{}?{next}>; rel=\"next\"", path_of_tasks(caller))),
+            None => response,
+        }
+    }
+
+    fn with_tag(self, task: &Task) -> Self {
+        self.with_header(ETAG, &task.etag().to_string())
+    }
+}
+
+/// The path of the caller's tasks, of the family that the request came by.
+fn path_of_tasks(caller: &Caller) -> String {
+    match caller.path_user_id() {
+        Some(user_id) => format!("/api/{}/tasks", utf8_percent_encode(user_id, NOT_IN_SEGMENT)),
+        None => "/api/tasks".to_owned(),
+    }
+}
