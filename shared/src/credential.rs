@@ -11,7 +11,10 @@ use lambda_http::http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sha2::Sha256;
 
-use crate::{error::AuthFailure, http::request::Request};
+use crate::{
+    error::{AuthFailure, Error},
+    http::request::Request,
+};
 
 /// What JavaScript's `encodeURIComponent` encodes.
 const NOT_IN_URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -32,6 +35,9 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
 const DIGITS: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE_DIGITS: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
+/// Why a cookie's write is refused.
+const NO_ORIGIN: &str = "A change authorised by a cookie needs an Origin that is trusted.";
+
 /// How a request proves whose it is.
 pub struct SessionRules {
     cookie_name: String,
@@ -43,6 +49,13 @@ pub struct SessionRules {
 /// `session.token`: whoever has it is signed in. It cannot be printed.
 #[derive(Clone)]
 pub(crate) struct SessionToken(String);
+
+/// A request with a credential that is in order; whether its session is live is for the database to say. It cannot be printed.
+pub(crate) struct Admission {
+    pub(crate) token: SessionToken,
+    /// Whether the request may do what it asks for, if its session is live: else [`Error::Forbidden`].
+    pub(crate) verdict: Result<(), Error>,
+}
 
 /// A token and how it came.
 pub(crate) enum Credential {
@@ -68,13 +81,25 @@ impl SessionRules {
         format!("{}={}", self.cookie_name, utf8_percent_encode(&value, NOT_IN_URI_COMPONENT))
     }
 
+    /// Who may be answered, as far as the request itself shows it.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] without a credential, or with badly signed ones only.
+    pub(crate) fn admit(&self, request: &Request) -> Result<Admission, Error> {
+        let (token, is_allowed) = match self.credential(request).map_err(Error::Unauthenticated)? {
+            Credential::Bearer(token) => (token, true),
+            Credential::Cookie(token) => (token, self.may_write_with_cookie(request)),
+        };
+        Ok(Admission { token, verdict: if is_allowed { Ok(()) } else { Err(Error::Forbidden(NO_ORIGIN)) } })
+    }
+
     /// The credential of a request.
     ///
     /// A bearer header wins over a cookie unless it is badly signed, as in the library's bearer plugin.
     ///
     /// # Errors
     /// Whether it has none, or only badly signed ones.
-    pub(crate) fn credential(&self, request: &Request) -> Result<Credential, AuthFailure> {
+    fn credential(&self, request: &Request) -> Result<Credential, AuthFailure> {
         let bearer = request.header("authorization");
         if let Some(token) = bearer.and_then(|header| self.bearer_token(header)) {
             return token.map(Credential::Bearer);
@@ -87,7 +112,7 @@ impl SessionRules {
     }
 
     /// Whether a request authorised by a cookie may write: its `Origin` is one of the trusted ones.
-    pub(crate) fn may_write_with_cookie(&self, request: &Request) -> bool {
+    fn may_write_with_cookie(&self, request: &Request) -> bool {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         is_read
             || request.header("origin").is_some_and(|origin| self.trusted_origins.iter().any(|known| known == origin))

@@ -8,6 +8,7 @@ mod clock;
 mod connection;
 mod credential;
 mod database;
+mod dry_run;
 mod error;
 mod http;
 mod job;
@@ -34,19 +35,26 @@ pub use http::{request::Request, response::Response};
 pub use job::Job;
 pub use log::begin as begin_log;
 pub use probe::Probe;
-pub use serve::{DryRun, serve, serve_files, serve_schedule, serve_without_session};
+pub use serve::{serve, serve_files, serve_schedule, serve_without_session};
 pub use settings::config::{Config, ConfigErrors};
 pub use timestamp::Timestamp;
+
+/// For the tests of other packages, and nothing else.
+#[doc(hidden)]
+pub mod testing_support {
+    pub use crate::dry_run::DryRun;
+}
 
 /// What holds a secret cannot be printed, not by mistake either: these do not compile once it can.
 #[cfg(test)]
 mod secrets_cannot_be_printed {
-    use crate::{caller, connection, credential, database, http, serve, settings};
+    use crate::{caller, connection, credential, database, dry_run, http, settings};
     use static_assertions::assert_not_impl_any;
     use std::fmt::{Debug, Display};
 
     assert_not_impl_any!(credential::SessionToken: Debug, Display);
     assert_not_impl_any!(credential::Credential: Debug, Display);
+    assert_not_impl_any!(credential::Admission: Debug, Display);
     assert_not_impl_any!(credential::SessionRules: Debug, Display);
     assert_not_impl_any!(settings::aws::Service: Debug, Display);
     assert_not_impl_any!(settings::secret::SecretSource: Debug, Display);
@@ -57,6 +65,6 @@ mod secrets_cannot_be_printed {
     assert_not_impl_any!(connection::pool::DatabaseConfig: Debug, Display);
     assert_not_impl_any!(connection::url::DatabaseUrl: Debug, Display);
     assert_not_impl_any!(caller::Caller: Debug, Display);
-    assert_not_impl_any!(serve::DryRun: Debug, Display);
+    assert_not_impl_any!(dry_run::DryRun: Debug, Display);
     assert_not_impl_any!(http::request::Request: Debug, Display);
 }

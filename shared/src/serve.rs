@@ -2,7 +2,7 @@
 use crate::{
     caller::Caller,
     connection::roots,
-    credential::{Credential, SessionRules},
+    credential::Admission,
     database::Database,
     error::{AuthFailure, Error},
     http::{request::Request, response::Response},
@@ -10,7 +10,6 @@ use crate::{
     log,
     metrics::{Measures, Metrics, RequestRecord, Started},
     probe::Probe,
-    settings::config::Config,
     settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Scope, Settings},
 };
 use lambda_runtime::{Context, LambdaEvent, Runtime, service_fn};
@@ -29,9 +28,6 @@ use tokio::{
 /// How long Init waits for the secret and the database together, in seconds. What is not there by then is the first request's
 /// to fetch: Lambda ends an Init after ten, and a caller waits for it.
 const INIT_LIMIT_S: u64 = 2;
-
-/// Why a cookie's write is refused.
-const NO_ORIGIN: &str = "A change authorised by a cookie needs an Origin that is trusted.";
 
 /// Answers every request with `handler`, as the caller whose session it carries.
 ///
@@ -138,21 +134,17 @@ impl App {
         H: Fn(Caller, Request) -> F,
         F: Future<Output = Result<Response, Error>>,
     {
-        let mut rules = self.settings.current(RENEW_AFTER_S).await?.session_rules()?;
-        let mut credential = rules.credential(&request);
-        if matches!(credential, Err(AuthFailure::BadSignature)) {
-            rules = self.settings.current(RENEW_AFTER_BAD_SIGNATURE_S).await?.session_rules()?;
-            credential = rules.credential(&request);
+        let rules = self.settings.current(RENEW_AFTER_S).await?.session_rules()?;
+        let mut admission = rules.admit(&request);
+        if matches!(admission, Err(Error::Unauthenticated(AuthFailure::BadSignature))) {
+            let rules = self.settings.current(RENEW_AFTER_BAD_SIGNATURE_S).await?.session_rules()?;
+            admission = rules.admit(&request);
         }
-        let (token, is_cookie) = match credential.map_err(Error::Unauthenticated)? {
-            Credential::Bearer(token) => (token, false),
-            Credential::Cookie(token) => (token, true),
-        };
+        let Admission { token, verdict } = admission?;
         let caller = Caller::new(database, token, request.path_user_id());
-        let answer = if is_cookie && !rules.may_write_with_cookie(&request) {
-            Err(Error::Forbidden(NO_ORIGIN))
-        } else {
-            handler(caller.clone(), request).await
+        let answer = match verdict {
+            Ok(()) => handler(caller.clone(), request).await,
+            Err(error) => Err(error),
         };
         caller.prove().await?;
         answer
@@ -179,45 +171,6 @@ where
     until_terminated(Runtime::new(service).run_concurrent()).await
 }
 
-/// A function without its database, for tests that have a million events: what clients and gateways send is read, judged and
-/// answered as [`serve()`] does it, up to the first statement.
-pub struct DryRun {
-    rules: SessionRules,
-    metrics: Metrics,
-}
-
-impl DryRun {
-    /// A function with these settings.
-    pub fn new(config: Config) -> Self {
-        Self { rules: config.session_rules, metrics: Metrics::from_env() }
-    }
-
-    /// The answer to an event, and its line in the log. `read` takes from the request what the function's handler does, and
-    /// answers instead of it.
-    ///
-    /// # Errors
-    /// What is no event of API Gateway's: a failed invocation.
-    pub fn answer(
-        &self,
-        event: &[u8],
-        read: impl FnOnce(&Request) -> Result<Response, Error>,
-    ) -> Result<(Response, String), serde_json::Error> {
-        let request = serde_json::from_slice(event)?;
-        let context = Context::default();
-        let record = RequestRecord::begin(&request, &context, self.metrics.is_cold_start());
-        let result = match self.rules.credential(&request) {
-            Err(failure) => Err(Error::Unauthenticated(failure)),
-            Ok(Credential::Cookie(_)) if !self.rules.may_write_with_cookie(&request) => {
-                Err(Error::Forbidden(NO_ORIGIN))
-            }
-            Ok(_) => read(&request),
-        };
-        let (response, error) = conclude(result, request.path(), &context);
-        let line = self.metrics.line(&record.end(&response, error, Arc::default()));
-        Ok((response, String::from_utf8_lossy(&line.unwrap_or_default()).into_owned()))
-    }
-}
-
 /// Answers one event, in every case, and writes its line.
 async fn respond<F: Future<Output = Result<Response, Error>>>(
     metrics: &Arc<Metrics>,
@@ -241,7 +194,7 @@ async fn respond<F: Future<Output = Result<Response, Error>>>(
 }
 
 /// What is sent, in every case, and the error that it came of.
-fn conclude(result: Result<Response, Error>, path: &str, context: &Context) -> (Response, Option<Error>) {
+pub(crate) fn conclude(result: Result<Response, Error>, path: &str, context: &Context) -> (Response, Option<Error>) {
     let (response, error) = match result {
         Ok(response) => (response, None),
         Err(error) => (Response::problem(&error, path), Some(error)),

@@ -11,8 +11,9 @@ use base64::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::{Map, Number, Value, json};
 use shared::{
-    Config, DryRun, Error, Request, Response,
+    Config, Error, Request, Response,
     tasks::{IdempotencyKey, IfMatch, ListQuery, NewTask, TaskChanges, TaskId},
+    testing_support::DryRun,
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
