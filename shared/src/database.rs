@@ -3,7 +3,7 @@ use crate::{
     connection::pool::Connection,
     error::Error,
     metrics::Measures,
-    settings::{RENEW_AFTER_REFUSAL_S, RENEW_AFTER_S, Settings},
+    settings::{RENEW_AFTER_REFUSAL_S, Settings, Snapshot},
     statement::{Parameters, Statement},
 };
 use deadpool_postgres::PoolError;
@@ -29,12 +29,14 @@ const RETRY_WITHIN_S: u64 = 2;
 #[derive(Clone)]
 pub(crate) struct Database {
     settings: Arc<Settings>,
+    snapshot: Arc<Snapshot>,
     measures: Arc<Measures>,
 }
 
 impl Database {
-    pub(crate) fn new(settings: Arc<Settings>, measures: Arc<Measures>) -> Self {
-        Self { settings, measures }
+    /// The database of `snapshot`; `settings` are asked again where it refuses the password.
+    pub(crate) fn new(settings: Arc<Settings>, snapshot: Arc<Snapshot>, measures: Arc<Measures>) -> Self {
+        Self { settings, snapshot, measures }
     }
 
     /// Connects ahead of the first request, within `limit`: Lambda gives a whole CPU to Init, and a fraction of one afterwards.
@@ -54,7 +56,7 @@ impl Database {
     /// twice. One whose password is refused is tried with the settings as they are now.
     async fn connection(&self) -> Result<Connection, Error> {
         let began = Instant::now();
-        let connections = self.settings.current(RENEW_AFTER_S).await?.connections;
+        let connections = &self.snapshot.connections;
         let connection = match connections.get().await {
             Ok(connection) => connection,
             Err(PoolError::Backend(error)) if is_refusal(&error) => {

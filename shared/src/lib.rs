@@ -59,7 +59,7 @@ mod secrets_cannot_be_printed {
     assert_not_impl_any!(settings::aws::Service: Debug, Display);
     assert_not_impl_any!(settings::secret::SecretSource: Debug, Display);
     assert_not_impl_any!(settings::Settings: Debug, Display);
-    assert_not_impl_any!(settings::Current: Debug, Display);
+    assert_not_impl_any!(settings::Snapshot: Debug, Display);
     assert_not_impl_any!(database::Database: Debug, Display);
     assert_not_impl_any!(settings::config::Config: Debug, Display);
     assert_not_impl_any!(connection::pool::DatabaseConfig: Debug, Display);

@@ -40,9 +40,9 @@ where
     H: Fn(Caller, Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    serve_requests(Scope::Sessions, move |app: Arc<App>, request, database| {
+    serve_requests(Scope::Sessions, move |app, request, measures| {
         let handler = handler.clone();
-        async move { app.answer_caller(request, database, handler).await }
+        async move { app.answer_caller(request, measures, handler).await }
     })
     .await
 }
@@ -53,7 +53,11 @@ where
     H: Fn(Probe) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    serve_requests(Scope::Database, move |_, _, database| handler(Probe(database))).await
+    serve_requests(Scope::Database, move |app, _, measures| {
+        let handler = handler.clone();
+        async move { handler(Probe(app.database(measures).await?)).await }
+    })
+    .await
 }
 
 /// Answers every request with what `handler` has at hand: no session, no database, no setting.
@@ -85,9 +89,11 @@ where
     let service = service_fn(move |event: LambdaEvent<IgnoredAny>| {
         let (app, job) = (app.clone(), job.clone());
         async move {
-            let database = Database::new(app.settings.clone(), Arc::default());
-            let job = job(Job { database, metrics: app.metrics.clone(), deadline: event.context.deadline() });
-            job.await.map_err(|error| {
+            let run = async {
+                let database = app.database(Arc::default()).await?;
+                job(Job { database, metrics: app.metrics.clone(), deadline: event.context.deadline() }).await
+            };
+            run.await.map_err(|error| {
                 let cause = error.cause().unwrap_or_default().to_owned();
                 tracing::error!(request_id = event.context.request_id, cause, "the job failed");
                 cause
@@ -120,8 +126,8 @@ impl App {
         };
         let settings_time = began.elapsed();
         let measures = Arc::<Measures>::default();
-        if settings.are_known()
-            && let Err(error) = Database::new(settings.clone(), measures.clone()).connect(left()).await
+        if let Some(snapshot) = settings.known()
+            && let Err(error) = Database::new(settings.clone(), snapshot, measures.clone()).connect(left()).await
         {
             tracing::warn!(cause = error.cause(), "the database cannot be reached yet");
         }
@@ -129,18 +135,31 @@ impl App {
         Ok(Arc::new(Self { settings, metrics }))
     }
 
-    async fn answer_caller<H, F>(&self, request: Request, database: Database, handler: H) -> Result<Response, Error>
+    /// The database, by the settings as they are now.
+    async fn database(&self, measures: Arc<Measures>) -> Result<Database, Error> {
+        let snapshot = self.settings.current(RENEW_AFTER_S).await?;
+        Ok(Database::new(self.settings.clone(), snapshot, measures))
+    }
+
+    /// Answers a request as the caller whose session it carries. One snapshot of the settings serves all of it.
+    async fn answer_caller<H, F>(
+        &self,
+        request: Request,
+        measures: Arc<Measures>,
+        handler: H,
+    ) -> Result<Response, Error>
     where
         H: Fn(Caller, Request) -> F,
         F: Future<Output = Result<Response, Error>>,
     {
-        let rules = self.settings.current(RENEW_AFTER_S).await?.session_rules()?;
-        let mut admission = rules.admit(&request);
+        let mut snapshot = self.settings.current(RENEW_AFTER_S).await?;
+        let mut admission = snapshot.session_rules()?.admit(&request);
         if matches!(admission, Err(Error::Unauthenticated(AuthFailure::BadSignature))) {
-            let rules = self.settings.current(RENEW_AFTER_BAD_SIGNATURE_S).await?.session_rules()?;
-            admission = rules.admit(&request);
+            snapshot = self.settings.current(RENEW_AFTER_BAD_SIGNATURE_S).await?;
+            admission = snapshot.session_rules()?.admit(&request);
         }
         let Admission { token, verdict } = admission?;
+        let database = Database::new(self.settings.clone(), snapshot, measures);
         let caller = Caller::new(database, token, request.path_user_id());
         let answer = match verdict {
             Ok(()) => handler(caller.clone(), request).await,
@@ -153,7 +172,7 @@ impl App {
 
 async fn serve_requests<A, F>(scope: Scope, answer: A) -> ExitCode
 where
-    A: Fn(Arc<App>, Request, Database) -> F + Clone + Send + Sync + 'static,
+    A: Fn(Arc<App>, Request, Arc<Measures>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
     let app = match App::start(scope).await {
@@ -164,8 +183,7 @@ where
         let (app, answer) = (app.clone(), answer.clone());
         async move {
             let measures = Arc::<Measures>::default();
-            let database = Database::new(app.settings.clone(), measures.clone());
-            respond(&app.metrics, measures, event, |request| answer(app.clone(), request, database)).await
+            respond(&app.metrics, measures.clone(), event, |request| answer(app.clone(), request, measures)).await
         }
     });
     until_terminated(Runtime::new(service).run_concurrent()).await

@@ -42,19 +42,18 @@ pub(crate) enum Scope {
     Database,
 }
 
-/// What lives as long as the settings that it was made from.
-#[derive(Clone)]
-pub(crate) struct Current {
+/// The settings at one moment, and what is made of them. It cannot be printed.
+pub(crate) struct Snapshot {
     pub(crate) connections: Connections,
-    session_rules: Option<Arc<SessionRules>>,
-    secret: Arc<SecretSettings>,
+    session_rules: Option<SessionRules>,
+    secret: SecretSettings,
 }
 
 /// Where the settings come from, and the ones in force.
 pub(crate) struct Settings {
     scope: Scope,
     source: Option<SecretSource>,
-    current: RwLock<Option<Current>>,
+    current: RwLock<Option<Arc<Snapshot>>>,
     /// Held while a secret is fetched, so that one request does it for all.
     renewal: Mutex<()>,
     /// When Secrets Manager was last asked, with or without success.
@@ -80,10 +79,10 @@ impl Settings {
             fetched: WallClock::default(),
         };
         match &settings.source {
-            None => settings.put(Some(Current::new(scope, SecretSettings::new())?)),
+            None => settings.put(Some(Snapshot::new(scope, SecretSettings::new())?)),
             Some(source) => match settings.fetch(source, limit).await {
                 Ok(secret) => {
-                    settings.put(Some(Current::new(scope, secret)?));
+                    settings.put(Some(Snapshot::new(scope, secret)?));
                     settings.confirm();
                 }
                 Err(cause) => tracing::warn!(cause, "the secret cannot be fetched yet"),
@@ -92,9 +91,9 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Whether there are settings to work with, without asking for any.
-    pub(crate) fn are_known(&self) -> bool {
-        self.get().is_some()
+    /// The settings in force, without asking for any.
+    pub(crate) fn known(&self) -> Option<Arc<Snapshot>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The settings, of which those from a secret are not older than `max_age_s` seconds. A secret that cannot be fetched
@@ -102,7 +101,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`Error::NoSettings`] when the secret cannot be fetched, and was last fetched over an hour ago, or never.
-    pub(crate) async fn current(&self, max_age_s: u64) -> Result<Current, Error> {
+    pub(crate) async fn current(&self, max_age_s: u64) -> Result<Arc<Snapshot>, Error> {
         if let Some(current) = self.get_young(max_age_s) {
             return Ok(current);
         }
@@ -111,12 +110,12 @@ impl Settings {
         if let Some(current) = self.get_young(max_age_s) {
             return Ok(current);
         }
-        let known = self.get().filter(|_| self.is_confirmed());
+        let known = self.known().filter(|_| self.is_confirmed());
         let limit_s = if known.is_some() { RENEW_IN_REQUEST_S } else { FETCH_IN_REQUEST_S };
         let fetched = self.fetch(source, Duration::from_secs(limit_s)).await;
         let renewed = fetched.and_then(|secret| match &known {
-            Some(current) if *current.secret == secret => Ok(current.clone()),
-            _ => Current::new(self.scope, secret),
+            Some(current) if current.secret == secret => Ok(current.clone()),
+            _ => Snapshot::new(self.scope, secret),
         });
         match (renewed, known) {
             (Ok(current), _) => {
@@ -146,10 +145,10 @@ impl Settings {
     }
 
     /// The settings in force, if they need not be asked for.
-    fn get_young(&self, max_age_s: u64) -> Option<Current> {
+    fn get_young(&self, max_age_s: u64) -> Option<Arc<Snapshot>> {
         let is_young = self.source.is_none()
             || self.is_confirmed() && self.asked.seconds_ago().is_some_and(|age| age <= max_age_s);
-        self.get().filter(|_| is_young)
+        self.known().filter(|_| is_young)
     }
 
     fn is_confirmed(&self) -> bool {
@@ -161,36 +160,34 @@ impl Settings {
         self.fetched.set_now();
     }
 
-    fn get(&self) -> Option<Current> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn put(&self, current: Option<Current>) {
+    fn put(&self, current: Option<Arc<Snapshot>>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
     }
 }
 
-impl Current {
+impl Snapshot {
     /// What the environment and the secret say; the environment wins.
-    fn new(scope: Scope, secret: SecretSettings) -> Result<Self, String> {
+    fn new(scope: Scope, secret: SecretSettings) -> Result<Arc<Self>, String> {
         let get = |name: &str| from_env(name).or_else(|| secret.get(name).cloned());
         let (database, session_rules) = match scope {
             Scope::Sessions => {
                 let config = Config::from_settings(get).map_err(|errors| errors.to_string())?;
-                (config.database, Some(Arc::new(config.session_rules)))
+                (config.database, Some(config.session_rules))
             }
             Scope::Database => (DatabaseConfig::from_settings(get).map_err(|errors| errors.to_string())?, None),
         };
         let connections = Connections::new(&database)?;
-        Ok(Self { connections, session_rules, secret: Arc::new(secret) })
+        Ok(Arc::new(Self { connections, session_rules, secret }))
     }
 
     /// What tells whose a request is.
     ///
     /// # Errors
     /// [`Error::Internal`] in a function that does not check sessions.
-    pub(crate) fn session_rules(self) -> Result<Arc<SessionRules>, Error> {
-        self.session_rules.ok_or_else(|| Error::Internal("this function has no settings for sessions".to_owned()))
+    pub(crate) fn session_rules(&self) -> Result<&SessionRules, Error> {
+        self.session_rules
+            .as_ref()
+            .ok_or_else(|| Error::Internal("this function has no settings for sessions".to_owned()))
     }
 }
 
@@ -239,7 +236,7 @@ mod tests {
         let settings = Settings {
             scope: Scope::Sessions,
             source: source.unwrap(),
-            current: RwLock::new(Some(Current::new(Scope::Sessions, secret()).unwrap())),
+            current: RwLock::new(Some(Snapshot::new(Scope::Sessions, secret()).unwrap())),
             renewal: Mutex::default(),
             asked: WallClock::default(),
             fetched: WallClock::default(),
@@ -263,15 +260,15 @@ mod tests {
             let error = settings.current(RENEW_AFTER_S).await.err().unwrap();
             assert!(matches!(&error, Error::NoSettings(cause) if cause.contains("AccessDenied")), "{error:?}");
         }
-        assert!(!settings.are_known(), "its connections are closed");
+        assert!(settings.known().is_none(), "its connections are closed");
     }
 
     #[test]
     fn a_function_without_sessions_does_not_need_their_settings() {
         let mut secret = secret();
         secret.remove("BETTER_AUTH_SECRET");
-        assert!(Current::new(Scope::Database, secret.clone()).unwrap().session_rules().is_err());
-        let error = Current::new(Scope::Sessions, secret).err().unwrap();
+        assert!(Snapshot::new(Scope::Database, secret.clone()).unwrap().session_rules().is_err());
+        let error = Snapshot::new(Scope::Sessions, secret).err().unwrap();
         assert!(error.starts_with("BETTER_AUTH_SECRET is not set"), "{error}");
     }
 }
