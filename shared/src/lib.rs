@@ -9,6 +9,7 @@ mod connection;
 mod credential;
 mod database;
 mod dry_run;
+mod environment;
 mod error;
 mod http;
 mod job;

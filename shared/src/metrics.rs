@@ -3,6 +3,7 @@
 //!
 //! No token, cookie, body or URL is ever in one.
 use crate::{
+    environment::variable,
     error::{AuthFailure, Error},
     http::{request::Request, response::Response},
 };
@@ -69,11 +70,10 @@ impl Metrics {
     /// Named by the environment: `METRICS_NAMESPACE`, without which there are no metrics, and `SERVICE_NAME`, their one
     /// dimension (by default `task-api`).
     pub(crate) fn from_env() -> Self {
-        let get = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-        let namespace = get("METRICS_NAMESPACE");
+        let namespace = variable("METRICS_NAMESPACE");
         Self {
-            service: get("SERVICE_NAME").unwrap_or_else(|| "task-api".to_owned()),
-            function: get("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default(),
+            service: variable("SERVICE_NAME").unwrap_or_else(|| "task-api".to_owned()),
+            function: variable("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default(),
             has_directives: namespace.is_some(),
             format: Mutex::new(Emf::no_validations(namespace.unwrap_or_default(), vec![vec!["Service".to_owned()]])),
             is_warm: AtomicBool::default(),

@@ -7,6 +7,7 @@ use crate::{
     clock::WallClock,
     connection::pool::{Connections, DatabaseConfig},
     credential::SessionRules,
+    environment::variable,
     error::Error,
     settings::config::Config,
     settings::secret::{SecretSettings, SecretSource},
@@ -72,7 +73,7 @@ impl Settings {
     pub(crate) async fn start(scope: Scope, limit: Duration) -> Result<Self, String> {
         let settings = Self {
             scope,
-            source: SecretSource::from_settings(from_env)?,
+            source: SecretSource::from_settings(variable)?,
             current: RwLock::default(),
             renewal: Mutex::default(),
             asked: WallClock::default(),
@@ -168,7 +169,7 @@ impl Settings {
 impl Snapshot {
     /// What the environment and the secret say; the environment wins.
     fn new(scope: Scope, secret: SecretSettings) -> Result<Arc<Self>, String> {
-        let get = |name: &str| from_env(name).or_else(|| secret.get(name).cloned());
+        let get = |name: &str| variable(name).or_else(|| secret.get(name).cloned());
         let (database, session_rules) = match scope {
             Scope::Sessions => {
                 let config = Config::from_settings(get).map_err(|errors| errors.to_string())?;
@@ -189,12 +190,6 @@ impl Snapshot {
             .as_ref()
             .ok_or_else(|| Error::Internal("this function has no settings for sessions".to_owned()))
     }
-}
-
-/// A variable of the environment that is set, and not blank.
-fn from_env(name: &str) -> Option<String> {
-    let value = std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    value.filter(|value| !value.trim().is_empty())
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! The settings, read once from the environment.
+//! The settings by their names, checked and made into what uses them.
 use crate::{
     connection::{pool::DatabaseConfig, url::DatabaseUrl},
     credential::SessionRules,
+    environment::not_blank,
+    log,
 };
 use std::fmt;
-use tracing::level_filters::LevelFilter;
 
 /// Better Auth's public default secret (better-auth 1.7, utils/constants): anybody can sign with it.
 const BETTER_AUTH_DEFAULT_SECRETS: [&str; 2] =
@@ -34,18 +35,10 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 impl Config {
-    /// Reads the environment.
-    ///
-    /// # Errors
-    /// Names every setting that is missing or wrong, not just the first.
-    pub fn from_env() -> Result<Self, ConfigErrors> {
-        Self::from_settings(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
-    }
-
     /// Reads settings from wherever `get` finds them by name.
     ///
     /// # Errors
-    /// As [`Config::from_env`].
+    /// Names every setting that is missing or wrong, not just the first.
     pub fn from_settings(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let get = trimmed(get);
         let mut errors = Vec::new();
@@ -73,7 +66,7 @@ impl DatabaseConfig {
     /// As [`Config::from_settings`], without the settings of sessions, which may be missing or wrong.
     ///
     /// # Errors
-    /// As [`Config::from_env`].
+    /// As [`Config::from_settings`].
     pub fn from_settings(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
         let config = Self::read(&trimmed(get), &mut errors).filter(|_| errors.is_empty());
@@ -94,14 +87,14 @@ impl DatabaseConfig {
             errors.push(PREPARED_ELSEWHERE.to_owned());
         }
         let max_concurrency = keep(max_concurrency(get("AWS_LAMBDA_MAX_CONCURRENCY")), errors);
-        keep(log_level(get), errors);
+        keep(log::level(get), errors);
         Some(Self { url: url?, prepared_statements: prepared?, max_concurrency: max_concurrency? })
     }
 }
 
 /// Settings without the white space around them, and without those that are blank.
 fn trimmed(get: impl Fn(&str) -> Option<String>) -> impl Fn(&str) -> Option<String> {
-    move |name| get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    move |name| get(name).and_then(|value| not_blank(&value))
 }
 
 fn keep<T>(result: Result<T, String>, errors: &mut Vec<String>) -> Option<T> {
@@ -230,24 +223,6 @@ fn max_concurrency(value: Option<String>) -> Result<usize, String> {
         Some(Ok(number @ 1..=1000)) => Ok(number),
         Some(_) => Err("AWS_LAMBDA_MAX_CONCURRENCY is not a whole number from 1 to 1000".to_owned()),
     }
-}
-
-/// `LOG_LEVEL`, else Lambda's own `AWS_LAMBDA_LOG_LEVEL`, else info.
-pub(crate) fn log_level(get: &impl Fn(&str) -> Option<String>) -> Result<LevelFilter, String> {
-    for name in ["LOG_LEVEL", "AWS_LAMBDA_LOG_LEVEL"] {
-        if let Some(value) = get(name) {
-            return match value.to_ascii_lowercase().as_str() {
-                "off" => Ok(LevelFilter::OFF),
-                "fatal" | "error" => Ok(LevelFilter::ERROR),
-                "warn" => Ok(LevelFilter::WARN),
-                "info" => Ok(LevelFilter::INFO),
-                "debug" => Ok(LevelFilter::DEBUG),
-                "trace" => Ok(LevelFilter::TRACE),
-                _ => Err(format!("{name} is none of off, error, warn, info, debug, trace")),
-            };
-        }
-    }
-    Ok(LevelFilter::INFO)
 }
 
 #[cfg(test)]
