@@ -4,6 +4,7 @@ use crate::{
     error::Error,
     job::Job,
     statement::{Statement, without_caller},
+    tasks::input::key_lifetime,
 };
 use metrique_writer::{Entry, EntryWriter, unit::AsCount};
 use serde::Serialize;
@@ -69,16 +70,18 @@ impl Housekeeper {
 
     /// Removes idempotency keys that no longer count, at most `max_rows`, and gives how many.
     async fn remove_old_idempotency_keys(&self, max_rows: i32) -> Result<u64, Error> {
-        let sql = without_caller!(
+        let sql = without_caller!(concat!(
             "with removed as (
                 delete from idempotency_keys where ctid = any (array(
                     select ctid from idempotency_keys
-                    where created_at <= now() at time zone 'utc' - interval '24 hours'
+                    where created_at <= now() at time zone 'utc' - interval '",
+            key_lifetime!(),
+            "'
                     order by created_at limit $1
                     for update skip locked))
                 returning 1)
             select count(*) from removed"
-        );
+        ));
         self.remove(sql, max_rows).await
     }
 

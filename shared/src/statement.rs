@@ -72,7 +72,7 @@ pub(crate) use authorised;
 ///
 /// What is joined is the caller's own, by `s.user_id`, also where the path names somebody else: 403 hides it.
 macro_rules! authorised_read {
-    ($columns:literal, $($joined:tt)+) => {
+    ($columns:expr, $($joined:tt)+) => {
         const {
             $crate::statement::Statement::new(concat!(
                 "select ($2 is null or s.user_id::text = $2) as mine, ",

@@ -10,9 +10,9 @@ use crate::{
     error::Error,
     statement::{Parameters, Statement, authorised, authorised_read},
     tasks::{
-        input::Completed,
+        input::{Completed, key_lifetime},
         page::{MAX_PAGE_BYTES, Page, Sort},
-        task::{NO_SUCH_TASK, TASK_HAS_CHANGED},
+        task::{NO_SUCH_TASK, TASK_HAS_CHANGED, columns},
     },
 };
 use tokio_postgres::types::Type;
@@ -32,9 +32,11 @@ pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
     if query.is_plain() {
         // What front ends ask for most. PostgreSQL plans each statement anew, and this one in half the time of the others.
         let sql = authorised_read!(
-            "t.id, t.user_id::text, t.title, t.description, t.completed, t.created_at, t.updated_at",
+            columns!("t"),
             "left join lateral (
-                select id, user_id, title, description, completed, created_at, updated_at
+                select ",
+            columns!(),
+            "
                 from tasks
                 where tasks.user_id = s.user_id
                 order by created_at desc, id desc
@@ -49,13 +51,13 @@ pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
     macro_rules! in_order {
         ($column:literal, $direction:literal, $after:literal) => {
             authorised_read!(
-                "t.id, t.user_id::text, t.title, t.description, t.completed, t.created_at, t.updated_at",
+                columns!("t"),
                 "left join lateral (
                     select p.*, sum(octet_length(p.title) + coalesce(octet_length(p.description), 0)) over (order by p.",
                 $column, " ", $direction, ", p.id ", $direction, "
                         rows between unbounded preceding and 1 preceding) as bytes_before
                     from (
-                        select id, user_id, title, description, completed, created_at, updated_at
+                        select ", columns!(), "
                         from tasks
                         where tasks.user_id = s.user_id
                             and ($3 is null or completed = $3)
@@ -104,7 +106,9 @@ pub async fn create(caller: &Caller, new: &NewTask) -> Result<Task, Error> {
             from s, (select clock_timestamp() at time zone 'utc' as now) utc
             where s.mine
             returning *)
-        select s.mine, made.id, made.user_id::text, made.title, made.description, made.completed, made.created_at, made.updated_at
+        select s.mine, ",
+        columns!("made"),
+        "
         from s left join made on true"
     );
     let parameters: Parameters<'_> =
@@ -128,13 +132,13 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
             where s.mine
             on conflict (user_id, key) do update set (request_hash, task_id, created_at, made_by) = (
                 select old.* from (select k.request_hash, k.task_id, k.created_at, k.made_by) old
-                where k.created_at > now() at time zone 'utc' - interval '24 hours'
+                where k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'
                 union all
                 select new.* from (select excluded.request_hash, excluded.task_id, excluded.created_at, excluded.made_by) new
-                where k.created_at <= now() at time zone 'utc' - interval '24 hours')
+                where k.created_at <= now() at time zone 'utc' - interval '", key_lifetime!(), "')
             returning *),
         made as (
-            insert into tasks (id, user_id, title, description, completed, created_at, updated_at)
+            insert into tasks (", columns!(), ")
             select task_id, user_id, $5, $6, false, created_at, created_at from key where made_by = pg_current_xact_id())
         select s.mine, s.user_id::text, key.request_hash = $4 as is_same, made_by <> pg_current_xact_id() as is_replay,
             key.task_id as id, key.created_at
@@ -145,7 +149,10 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
         &[(&key.0, Type::TEXT), (&new.hash(), Type::BYTEA), (&new.title.0, Type::TEXT), (&description, Type::TEXT)];
     let row = caller.query_one(sql, parameters).await?;
     if !row.try_get::<_, bool>("is_same")? {
-        return Err(Error::invalid("Idempotency-Key", "was used for another task within the last 24 hours"));
+        return Err(Error::invalid(
+            "Idempotency-Key",
+            concat!("was used for another task within the last ", key_lifetime!()),
+        ));
     }
     let created_at = row.try_get("created_at")?;
     let task = Task {
@@ -165,10 +172,7 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
 /// # Errors
 /// [`Error::NotFound`] when there is none with this id, or it is someone else's.
 pub async fn get(caller: &Caller, id: TaskId) -> Result<Task, Error> {
-    let sql = authorised_read!(
-        "t.id, t.user_id::text, t.title, t.description, t.completed, t.created_at, t.updated_at",
-        "left join tasks t on t.user_id = s.user_id and t.id = $3"
-    );
+    let sql = authorised_read!(columns!("t"), "left join tasks t on t.user_id = s.user_id and t.id = $3");
     let row = caller.query_one(sql, &[(&id.0, Type::INT4)]).await?;
     Task::from_row(&row)?.ok_or(NO_SUCH_TASK)
 }
@@ -191,7 +195,9 @@ pub async fn update(caller: &Caller, id: TaskId, changes: &TaskChanges, if_match
             where s.mine and t.user_id = s.user_id and t.id = $3
                 and ($4 is null or (extract(epoch from t.updated_at) * 1000000)::bigint = any ($4))
             returning t.*)
-        select s.mine, u.id, u.user_id::text, u.title, u.description, u.completed, u.created_at, u.updated_at,
+        select s.mine, ",
+        columns!("u"),
+        ",
             $4 is not null and u.id is null
                 and exists (select from tasks where tasks.user_id = s.user_id and tasks.id = $3) as is_stale
         from s left join updated u on true"

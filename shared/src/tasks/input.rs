@@ -164,6 +164,14 @@ impl TaskChanges {
     }
 }
 
+/// How long an idempotency key counts, as PostgreSQL writes an interval and a person says it.
+macro_rules! key_lifetime {
+    () => {
+        "24 hours"
+    };
+}
+pub(crate) use key_lifetime;
+
 /// What a client names a creation by, so that it can be asked for again without happening twice.
 #[derive(Debug)]
 pub struct IdempotencyKey(pub(crate) String);

@@ -29,6 +29,32 @@ pub struct Task<Text = String> {
     pub updated_at: Timestamp,
 }
 
+/// The columns that a task is read from: those of the table, or `columns!("t")` those of `t` for an answer.
+macro_rules! columns {
+    () => {
+        "id, user_id, title, description, completed, created_at, updated_at"
+    };
+    ($of:literal) => {
+        concat!(
+            $of,
+            ".id, ",
+            $of,
+            ".user_id::text, ",
+            $of,
+            ".title, ",
+            $of,
+            ".description, ",
+            $of,
+            ".completed, ",
+            $of,
+            ".created_at, ",
+            $of,
+            ".updated_at"
+        )
+    };
+}
+pub(crate) use columns;
+
 impl<'r, Text: FromSql<'r>> Task<Text> {
     /// `None` for the row that only says that the caller is signed in.
     pub(crate) fn from_row(row: &'r Row) -> Result<Option<Self>, Error> {
