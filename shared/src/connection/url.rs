@@ -59,33 +59,9 @@ impl DatabaseUrl {
             parameters.apply(&mut config, name, &decode(value)?)?;
         }
 
-        let host = match config.get_hosts() {
-            [] => return invalid("names no host (a '/', '?' or '#' in the password has to be percent-encoded)"),
-            [Host::Tcp(host)] => host.clone(),
-            [Host::Unix(path)] => path.to_string_lossy().into_owned(),
-            _ => return invalid("names more than one host"),
-        };
-        if host.is_empty() {
-            return invalid("names no host");
-        }
-        let address = match config.get_hostaddrs() {
-            [] => None,
-            [_] if host.starts_with('/') => return invalid("has a hostaddr beside the folder of a Unix socket"),
-            [address] => Some(*address),
-            _ => return invalid("has more than one hostaddr"),
-        };
-        match config.get_user() {
-            None | Some("") => return invalid("names no user"),
-            Some(_) => {}
-        }
-        match config.get_dbname() {
-            None | Some("") => return invalid("names no database: it has to end in /database"),
-            Some(_) => {}
-        }
-        if config.get_password().is_some_and(|password| password.len() > 3 && password.iter().all(|&byte| byte == b'*'))
-        {
-            return invalid("has its password masked by asterisks: copy it with the password shown");
-        }
+        let host = one_host(&config)?;
+        let address = one_address(&config, &host)?;
+        check_names(&config)?;
 
         let is_local = address.map_or_else(|| is_local(&host), |address| address.is_loopback());
         let use_tls = !is_local || parameters.tls_asked;
@@ -198,6 +174,46 @@ fn check_authority(base: &str) -> Result<(), InvalidDatabaseUrl> {
     Ok(())
 }
 
+/// The host, of which a URL has to name one.
+fn one_host(config: &tokio_postgres::Config) -> Result<String, InvalidDatabaseUrl> {
+    let host = match config.get_hosts() {
+        [] => return invalid("names no host (a '/', '?' or '#' in the password has to be percent-encoded)"),
+        [Host::Tcp(host)] => host.clone(),
+        [Host::Unix(path)] => path.to_string_lossy().into_owned(),
+        _ => return invalid("names more than one host"),
+    };
+    if host.is_empty() {
+        return invalid("names no host");
+    }
+    Ok(host)
+}
+
+/// The address to connect to, where `hostaddr` names one.
+fn one_address(config: &tokio_postgres::Config, host: &str) -> Result<Option<IpAddr>, InvalidDatabaseUrl> {
+    match config.get_hostaddrs() {
+        [] => Ok(None),
+        [_] if host.starts_with('/') => invalid("has a hostaddr beside the folder of a Unix socket"),
+        [address] => Ok(Some(*address)),
+        _ => invalid("has more than one hostaddr"),
+    }
+}
+
+/// Finds a user or a database that is missing, and a password that cannot be one.
+fn check_names(config: &tokio_postgres::Config) -> Result<(), InvalidDatabaseUrl> {
+    match config.get_user() {
+        None | Some("") => return invalid("names no user"),
+        Some(_) => {}
+    }
+    match config.get_dbname() {
+        None | Some("") => return invalid("names no database: it has to end in /database"),
+        Some(_) => {}
+    }
+    if config.get_password().is_some_and(|password| password.len() > 3 && password.iter().all(|&byte| byte == b'*')) {
+        return invalid("has its password masked by asterisks: copy it with the password shown");
+    }
+    Ok(())
+}
+
 /// What the query parameters say that tokio-postgres's own settings cannot hold.
 #[derive(Default)]
 struct Parameters {
@@ -214,36 +230,13 @@ impl Parameters {
         value: &str,
     ) -> Result<(), InvalidDatabaseUrl> {
         match name {
-            "sslmode" => {
-                self.tls_asked = match value {
-                    "disable" | "allow" | "prefer" => false,
-                    "require" | "verify-ca" | "verify-full" => true,
-                    _ => {
-                        return invalid(
-                            "has an sslmode that is none of disable, allow, prefer, require, verify-ca, verify-full",
-                        );
-                    }
-                }
-            }
+            "sslmode" => self.tls_asked = asks_for_tls(value)?,
             // JDBC, asyncpg and node-postgres.
             "ssl" => self.tls_asked |= !matches!(value, "false" | "0" | "disable" | "allow" | "prefer"),
             "sslrootcert" if value == "system" => self.roots = Some(Roots::System),
             "sslrootcert" => self.roots = Some(Roots::File(PathBuf::from(value))),
-            "sslnegotiation" => {
-                config.ssl_negotiation(match value {
-                    "postgres" => SslNegotiation::Postgres,
-                    "direct" => SslNegotiation::Direct,
-                    _ => return invalid("has an sslnegotiation that is neither postgres nor direct"),
-                });
-            }
-            "channel_binding" => {
-                config.channel_binding(match value {
-                    "disable" => ChannelBinding::Disable,
-                    "prefer" => ChannelBinding::Prefer,
-                    "require" => ChannelBinding::Require,
-                    _ => return invalid("has a channel_binding that is none of disable, prefer, require"),
-                });
-            }
+            "sslnegotiation" => drop(config.ssl_negotiation(ssl_negotiation(value)?)),
+            "channel_binding" => drop(config.channel_binding(channel_binding(value)?)),
             "connect_timeout" => {
                 let Ok(seconds) = value.parse::<u32>() else {
                     return invalid("has a connect_timeout that is not a whole number of seconds");
@@ -276,6 +269,32 @@ impl Parameters {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// Whether an `sslmode` asks for TLS on every host.
+fn asks_for_tls(mode: &str) -> Result<bool, InvalidDatabaseUrl> {
+    match mode {
+        "disable" | "allow" | "prefer" => Ok(false),
+        "require" | "verify-ca" | "verify-full" => Ok(true),
+        _ => invalid("has an sslmode that is none of disable, allow, prefer, require, verify-ca, verify-full"),
+    }
+}
+
+fn ssl_negotiation(value: &str) -> Result<SslNegotiation, InvalidDatabaseUrl> {
+    match value {
+        "postgres" => Ok(SslNegotiation::Postgres),
+        "direct" => Ok(SslNegotiation::Direct),
+        _ => invalid("has an sslnegotiation that is neither postgres nor direct"),
+    }
+}
+
+fn channel_binding(value: &str) -> Result<ChannelBinding, InvalidDatabaseUrl> {
+    match value {
+        "disable" => Ok(ChannelBinding::Disable),
+        "prefer" => Ok(ChannelBinding::Prefer),
+        "require" => Ok(ChannelBinding::Require),
+        _ => invalid("has a channel_binding that is none of disable, prefer, require"),
     }
 }
 
