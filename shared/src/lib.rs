@@ -12,6 +12,8 @@ mod dry_run;
 mod environment;
 mod error;
 mod http;
+#[cfg(test)]
+mod imports;
 mod job;
 mod log;
 mod metrics;

@@ -317,7 +317,7 @@ pub struct Fuzz {
 #[derive(Args)]
 pub struct Mutants {
     /// Only mutants in these files
-    #[arg(long = "file", default_values_t = ["shared/src/credential.rs", "shared/src/session.rs", "shared/src/tasks.rs"].map(str::to_owned))]
+    #[arg(long = "file", default_values_t = ["credential", "session", "tasks"].map(|room| format!("shared/src/{room}.rs")))]
     pub files: Vec<String>,
     /// Only mutants whose name matches this regular expression
     #[arg(long)]

@@ -1,0 +1,212 @@
+//! Who imports whom in this crate, with a test that fails on a circle, and on an import through the crate's root.
+//!
+//! ```sh
+//! cargo test -p shared --lib imports -- --nocapture                                # prints the graph
+//! IMPORTS_OF=devtools/src cargo test -p shared --lib imports -- --nocapture        # that of another crate
+//! ```
+//!
+//! A path counts for the file of its deepest module, re-exports included: `crate::tasks::Task` is an import of tasks.rs, and
+//! `crate::Task` one of lib.rs. A room is a module at the root with all that is below it.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A module's path, such as `["tasks", "page"]`; empty for the crate's root.
+type Module = Vec<String>;
+/// What imports what.
+type Graph = BTreeMap<Module, BTreeSet<Module>>;
+
+/// Reads the modules of a crate from their files.
+fn read(folder: &Path, module: &[String], sources: &mut BTreeMap<Module, String>) {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let module = if module.is_empty() && matches!(&*name, "lib" | "main") || name == "mod" {
+            module.to_vec()
+        } else {
+            [module, &[name]].concat()
+        };
+        if path.is_dir() {
+            read(&path, &module, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            // This file's own examples are no imports.
+            let text = if module == ["imports"] { String::new() } else { fs::read_to_string(path).unwrap() };
+            sources.entry(module).or_default().push_str(&text);
+        }
+    }
+}
+
+/// The words and signs of a source, without comments.
+fn tokens(source: &str) -> Vec<String> {
+    let mut tokens: Vec<String> = Vec::new();
+    let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+    for character in code.flat_map(|line| line.chars().chain(['\n'])) {
+        let is_word = |character: char| character.is_alphanumeric() || character == '_';
+        match tokens.last_mut() {
+            Some(last) if is_word(character) && last.chars().all(is_word) => last.push(character),
+            Some(last) if character == ':' && last == ":" => last.push(character),
+            _ => tokens.push(character.to_string()),
+        }
+    }
+    tokens.retain(|token| !token.trim().is_empty());
+    tokens
+}
+
+/// The paths that begin at `tokens[at]`, those of a tree `a::{b, c::d}` one by one.
+fn paths(tokens: &[String], at: usize) -> (Vec<Module>, usize) {
+    let (mut path, mut at) = (vec![tokens[at].clone()], at + 1);
+    while tokens.get(at).is_some_and(|token| token == "::") {
+        match tokens.get(at + 1).map(String::as_str) {
+            Some("{") => {
+                let mut all = Vec::new();
+                at += 2;
+                while tokens.get(at).is_some_and(|token| token != "}") {
+                    if tokens[at] == "," {
+                        at += 1;
+                        continue;
+                    }
+                    let (tails, next) = paths(tokens, at);
+                    all.extend(tails.into_iter().map(|tail| [path.clone(), tail].concat()));
+                    // Over an `as name`.
+                    at = next;
+                    while tokens.get(at).is_some_and(|token| token != "," && token != "}") {
+                        at += 1;
+                    }
+                }
+                return (all, at + 1);
+            }
+            Some(word) => path.push(word.to_owned()),
+            None => break,
+        }
+        at += 2;
+    }
+    (vec![path], at)
+}
+
+/// What each file imports, as modules.
+fn imports(sources: &BTreeMap<Module, String>) -> Graph {
+    let deepest = |path: &[String]| {
+        let length = (0..=path.len()).rev().find(|&length| sources.contains_key(&path[..length]));
+        path[..length.unwrap_or_default()].to_vec()
+    };
+    let mut graph = Graph::new();
+    for (module, source) in sources {
+        let tokens = tokens(source);
+        let found = graph.entry(module.clone()).or_default();
+        for at in 0..tokens.len() {
+            let begins = tokens.get(at + 1).is_some_and(|token| token == "::") && (at == 0 || tokens[at - 1] != "::");
+            if !begins {
+                continue;
+            }
+            for path in paths(&tokens, at).0 {
+                let child = [&module[..], &path[..1]].concat();
+                let whole = match path[0].as_str() {
+                    "crate" => path[1..].to_vec(),
+                    "self" => [module, &path[1..]].concat(),
+                    // `super` in a file's own tests is the file.
+                    "super" if path.get(1).is_some_and(|name| name == "*") => continue,
+                    "super" => [&module[..module.len().saturating_sub(1)], &path[1..]].concat(),
+                    _ if sources.contains_key(&child) => [&module[..], &path].concat(),
+                    _ => continue,
+                };
+                found.insert(deepest(&whole));
+            }
+        }
+        found.remove(module);
+    }
+    graph
+}
+
+/// The graph with files put together.
+fn together(graph: &Graph, group: impl Fn(&Module) -> Module) -> Graph {
+    let mut rooms = Graph::new();
+    for (from, targets) in graph {
+        let room = rooms.entry(group(from)).or_default();
+        room.extend(targets.iter().map(&group).filter(|to| *to != group(from)));
+    }
+    rooms
+}
+
+/// The groups that import each other in a circle.
+fn circles(graph: &Graph) -> Vec<Vec<String>> {
+    let reach = |from: &Module| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from.clone()]);
+        while let Some(module) = next.pop() {
+            next.extend(graph.get(&module).into_iter().flatten().filter(|to| seen.insert((*to).clone())).cloned());
+        }
+        seen
+    };
+    let reached: BTreeMap<_, _> = graph.keys().map(|module| (module.clone(), reach(module))).collect();
+    let mut circles = BTreeSet::new();
+    for (module, seen) in &reached {
+        if seen.contains(module) {
+            let members = seen.iter().filter(|other| reached.get(*other).is_some_and(|it| it.contains(module)));
+            circles.insert(members.map(name).collect::<Vec<_>>());
+        }
+    }
+    circles.into_iter().collect()
+}
+
+fn name(module: &Module) -> String {
+    if module.is_empty() { "(root)".to_owned() } else { module.join("/") }
+}
+
+fn print(title: &str, graph: &Graph) {
+    let arrows: usize = graph.values().map(BTreeSet::len).sum();
+    println!("{title}: {} with {arrows} arrows, circles: {:?}", graph.len(), circles(graph));
+    for (from, targets) in graph {
+        println!("  {} -> {}", name(from), targets.iter().map(name).collect::<Vec<_>>().join(", "));
+    }
+}
+
+/// The graphs of a crate's files and rooms. The root of a library is the door of others, and imports everything.
+fn graphs(folder: &Path) -> (Graph, Graph) {
+    let mut sources = BTreeMap::new();
+    read(folder, &[], &mut sources);
+    let files = imports(&sources);
+    let rooms = together(&files, |module| module.iter().take(1).cloned().collect());
+    (files, rooms)
+}
+
+#[test]
+fn no_file_and_no_room_imports_in_a_circle_or_through_the_crates_root() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let other = std::env::var("IMPORTS_OF").ok();
+    let (files, rooms) = graphs(&workspace.join(other.as_deref().unwrap_or("shared/src")));
+    print("files", &files);
+    print("rooms", &rooms);
+    let through_the_root: Vec<_> =
+        files.iter().filter(|(_, targets)| targets.contains(&Module::new())).map(|(from, _)| name(from)).collect();
+    println!("through the crate's root: {through_the_root:?}");
+    assert!(files.len() > 1, "nothing was read");
+    if other.is_none() {
+        assert_eq!(circles(&files), Vec::<Vec<String>>::new(), "files that import each other in a circle");
+        assert_eq!(circles(&rooms), Vec::<Vec<String>>::new(), "rooms that import each other in a circle");
+        assert_eq!(through_the_root, Vec::<String>::new(), "import from the file that defines a thing");
+    }
+}
+
+#[test]
+fn circles_are_found_however_they_are_imported() {
+    let sources = |files: &[(&str, &str)]| -> BTreeMap<Module, String> {
+        files
+            .iter()
+            .map(|(name, text)| {
+                (name.split('/').filter(|it| !it.is_empty()).map(str::to_owned).collect(), (*text).to_owned())
+            })
+            .collect()
+    };
+    let circles_of = |files: &[(&str, &str)]| circles(&imports(&sources(files))).concat().join(" ");
+    assert_eq!(circles_of(&[("", "mod a; mod b;"), ("a", "use crate::b::B;"), ("b", "")]), "");
+    assert_eq!(circles_of(&[("", ""), ("a", "use crate::b::B;"), ("b", "fn b() { crate::a::a() }")]), "a b");
+    assert_eq!(
+        circles_of(&[("", "pub use a::A;"), ("a", "use crate::{b::{B as C}};"), ("b", "use crate::A;")]),
+        "(root) a b"
+    );
+    let parent_and_child = [("", ""), ("a", "mod b; pub use b::B;"), ("a/b", "use super::A; use std::fmt;")];
+    assert_eq!(circles_of(&parent_and_child), "a a/b");
+    assert_eq!(circles_of(&[("", ""), ("a", "// crate::b::B\nuse std::b::B;"), ("b", "use crate::a;")]), "");
+}
