@@ -54,7 +54,7 @@ impl Caller {
         if first.try_get("mine")? { Ok(rows) } else { Err(Error::Forbidden("The path names another user.")) }
     }
 
-    /// As [`Caller::query`], for statements that give one row.
+    /// Like [`Caller::query`], for statements that return one row.
     pub(crate) async fn query_one(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Row, Error> {
         self.query(statement, parameters)
             .await?

@@ -28,7 +28,7 @@ const NOT_IN_URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'(')
     .remove(b')');
 
-/// How the library decodes a signature's digits: without their padding, and without looking at the bits that are left over.
+/// How Better Auth decodes a signature's digits: without their padding, and without looking at the bits that are left over.
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::RequireNone)
     .with_decode_allow_trailing_bits(true);
@@ -95,7 +95,7 @@ impl SessionRules {
 
     /// The credential of a request.
     ///
-    /// A bearer header wins over a cookie unless it is badly signed, as in the library's bearer plugin.
+    /// A bearer header wins over a cookie unless it is badly signed, as in Better Auth's bearer plugin.
     ///
     /// # Errors
     /// Whether it has none, or only badly signed ones.
@@ -118,8 +118,8 @@ impl SessionRules {
             || request.header("origin").is_some_and(|origin| self.trusted_origins.iter().any(|known| known == origin))
     }
 
-    /// The token of an `Authorization` header: `token.signature`, percent-encoded or not, or the bare token. `None` where the
-    /// library passes the header over; else it does not look at the cookie, also when the token is none.
+    /// The token of an `Authorization` header: `token.signature`, percent-encoded or not, or the bare token. `None` where
+    /// Better Auth ignores the header; else it does not look at the cookie, even if the token is not valid.
     fn bearer_token(&self, header: &str) -> Option<Result<SessionToken, AuthFailure>> {
         const SCHEME: &str = "bearer ";
         let scheme = header.get(..SCHEME.len())?;
@@ -201,7 +201,7 @@ fn trim(text: &str) -> &str {
     text.trim_matches(|it: char| it == '\u{FEFF}' || (it.is_whitespace() && it != '\u{85}'))
 }
 
-/// JavaScript's `decodeURIComponent`, and the text as it was where that would throw, as the library does.
+/// JavaScript's `decodeURIComponent`, and the text as it was where that would throw, as Better Auth does.
 fn decode_uri_component(text: &str) -> String {
     let is_well_formed = text.split('%').skip(1).all(|rest| {
         let mut digits = rest.bytes();

@@ -19,8 +19,9 @@ use tokio_postgres::{Row, error::SqlState};
 const STATEMENT_TIMEOUT_S: u64 = 10;
 /// How long connecting and statements may take together, in seconds.
 const REQUEST_TIMEOUT_S: u64 = 18;
-/// After this time the server has found its client gone and ended the statement, in seconds: the API role's
-/// `client_connection_check_interval` is half of it. Only then a write is answered as failed, so that it is not done later.
+/// Seconds until the server notices a closed connection and aborts its statement: the API role's
+/// `client_connection_check_interval` is half of it. A failed write waits this long before the 503, so that it cannot commit
+/// after it.
 const ENDED_AFTER_S: u64 = 1;
 /// What failed is tried once more only when it failed within this time, in seconds: a client waits for both.
 const RETRY_WITHIN_S: u64 = 2;
@@ -46,7 +47,7 @@ impl Database {
         Ok(())
     }
 
-    /// As [`Database::connection`], for as long as `limit`.
+    /// Like [`Database::connection`], within `limit`.
     async fn connection_within(&self, limit: Duration) -> Result<Connection, Error> {
         let late = || Error::Unavailable(format!("no connection within {:.1} s", limit.as_secs_f32()));
         timeout(limit, self.connection()).await.map_err(|_| late())?

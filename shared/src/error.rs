@@ -37,9 +37,9 @@ pub enum Error {
 pub enum AuthFailure {
     /// The request has no credential.
     Missing,
-    /// It has one, but with a signature that does not fit, or in a form that the library would not read.
+    /// The signature does not fit, or the form is one that Better Auth would not read.
     BadSignature,
-    /// Its token is not that of a live session.
+    /// The token is not that of a live session.
     NoSession,
 }
 

@@ -113,7 +113,7 @@ impl App {
     /// Reads the settings and connects. A secret or a database that is away does not fail Init: requests say so, and try again.
     async fn start(scope: Scope) -> Result<Arc<Self>, ExitCode> {
         log::begin(&["shared"]);
-        roots::hide_the_systems();
+        roots::hide_system_roots();
         let began = Instant::now();
         let left = || Duration::from_secs(INIT_LIMIT_S).saturating_sub(began.elapsed());
         let metrics = Arc::new(Metrics::from_env());

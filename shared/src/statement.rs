@@ -67,10 +67,10 @@ macro_rules! authorised {
 }
 pub(crate) use authorised;
 
-/// As [`authorised!`], for a statement that only reads: columns, and what is joined to `s`. PostgreSQL plans it faster than
+/// Like [`authorised!`], for a statement that only reads: columns, and what is joined to `s`. PostgreSQL plans it faster than
 /// one with a query in front, and it plans every statement anew.
 ///
-/// What is joined is the caller's own, by `s.user_id`, also where the path names somebody else: 403 hides it.
+/// What is joined is the caller's own, by `s.user_id`, even if the path names somebody else: 403 hides it.
 macro_rules! authorised_read {
     ($columns:expr, $($joined:tt)+) => {
         const {

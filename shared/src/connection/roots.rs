@@ -18,28 +18,28 @@ pub enum Roots {
 }
 
 /// The file that OpenSSL reads its roots from, before all else.
-const OPENSSLS: &str = "SSL_CERT_FILE";
+const CERT_FILE_VARIABLE: &str = "SSL_CERT_FILE";
 
 /// The roots of Let's Encrypt and Amazon, as DER: see build.rs.
 static BUILT_IN: [&[u8]; 7] = include!(concat!(env!("OUT_DIR"), "/roots.rs"));
 
 /// Where the system's roots are, once OpenSSL has been kept from them.
-static SYSTEMS: OnceLock<Option<PathBuf>> = OnceLock::new();
+static SYSTEM_FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
 
 /// Keeps OpenSSL from the system's roots: else it reads the whole bundle when it is set up, whether that is used or not, and
 /// takes longer for it than for the rest of a cold start. What the operator has set stays.
 ///
 /// It is for the beginning of a process, while that has one thread.
-pub(crate) fn hide_the_systems() {
-    if env::var_os(OPENSSLS).is_some() {
+pub(crate) fn hide_system_roots() {
+    if env::var_os(CERT_FILE_VARIABLE).is_some() {
         return;
     }
-    SYSTEMS.get_or_init(|| openssl_probe::probe().cert_file);
+    SYSTEM_FILE.get_or_init(|| openssl_probe::probe().cert_file);
     // SAFETY: no other thread can read the environment meanwhile, because there is none: a function's runtime is tokio's of
     // one thread, and this comes before anything that could start another (a look-up of a host's address, say).
     #[expect(unsafe_code, reason = "OpenSSL, as native-tls sets it up, can be told by the environment only")]
     unsafe {
-        env::set_var(OPENSSLS, "/dev/null");
+        env::set_var(CERT_FILE_VARIABLE, "/dev/null");
     }
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn connector(roots: &Roots) -> Result<TlsConnector, String> {
     Ok(if *roots == Roots::BuiltIn { BUILT_IN.get_or_init(|| connector).clone() } else { connector })
 }
 
-/// As [`connector`], to be completed.
+/// Like [`connector`], to be completed.
 ///
 /// # Errors
 /// What is wrong with a file of roots, to come after the name of the setting that has it.
@@ -78,7 +78,7 @@ pub(crate) fn builder(roots: &Roots) -> Result<TlsConnectorBuilder, String> {
 
 /// The system's roots, where they are hidden from OpenSSL.
 fn system_file() -> Option<&'static Path> {
-    SYSTEMS.get()?.as_deref()
+    SYSTEM_FILE.get()?.as_deref()
 }
 
 fn read(file: &Path) -> Result<Vec<Certificate>, String> {

@@ -21,7 +21,7 @@ const MAX_LIMIT: i64 = 1000;
 /// Lambda's limit is 6,291,556 bytes for the whole answer; what is left over is for the headers.
 pub(crate) const MAX_PAGE_BYTES: u32 = 6_200_000;
 
-/// What most tasks take of it at most, so that a page is written without being moved.
+/// Bytes to reserve per task: enough for most, so that the buffer rarely grows.
 const BYTES_OF_A_TASK: usize = 512;
 
 /// So few tasks that the database sends no more than an answer may have, whatever they hold: 10,200 characters of four bytes
@@ -65,7 +65,7 @@ impl Sort {
         }
     }
 
-    /// By what a task has its place.
+    /// The timestamp that this order sorts by.
     fn moment<Text>(self, task: &Task<Text>) -> Timestamp {
         match self {
             Self::Newest | Self::Oldest => task.created_at,

@@ -13,9 +13,9 @@ pub(crate) const TASK_HAS_CHANGED: Error = Error::PreconditionFailed("task");
 /// A task as the API shows it. Strings are owned (`Task<String>`) or borrowed from the row (`Task<&str>`).
 #[derive(Debug, Serialize)]
 pub struct Task<Text = String> {
-    /// Its number, unique over all users.
+    /// The number, unique over all users.
     pub id: i32,
-    /// Its owner.
+    /// The owner.
     pub user_id: Text,
     /// What is to be done.
     pub title: Text,
