@@ -31,6 +31,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use testing::OpenApi;
 use tokio::time::sleep;
 use xtask::{
     cli::{self, Dev},
@@ -286,20 +287,12 @@ async fn wait_until_ready(mut watch: Option<&mut Running>, base_url: &str) -> Re
             _ => sleep(Duration::from_millis(200)).await,
         }
     }
-    for (method, path) in [
-        ("GET", "/api/tasks"),
-        ("POST", "/api/tasks"),
-        ("GET", "/api/tasks/0"),
-        ("PUT", "/api/tasks/0"),
-        ("DELETE", "/api/tasks/0"),
-        ("PATCH", "/api/tasks/0"),
-        ("PATCH", "/api/tasks/0/complete"),
-        ("DELETE", "/api/tasks"),
-        ("GET", "/api/session"),
-    ] {
-        let answer = client.request(method.parse()?, format!("{base_url}{path}")).send().await?;
+    let openapi = OpenApi::read()?;
+    for route in openapi.routes.iter().filter(|route| route.needs_session() && !route.names_user()) {
+        let url = format!("{base_url}{}", route.path_and_query("", "0"));
+        let answer = client.request(route.method.parse()?, url).send().await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
-            bail!("{method} {path} answers {} where it should ask for a session", answer.status());
+            bail!("{route} answers {} where it should ask for a session", answer.status());
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! What `sam build` made, under AWS's own Runtime Interface Emulator: every function's bootstrap starts as on Lambda, with its
 //! settings in Secrets Manager, and answers events as API Gateway sends them. `cargo xtask test sam-build` builds them and
 //! starts what they need.
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeSet,
     fs,
@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-use testing::{Database, SERVICES, SecretsManager, User};
+use testing::{Database, GatewayRequest, OpenApi, Route, SERVICES, Secret, SecretsManager, User, logical_id};
 
 const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
 /// How long a function may take to answer before the test gives up, in seconds: no measure of speed.
@@ -120,14 +120,23 @@ fn event(name: &str, user: &User, task: i64) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// The event of another route that takes the same.
-fn on_route(mut event: Value, method: &str, path: &str, route: &str) -> Value {
-    event["rawPath"] = json!(path);
-    event["routeKey"] = json!(format!("{method} {route}"));
-    event["requestContext"]["routeKey"] = json!(format!("{method} {route}"));
-    event["requestContext"]["http"]["method"] = json!(method);
-    event["requestContext"]["http"]["path"] = json!(path);
-    event
+/// The event of a request that succeeds, by the examples of openapi.yaml.
+fn fitting(openapi: &OpenApi, route: &Route, user: &User, task: i64) -> Value {
+    let path_and_query = route.path_and_query(&user.id, &task.to_string());
+    let (path, query) = path_and_query.split_once('?').unwrap_or((&path_and_query, ""));
+    let mut headers = Map::new();
+    headers.insert("authorization".to_owned(), json!(format!("Bearer {}", user.token)));
+    headers.extend(route.body.iter().map(|(media_type, _)| ("content-type".to_owned(), json!(media_type))));
+    let request = GatewayRequest {
+        method: route.method.clone(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers,
+        body: route.body.as_ref().map(|(_, body)| body.to_string()),
+        ..GatewayRequest::default()
+    };
+    let (route, parameters) = openapi.route(&route.method, path).expect("a route");
+    request.event(route, &parameters)
 }
 
 #[tokio::test]
@@ -142,11 +151,11 @@ async fn every_function_that_sam_built_answers_under_awss_emulator() {
     let api_secret = SecretsManager::with_secret(&api_secret).await;
     let database_secret = SecretsManager::with_secret(&json!({"DATABASE_URL": database.api_url()})).await;
     // As template.yaml has it.
-    let settings = |function: &str| {
-        let mut settings = match function {
-            "Docs" | "Migrate" => Vec::new(),
-            "Health" | "Purge" => database_secret.settings(),
-            _ => api_secret.settings(),
+    let settings = |secret: Secret| {
+        let mut settings = match secret {
+            Secret::None => Vec::new(),
+            Secret::Database => database_secret.settings(),
+            Secret::Api => api_secret.settings(),
         };
         settings.push(("TRUSTED_ORIGINS".to_owned(), "https://app.example.com".to_owned()));
         settings
@@ -159,42 +168,41 @@ async fn every_function_that_sam_built_answers_under_awss_emulator() {
         .collect();
     println!("{:16} {:>9} {:>9} {:>7}  answers", "function", "bytes", "zip", "Init ms");
 
+    let openapi = OpenApi::read().expect("openapi.yaml");
     let task = database.number(&insert).await;
-    let list = event("get-with-cookies-and-query", &ada, task);
-    let put = event("put-with-user-id", &ada, database.number(&insert).await);
-    let mut clear = on_route(put.clone(), "DELETE", &format!("/api/{}/tasks", ada.id), "/api/{user_id}/tasks");
-    clear["rawQueryString"] = json!("status=completed");
-    let one = put["rawPath"].as_str().expect("a path").to_owned();
-    for (function, event, expected) in [
-        ("ListTasks", list.clone(), 200),
-        ("CreateTask", event("post", &ada, task), 201),
-        ("CreateTask", event("post-base64", &ada, task), 201),
-        ("GetTask", event("get-unknown-id", &ada, task), 404),
-        ("GetTask", on_route(put.clone(), "GET", &one, "/api/{user_id}/tasks/{id}"), 200),
-        ("UpdateTask", put.clone(), 200),
-        (
-            "CompleteTask",
-            on_route(put.clone(), "PATCH", &format!("{one}/complete"), "/api/{user_id}/tasks/{id}/complete"),
-            200,
-        ),
-        ("PatchTask", on_route(put.clone(), "PATCH", &one, "/api/{user_id}/tasks/{id}"), 200),
-        ("Docs", on_route(list.clone(), "GET", "/openapi.json", "/openapi.json"), 200),
-        ("Docs", on_route(list.clone(), "GET", "/docs/swagger-ui-bundle.js", "/docs/{file}"), 200),
-        ("DeleteTask", on_route(put.clone(), "DELETE", &one, "/api/{user_id}/tasks/{id}"), 204),
-        ("ClearCompleted", clear, 200),
-        ("Session", on_route(list.clone(), "GET", "/api/session", "/api/session"), 200),
-        ("Health", on_route(list.clone(), "GET", "/health", "/health"), 200),
+    let mut calls = Vec::new();
+    // What API Gateway has sent.
+    for (name, status) in [
+        ("get-with-cookies-and-query", 200),
+        ("post", 201),
+        ("post-base64", 201),
+        ("get-unknown-id", 404),
+        ("put-with-user-id", 200),
     ] {
-        let emulated = Emulated::start(&build.join(function), &settings(function));
+        let event = event(name, &ada, task);
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        let (method, path) = (text(&event["requestContext"]["http"]["method"]), text(&event["rawPath"]));
+        let (route, _) = openapi.route(&method, &path).expect("a route");
+        calls.push((route, event, status));
+    }
+    // Every function on its last route, which names the user if one does.
+    for (_, routes) in openapi.functions() {
+        let route = routes[routes.len() - 1];
+        let event = fitting(&openapi, route, &ada, database.number(&insert).await);
+        calls.push((route, event, route.status));
+    }
+    for (route, event, expected) in calls {
+        let function = build.join(logical_id(&route.function));
+        let emulated = Emulated::start(&function, &settings(route.secret));
         let answer = emulated.invoke(&event).await;
-        assert_eq!(answer["statusCode"], expected, "{function}: {answer}");
-        functions.remove(&build.join(function));
-        let init_time = if function == "Docs" { None } else { Some(emulated.init_time().await) };
-        report(&build.join(function), init_time, &expected.to_string());
+        assert_eq!(answer["statusCode"], expected, "{route:?}: {answer}");
+        functions.remove(&function);
+        let init_time = if route.secret == Secret::None { None } else { Some(emulated.init_time().await) };
+        report(&function, init_time, &expected.to_string());
     }
 
     let purge = build.join("Purge");
-    let emulated = Emulated::start(&purge, &settings("Purge"));
+    let emulated = Emulated::start(&purge, &settings(Secret::Database));
     let answer = emulated.invoke(&json!({"source": "aws.events"})).await;
     assert_eq!(answer["is_complete"], true, "{answer}");
     functions.remove(&purge);
@@ -202,7 +210,7 @@ async fn every_function_that_sam_built_answers_under_awss_emulator() {
 
     // Without secrets it can only say so, in its own words.
     let migrate = build.join("Migrate");
-    let answer = Emulated::start(&migrate, &settings("Migrate")).invoke(&json!({"command": "status"})).await;
+    let answer = Emulated::start(&migrate, &settings(Secret::None)).invoke(&json!({"command": "status"})).await;
     assert!(answer["errorMessage"].as_str().is_some_and(|it| it.starts_with("OWNER_SECRET_ID is not set")), "{answer}");
     functions.remove(&migrate);
     report(&migrate, None, "OWNER_SECRET_ID is not set");

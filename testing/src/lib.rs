@@ -1,14 +1,20 @@
-//! What the tests of several packages use: a Lambda Runtime API that drives the real binaries, and a database for each test
-//! in the servers that `cargo xtask test` has started.
+//! What the tests of several packages use: a Lambda Runtime API that drives the real binaries, the routes of openapi.yaml with
+//! the events of API Gateway, and a database for each test in the servers that `cargo xtask test` has started.
+//!
+//! It stays light: functions/tests must compile neither sqlx nor the AWS SDK.
 //!
 //! Every line that a binary writes is kept in a file, with every secret that the tests make, so that `cargo xtask test` can
 //! look for the one in the other.
 mod database;
+mod gateway;
 mod lambda;
+mod openapi;
 mod secrets_manager;
 
 pub use database::{Database, SERVICES, Services, User};
+pub use gateway::GatewayRequest;
 pub use lambda::{Invoked, Lambda};
+pub use openapi::{OpenApi, Route, Secret, Throttle, logical_id};
 pub use secrets_manager::SecretsManager;
 pub use tokio_postgres::Client;
 

@@ -4,7 +4,6 @@ use crate::{
     checks::logs,
     faults::network::Network,
     faults::rig::{Call, Rig},
-    servers::gateway::Routes,
     system::build::build_functions,
     system::tools::find_or_install,
 };
@@ -18,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
-use testing::{Client, Database, Lambda};
+use testing::{Client, Database, Lambda, OpenApi};
 use tokio::{
     sync::Mutex,
     task::JoinHandle,
@@ -101,7 +100,7 @@ pub async fn faults(filter: Option<&str>) -> Result<()> {
     let bench = Bench {
         binaries: build_functions().await?,
         names: names().await?,
-        routes: Routes::read()?,
+        openapi: OpenApi::read()?,
         starting: Mutex::new(()),
         folder,
     };
@@ -135,7 +134,7 @@ struct Bench {
     binaries: PathBuf,
     /// The library that makes names known, and unknown.
     names: PathBuf,
-    routes: Routes,
+    openapi: OpenApi,
     /// Servers look for free ports one after the other.
     starting: Mutex<()>,
 }
@@ -179,7 +178,7 @@ impl Bench {
         }
         for cell in &mut cells {
             match cell.state {
-                State::InFlight => cell.hold(&self.routes).await?,
+                State::InFlight => cell.hold(&self.openapi).await?,
                 State::Frozen => cell.freeze(),
                 State::Idle => {}
             }
@@ -204,7 +203,7 @@ impl Bench {
             }
         }
         for cell in cells.iter_mut().filter(|cell| cell.state == State::Idle) {
-            cell.call(&self.routes, cell.first())?;
+            cell.call(&self.openapi, cell.first())?;
         }
         sleep(Duration::from_secs(HELD_S)).await;
         for cell in cells.iter_mut().filter(|cell| cell.state == State::InFlight) {
@@ -221,7 +220,7 @@ impl Bench {
             }
             for cell in cells.iter_mut().filter(|cell| cell.state == State::Frozen) {
                 cell.thaw();
-                cell.call(&self.routes, cell.first())?;
+                cell.call(&self.openapi, cell.first())?;
             }
             for cell in cells.iter_mut().filter(|cell| cell.state == State::Frozen) {
                 cell.answered().await?;
@@ -240,7 +239,7 @@ impl Bench {
         sleep(Duration::from_millis(500)).await;
         for cell in &mut *cells {
             cell.writes_before = cell.writes().await.len();
-            cell.call(&self.routes, cell.second())?;
+            cell.call(&self.openapi, cell.second())?;
         }
         for cell in cells {
             cell.answered().await?;
@@ -359,11 +358,11 @@ impl Cell {
             others: Vec::new(),
             writes_before: 0,
         };
-        let (function, _) = cell.first().event(&bench.routes, &cell.token)?;
+        let (function, _) = cell.first().event(&bench.openapi, &cell.token)?;
         cell.lambda = Some(Lambda::start(&bench.binaries.join(function).to_string_lossy(), &settings).await);
         // It has answered before, as a process that is frozen or idle has.
         let warm = Call { path: cell.first().path.replace(&task.to_string(), "0"), ..cell.first() };
-        cell.call(&bench.routes, Call { idempotency_key: None, ..warm })?;
+        cell.call(&bench.openapi, Call { idempotency_key: None, ..warm })?;
         cell.answered().await?;
         let answer = cell.answers.pop().context("it has answered")?;
         if !matches!(answer.status, 201 | 404) {
@@ -387,8 +386,8 @@ impl Cell {
     }
 
     /// Sends a call to the function, the answer to be had by [`Cell::answered`].
-    fn call(&mut self, routes: &Routes, call: Call) -> Result<()> {
-        let (_, event) = call.event(routes, &self.token)?;
+    fn call(&mut self, openapi: &OpenApi, call: Call) -> Result<()> {
+        let (_, event) = call.event(openapi, &self.token)?;
         let mut lambda = self.lambda.take().context("it is at work")?;
         self.under_way = Some(tokio::spawn(async move {
             let began = Instant::now();
@@ -416,10 +415,10 @@ impl Cell {
     }
 
     /// Makes the first call, and sees that its statement is under way: it waits for a lock of ours.
-    async fn hold(&mut self, routes: &Routes) -> Result<()> {
+    async fn hold(&mut self, openapi: &OpenApi) -> Result<()> {
         self.database.sql("begin", &[]).await;
         self.database.sql("lock table tasks in access exclusive mode", &[]).await;
-        self.call(routes, self.first())?;
+        self.call(openapi, self.first())?;
         let waiting = "select count(*) from pg_locks where not granted and database = (select oid from pg_database where datname = current_database())";
         for _ in 0..500 {
             if self.database.number(waiting).await > 0 {
@@ -540,7 +539,7 @@ impl Operation {
             Self::Delete => ("DELETE", of_task, None),
         };
         let idempotency_key = (self == Self::CreateOnce).then(|| "a-key".to_owned());
-        Call { method, path, idempotency_key, body, ..Call::default() }
+        Call { method: method.to_owned(), path, idempotency_key, body, ..Call::default() }
     }
 }
 

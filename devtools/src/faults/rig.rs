@@ -1,7 +1,7 @@
 //! Servers that can be broken, for the fault bench and the soak: a PostgreSQL, a PgBouncer, and the network before them.
 use crate::{
     faults::network::Proxy,
-    servers::gateway::Routes,
+    servers::gateway,
     servers::pgbouncer::{PgBouncer, Pooling},
     servers::postgres::{Postgres, Purpose},
     servers::schema,
@@ -14,7 +14,7 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
-use testing::{Client, Database, Services};
+use testing::{Client, Database, OpenApi, Services};
 use tokio::time::{sleep, timeout};
 
 /// How long the database may take to be there again after a fault, in seconds.
@@ -90,7 +90,7 @@ impl Rig {
 #[derive(Clone, Default)]
 pub struct Call {
     /// Its method.
-    pub method: &'static str,
+    pub method: String,
     /// Its path.
     pub path: String,
     /// The key of a request that is to be carried out once, however often it is sent.
@@ -110,15 +110,14 @@ impl Call {
     }
 
     /// The function that it is for, and the event that API Gateway makes of it.
-    pub fn event(&self, routes: &Routes, token: &str) -> Result<(String, Value)> {
-        let mut request = http::Request::builder().method(self.method).uri(&self.path);
+    pub fn event(&self, openapi: &OpenApi, token: &str) -> Result<(String, Value)> {
+        let mut request = http::Request::builder().method(&*self.method).uri(&self.path);
         request = request.header("authorization", format!("Bearer {token}")).header("content-type", "application/json");
         for (name, value) in self.headers() {
             request = request.header(name, value);
         }
         let (parts, ()) = request.body(())?.into_parts();
         let body = Bytes::from(self.body.as_ref().map(Value::to_string).unwrap_or_default());
-        let (function, event) = routes.event(&parts, &body).with_context(|| format!("{} is no route", self.path))?;
-        Ok((function.to_owned(), event))
+        gateway::event(openapi, &parts, &body).with_context(|| format!("{} is no route", self.path))
     }
 }

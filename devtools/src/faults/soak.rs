@@ -3,7 +3,7 @@ use crate::{
     checks::logs,
     faults::network::Network,
     faults::rig::{Call, Rig},
-    servers::gateway::{Backend, Gateway, Routes, Watch},
+    servers::gateway::{Backend, Gateway, Watch},
     servers::watch::watch,
     system::build::build_functions,
     system::tools::{cargo_lambda, free_port},
@@ -22,7 +22,7 @@ use std::{
     thread::available_parallelism,
     time::{Duration, Instant},
 };
-use testing::{Database, Lambda, User};
+use testing::{Database, Lambda, OpenApi, Route, User};
 use tokio::{
     sync::{Mutex, Semaphore},
     task::JoinSet,
@@ -231,7 +231,7 @@ fn settings(database: &Database) -> Vec<(String, String)> {
 
 /// Processes of each function, of which each has one request at a time, as Lambda's do.
 struct Fleet {
-    routes: Routes,
+    openapi: OpenApi,
     functions: HashMap<String, (Semaphore, Mutex<Vec<Lambda>>)>,
 }
 
@@ -246,11 +246,11 @@ impl Fleet {
             }
             functions.insert(name.to_owned(), (Semaphore::new(idle.len()), Mutex::new(idle)));
         }
-        Ok(Self { routes: Routes::read()?, functions })
+        Ok(Self { openapi: OpenApi::read()?, functions })
     }
 
     async fn call(&self, call: &Call, token: &str) -> Result<Value> {
-        let (function, event) = call.event(&self.routes, token)?;
+        let (function, event) = call.event(&self.openapi, token)?;
         let (free, idle) = self.functions.get(&function).context("a function of the fleet")?;
         let _permit = free.acquire().await?;
         let mut lambda = idle.lock().await.pop().context("an idle process")?;
@@ -286,20 +286,16 @@ impl Gatekeeper {
     /// Calls each function that the clients will, so that none is still being built or started.
     async fn wait_until_ready(&self, user: &User) -> Result<()> {
         let until = Instant::now() + Duration::from_secs(300);
-        for (method, path) in [
-            ("GET", "/api/tasks"),
-            ("POST", "/api/tasks"),
-            ("GET", "/api/tasks/0"),
-            ("PUT", "/api/tasks/0"),
-            ("PATCH", "/api/tasks/0/complete"),
-            ("DELETE", "/api/tasks/0"),
-        ] {
+        let openapi = OpenApi::read()?;
+        let is_called = |route: &&Route| SHARES.iter().any(|(name, _)| *name == route.function) && !route.names_user();
+        for route in openapi.routes.iter().filter(is_called) {
             // A body that is refused: nothing is written yet.
-            let body = matches!(method, "POST" | "PUT").then(|| json!({"title": 1}));
-            let call = Call { method, path: path.to_owned(), body, ..Call::default() };
+            let body = route.body.as_ref().map(|_| json!({"title": 1}));
+            let path = route.path_and_query(&user.id, "0");
+            let call = Call { method: route.method.clone(), path, body, ..Call::default() };
             while !matches!(self.call(&call, &user.token).await, Ok((200 | 404 | 422, ..))) {
                 if Instant::now() > until {
-                    bail!("cargo lambda watch does not answer {method} {path}");
+                    bail!("cargo lambda watch does not answer {route}");
                 }
                 sleep(Duration::from_millis(500)).await;
             }
@@ -410,9 +406,10 @@ impl Client {
                 (0 | 1, _) | (_, None) => self.create(title, true).await?,
                 (2, _) => self.create(title, false).await?,
                 (3 | 4, Some(task)) => drop(self.call(&of_task("GET", task)).await?),
-                (5, _) => {
-                    drop(self.call(&Call { method: "GET", path: "/api/tasks".to_owned(), ..Call::default() }).await?)
-                }
+                (5, _) => drop(
+                    self.call(&Call { method: "GET".to_owned(), path: "/api/tasks".to_owned(), ..Call::default() })
+                        .await?,
+                ),
                 (6, Some(task)) => self.update(task, title).await?,
                 (7 | 8, Some(task)) => self.toggle(task).await?,
                 (_, Some(task)) => self.delete(task).await?,
@@ -423,7 +420,7 @@ impl Client {
 
     async fn create(&mut self, title: String, has_key: bool) -> Result<()> {
         let call = Call {
-            method: "POST",
+            method: "POST".to_owned(),
             path: "/api/tasks".to_owned(),
             idempotency_key: has_key.then(|| title.clone()),
             body: Some(json!({"title": title})),
@@ -509,8 +506,8 @@ impl Client {
     }
 }
 
-fn of_task(method: &'static str, task: i64) -> Call {
-    Call { method, path: format!("/api/tasks/{task}"), ..Call::default() }
+fn of_task(method: &str, task: i64) -> Call {
+    Call { method: method.to_owned(), path: format!("/api/tasks/{task}"), ..Call::default() }
 }
 
 /// All that was sent, and whether it was acknowledged. Titles are unique.
@@ -610,10 +607,10 @@ async fn drive_one(
     user: &User,
     calls: usize,
 ) -> Result<(Usage, Usage)> {
-    let routes = Routes::read()?;
+    let openapi = OpenApi::read()?;
     let mut lambda = Lambda::start(&binaries.join("list-tasks").to_string_lossy(), settings).await;
-    let call = Call { method: "GET", path: "/api/tasks".to_owned(), ..Call::default() };
-    let (_, event) = call.event(&routes, &user.token)?;
+    let call = Call { method: "GET".to_owned(), path: "/api/tasks".to_owned(), ..Call::default() };
+    let (_, event) = call.event(&openapi, &user.token)?;
     let mut start = None;
     for number in 0..calls {
         if number == WARM_UP_CALLS {

@@ -19,14 +19,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
+use testing::{GatewayRequest, OpenApi};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower_http::cors::CorsLayer;
-use xtask::place::root;
 
 /// The largest request, in bytes (API Gateway's quota for a payload).
 const MAX_REQUEST_BYTES: usize = 10 * 1024 * 1024;
@@ -38,9 +36,9 @@ const MAX_AGE_S: u64 = 7200;
 /// A running gateway. Dropping it ends it.
 pub struct Gateway(JoinHandle<()>);
 
-/// The routes, and what runs the functions.
+/// The routes, as they were at a time, and what runs the functions.
 struct Api {
-    routes: RwLock<(Routes, Option<SystemTime>)>,
+    openapi: RwLock<(OpenApi, Option<SystemTime>)>,
     backend: Backend,
 }
 
@@ -58,19 +56,10 @@ pub struct Watch {
     client: reqwest::Client,
 }
 
-/// Which function answers what.
-pub struct Routes(Vec<Route>);
-
-struct Route {
-    method: String,
-    path: String,
-    function: String,
-}
-
 impl Gateway {
     /// Answers on `port`, and lets pages of `origins` call.
     pub async fn start(port: u16, backend: Backend, origins: &str) -> Result<Self> {
-        let api = Arc::new(Api { routes: RwLock::new((Routes::read()?, Routes::modified())), backend });
+        let api = Arc::new(Api { openapi: RwLock::new((OpenApi::read()?, modified())), backend });
         let app = axum::Router::new().fallback(answer).with_state(api).layer(cors(origins)?);
         let listener = TcpListener::bind(("127.0.0.1", port))
             .await
@@ -106,75 +95,50 @@ impl Watch {
 impl Api {
     /// The function and the event of a request, by the routes as they are now.
     fn event(&self, parts: &Parts, body: &Bytes) -> Option<(String, Value)> {
-        let modified = Routes::modified();
-        if self.routes.read().unwrap_or_else(PoisonError::into_inner).1 != modified
-            && let Ok(routes) = Routes::read()
+        let modified = modified();
+        if self.openapi.read().unwrap_or_else(PoisonError::into_inner).1 != modified
+            && let Ok(openapi) = OpenApi::read()
         {
             // What cannot be read is being written, or does not compile either.
-            *self.routes.write().unwrap_or_else(PoisonError::into_inner) = (routes, modified);
+            *self.openapi.write().unwrap_or_else(PoisonError::into_inner) = (openapi, modified);
         }
-        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        let (function, event) = routes.0.event(parts, body)?;
-        Some((function.to_owned(), event))
+        event(&self.openapi.read().unwrap_or_else(PoisonError::into_inner).0, parts, body)
     }
 }
 
-impl Routes {
-    fn file() -> PathBuf {
-        root().join("Cargo.toml")
-    }
+/// When openapi.yaml was last changed.
+fn modified() -> Option<SystemTime> {
+    std::fs::metadata(OpenApi::file()).and_then(|metadata| metadata.modified()).ok()
+}
 
-    fn modified() -> Option<SystemTime> {
-        std::fs::metadata(Self::file()).and_then(|metadata| metadata.modified()).ok()
-    }
+/// The function that answers a request, and the event that it gets; `None` where there is no such route.
+pub fn event(openapi: &OpenApi, parts: &Parts, body: &Bytes) -> Option<(String, Value)> {
+    let (route, parameters) = openapi.route(parts.method.as_str(), parts.uri.path())?;
+    let parameters =
+        parameters.into_iter().map(|(name, value)| (name, json!(decoded(value.as_str().unwrap_or_default()))));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let cookies = parts.headers.get_all(COOKIE).iter().map(text);
+    let (body, is_base64) = match std::str::from_utf8(body) {
+        Ok("") => (None, false),
+        Ok(body) => (Some(body.to_owned()), false),
+        Err(_) => (Some(STANDARD.encode(body)), true),
+    };
+    let request = GatewayRequest {
+        method: parts.method.to_string(),
+        path: decoded(parts.uri.path()),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: headers(&parts.headers),
+        cookies: cookies.flat_map(|header| header.split("; ").map(str::to_owned).collect::<Vec<_>>()).collect(),
+        body,
+        is_base64,
+        id: format!("local-{}", now.as_nanos()),
+        time_ms: u64::try_from(now.as_millis()).unwrap_or_default(),
+    };
+    Some((route.function.clone(), request.event(route, &parameters.collect())))
+}
 
-    /// Those of `cargo lambda watch`, from Cargo.toml.
-    pub fn read() -> Result<Self> {
-        let manifest: toml::Table = std::fs::read_to_string(Self::file())?.parse()?;
-        let router = ["workspace", "metadata", "lambda", "watch", "router"]
-            .iter()
-            .try_fold(&toml::Value::Table(manifest), |table, key| table.get(key).map(|it| it as &toml::Value))
-            .cloned();
-        let router: BTreeMap<String, Vec<BTreeMap<String, String>>> =
-            router.context("Cargo.toml has no routes for cargo lambda watch")?.try_into()?;
-        let mut routes = Vec::new();
-        for (path, targets) in router {
-            for mut target in targets {
-                let mut text =
-                    |name: &str| target.remove(name).with_context(|| format!("{path} has no {name} in Cargo.toml"));
-                routes.push(Route { method: text("method")?, function: text("function")?, path: path.clone() });
-            }
-        }
-        Ok(Self(routes))
-    }
-
-    /// The function that answers a request, and the event that it gets; `None` where there is no such route.
-    pub fn event(&self, parts: &Parts, body: &Bytes) -> Option<(&str, Value)> {
-        let (route, parameters) = self.find(parts)?;
-        Some((&route.function, event(route, &parameters, parts, body)))
-    }
-
-    /// The route that a request takes, with its parameters: of several, the one with the fewest.
-    fn find(&self, parts: &Parts) -> Option<(&Route, Map<String, Value>)> {
-        let segments: Vec<_> = parts.uri.path().split('/').collect();
-        let matching = self.0.iter().filter(|route| parts.method == *route.method).filter_map(|route| {
-            let pattern: Vec<_> = route.path.split('/').collect();
-            let mut parameters = Map::new();
-            for (part, segment) in pattern.iter().zip(&segments) {
-                match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
-                    Some(_) if segment.is_empty() => return None,
-                    Some(name) => {
-                        let value = percent_decode_str(segment).decode_utf8_lossy().into_owned();
-                        parameters.insert(name.to_owned(), Value::from(value));
-                    }
-                    None if part == segment => {}
-                    None => return None,
-                }
-            }
-            (pattern.len() == segments.len()).then_some((route, parameters))
-        });
-        matching.min_by_key(|(_, parameters)| parameters.len())
-    }
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 fn cors(origins: &str) -> Result<CorsLayer> {
@@ -232,57 +196,6 @@ fn compile_error(function: &str, words: &str) -> Response {
 /// An answer of the gateway's own.
 fn message(status: StatusCode, message: &str) -> Response {
     (status, axum::Json(json!({"message": message}))).into_response()
-}
-
-/// What the function gets.
-fn event(route: &Route, parameters: &Map<String, Value>, parts: &Parts, body: &Bytes) -> Value {
-    let path = percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let request_id = format!("local-{}", now.as_nanos());
-    let route_key = format!("{} {}", route.method, route.path);
-    let mut event = json!({
-        "version": "2.0",
-        "routeKey": &route_key,
-        "rawPath": &path,
-        "rawQueryString": parts.uri.query().unwrap_or_default(),
-        "headers": headers(&parts.headers),
-        "requestContext": {
-            "accountId": "000000000000",
-            "apiId": "local",
-            "domainName": "127.0.0.1",
-            "domainPrefix": "127",
-            "http": {
-                "method": parts.method.as_str(),
-                "path": &path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "127.0.0.1",
-                "userAgent": parts.headers.get("user-agent").map(text),
-            },
-            "requestId": request_id,
-            "routeKey": &route_key,
-            "stage": "$default",
-            "timeEpoch": u64::try_from(now.as_millis()).unwrap_or_default(),
-        },
-        "isBase64Encoded": false,
-    });
-    let cookies = parts.headers.get_all(COOKIE).iter().map(text);
-    let cookies: Vec<_> =
-        cookies.flat_map(|header| header.split("; ").map(str::to_owned).collect::<Vec<_>>()).collect();
-    if !cookies.is_empty() {
-        event["cookies"] = json!(cookies);
-    }
-    if !parameters.is_empty() {
-        event["pathParameters"] = json!(parameters);
-    }
-    match std::str::from_utf8(body) {
-        Ok("") => {}
-        Ok(body) => event["body"] = json!(body),
-        Err(_) => {
-            event["body"] = json!(STANDARD.encode(body));
-            event["isBase64Encoded"] = json!(true);
-        }
-    }
-    event
 }
 
 /// Headers by their names in lower case, with several values of one name in one; cookies come apart from them.

@@ -1,17 +1,13 @@
 //! Who may do what: every route, with every kind of credential.
 use crate::{
     api::{Answer, Api, ORIGIN, SECRET, fitting, get, patch, post, put, session_cookie, signed},
-    contract::{ROUTES, Route},
+    contract::ROUTES,
 };
 use serde_json::{Value, json};
-use testing::User;
+use testing::{Route, User};
 
 fn needs_session(route: &&Route) -> bool {
-    route.path.starts_with("/api/")
-}
-
-fn is_write(route: &Route) -> bool {
-    route.method != "GET"
+    route.needs_session()
 }
 
 /// Everything that the requests of these tests could change.
@@ -180,7 +176,7 @@ async fn a_write_by_cookie_needs_a_trusted_origin() {
                 request = request.header("origin", origin);
             }
             let answer = api.call(request).await;
-            let is_allowed = is_trusted || !is_write(route);
+            let is_allowed = is_trusted || !route.is_write();
             assert_eq!((200..300).contains(&answer.status), is_allowed, "{origin:?} on {route:?}: {answer:?}");
             if !is_allowed {
                 assert_eq!(answer.status, 403);

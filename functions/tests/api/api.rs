@@ -1,11 +1,11 @@
 //! The API as a client meets it: the routes of the local gateway, and behind each the real function.
-use crate::contract::{self, Route};
+use crate::contract::{self, OPENAPI};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
-use std::collections::HashMap;
-use testing::{Database, Lambda, User};
+use std::{collections::HashMap, path::Path};
+use testing::{Database, GatewayRequest, Lambda, Route, User};
 
 /// The secret that signs cookies in the tests.
 pub const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
@@ -56,7 +56,7 @@ impl Api {
     /// The function by its binary's name, started when it is first asked for.
     pub async fn function(&mut self, name: &str) -> &mut Lambda {
         if !self.functions.contains_key(name) {
-            let lambda = Lambda::start(binary(name), &self.settings).await;
+            let lambda = Lambda::start(&binary(name), &self.settings).await;
             self.functions.insert(name.to_owned(), lambda);
         }
         self.functions.get_mut(name).expect("just started")
@@ -80,33 +80,19 @@ impl Api {
     }
 }
 
-/// The binary of a function, as Cargo built it for this test.
-pub fn binary(name: &str) -> &'static str {
-    match name {
-        "clear-completed" => env!("CARGO_BIN_EXE_clear-completed"),
-        "complete-task" => env!("CARGO_BIN_EXE_complete-task"),
-        "create-task" => env!("CARGO_BIN_EXE_create-task"),
-        "delete-task" => env!("CARGO_BIN_EXE_delete-task"),
-        "docs" => env!("CARGO_BIN_EXE_docs"),
-        "get-task" => env!("CARGO_BIN_EXE_get-task"),
-        "health" => env!("CARGO_BIN_EXE_health"),
-        "list-tasks" => env!("CARGO_BIN_EXE_list-tasks"),
-        "patch-task" => env!("CARGO_BIN_EXE_patch-task"),
-        "purge" => env!("CARGO_BIN_EXE_purge"),
-        "session" => env!("CARGO_BIN_EXE_session"),
-        "update-task" => env!("CARGO_BIN_EXE_update-task"),
-        _ => panic!("there is no function {name}"),
-    }
+/// The program of a function or a job, as Cargo built it for this test.
+pub fn binary(name: &str) -> String {
+    let program = Path::new(env!("CARGO_BIN_EXE_health")).with_file_name(name);
+    assert!(program.is_file(), "there is no function {name}: functions/src/bin/{name}.rs");
+    program.display().to_string()
 }
 
-/// A request that succeeds when `owner` sends it: to a route, about a task of the owner's.
+/// A request that succeeds when `owner` sends it: to a route, about a task of the owner's, with the examples of openapi.yaml.
 pub fn fitting(route: &Route, owner: &User, task: i64) -> Request {
-    let path = route.path.replace("{user_id}", &owner.id).replace("{id}", &task.to_string());
-    match (route.function.as_str(), route.method.as_str()) {
-        ("clear-completed", _) => delete(&format!("{path}?status=completed")),
-        ("complete-task", _) => patch(&path),
-        (_, method @ ("POST" | "PUT" | "PATCH")) => request(method, &path).json(json!({"title": "changed"})),
-        (_, method) => request(method, &path),
+    let request = request(&route.method, &route.path_and_query(&owner.id, &task.to_string()));
+    match &route.body {
+        Some((media_type, body)) => request.header("content-type", media_type).text(&body.to_string()),
+        None => request,
     }
 }
 
@@ -202,40 +188,24 @@ impl Request {
     }
 
     fn route(&self) -> (Route, Map<String, Value>) {
-        contract::route(&self.method, &self.path).unwrap_or_else(|| panic!("{} {} is no route", self.method, self.path))
+        let route = OPENAPI.route(&self.method, &self.path);
+        let (route, parameters) = route.unwrap_or_else(|| panic!("{} {} is no route", self.method, self.path));
+        (route.clone(), parameters)
     }
 
     fn event(&self, route: &Route, parameters: &Map<String, Value>) -> Value {
-        let mut event = json!({
-            "version": "2.0",
-            "routeKey": format!("{} {}", route.method, route.path),
-            "rawPath": self.path,
-            "rawQueryString": self.query,
-            "headers": self.headers,
-            "requestContext": {
-                "accountId": "123456789012",
-                "apiId": "api",
-                "domainName": "api.example.com",
-                "domainPrefix": "api",
-                "http": {"method": self.method, "path": self.path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "test"},
-                "requestId": "gateway-request",
-                "routeKey": format!("{} {}", route.method, route.path),
-                "stage": "$default",
-                "time": "31/Jan/2026:12:34:56 +0000",
-                "timeEpoch": 1_769_862_896_000_i64,
-            },
-            "isBase64Encoded": self.is_base64,
-        });
-        if !self.cookies.is_empty() {
-            event["cookies"] = json!(self.cookies);
-        }
-        if !parameters.is_empty() {
-            event["pathParameters"] = json!(parameters);
-        }
-        if let Some(body) = &self.body {
-            event["body"] = json!(body);
-        }
-        event
+        let request = GatewayRequest {
+            method: self.method.clone(),
+            path: self.path.clone(),
+            query: self.query.clone(),
+            headers: self.headers.clone(),
+            cookies: self.cookies.clone(),
+            body: self.body.clone(),
+            is_base64: self.is_base64,
+            id: "gateway-request".to_owned(),
+            time_ms: 1_769_862_896_000,
+        };
+        request.event(route, parameters)
     }
 }
 

@@ -8,65 +8,28 @@ use std::{
     path::Path,
     sync::{Arc, LazyLock, Mutex},
 };
-
-/// A method and path, and the function behind them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
-    pub method: String,
-    pub path: String,
-    pub function: String,
-}
+use testing::{OpenApi, Route};
 
 /// The contract.
-pub static OPENAPI: LazyLock<Value> =
-    LazyLock::new(|| serde_saphyr::from_str(&read("openapi.yaml")).expect("openapi.yaml is YAML"));
+pub static OPENAPI: LazyLock<OpenApi> = LazyLock::new(|| OpenApi::read().unwrap_or_else(|error| panic!("{error}")));
 
 /// Every route of openapi.yaml.
-pub static ROUTES: LazyLock<BTreeSet<Route>> = LazyLock::new(|| {
-    let mut routes = BTreeSet::new();
-    for (path, operations) in OPENAPI["paths"].as_object().expect("paths") {
-        for (method, operation) in
-            operations.as_object().expect("operations").iter().filter(|(name, _)| *name != "parameters")
-        {
-            let function = operation["x-function"].as_str().expect("x-function").to_owned();
-            routes.insert(Route { method: method.to_uppercase(), path: path.clone(), function });
-        }
-    }
-    routes
-});
-
-/// The route that a request takes, as API Gateway chooses it: the one with the fewest parameters.
-pub fn route(method: &str, path: &str) -> Option<(Route, Map<String, Value>)> {
-    let segments: Vec<_> = path.split('/').collect();
-    let matching = ROUTES.iter().filter(|route| route.method == method).filter_map(|route| {
-        let pattern: Vec<_> = route.path.split('/').collect();
-        let mut parameters = Map::new();
-        for (part, segment) in pattern.iter().zip(&segments) {
-            match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
-                Some(name) => drop(parameters.insert(name.to_owned(), Value::from(*segment))),
-                None if part == segment => {}
-                None => return None,
-            }
-        }
-        (pattern.len() == segments.len()).then(|| (route.clone(), parameters))
-    });
-    matching.min_by_key(|(_, parameters)| parameters.len())
-}
+pub static ROUTES: LazyLock<&[Route]> = LazyLock::new(|| &OPENAPI.routes);
 
 /// Fails when an answer is not one that openapi.yaml gives for its route: status, headers, media type, and the body by its
 /// JSON Schema.
 pub fn check_answer(route: &Route, answer: &Answer) {
-    let operation = &OPENAPI["paths"][&route.path][&route.method.to_lowercase()];
-    let response = resolved(&operation["responses"][&answer.status.to_string()]);
+    let operation = &OPENAPI.document["paths"][&route.path][&route.method.to_lowercase()];
+    let response = OPENAPI.resolve(&operation["responses"][&answer.status.to_string()]);
     let place = format!("the {} of {} {}", answer.status, route.method, route.path);
     assert!(response.is_object(), "openapi.yaml does not have {place}");
     let declared = response["headers"].as_object().expect("headers");
     for name in answer.headers.keys().filter(|name| *name != "content-type") {
         let header = declared.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         let (_, header) = header.unwrap_or_else(|| panic!("openapi.yaml has no header {name} for {place}"));
-        check_value(&answer.headers[name], &resolved(header)["schema"], &format!("{name} in {place}"));
+        check_value(&answer.headers[name], &OPENAPI.resolve(header)["schema"], &format!("{name} in {place}"));
     }
-    for (name, header) in declared.iter().filter(|(_, header)| resolved(header)["required"] == true) {
+    for (name, header) in declared.iter().filter(|(_, header)| OPENAPI.resolve(header)["required"] == true) {
         assert!(answer.header(&name.to_lowercase()).is_some(), "{place} has no {name}: {header}");
     }
     let content = response["content"].as_object();
@@ -88,7 +51,7 @@ fn check_value(value: &Value, schema: &Value, place: &str) {
     let text = schema.to_string();
     let known = VALIDATORS.lock().expect("no panic").get(&text).cloned();
     let validator = known.unwrap_or_else(|| {
-        let whole = json!({"components": OPENAPI["components"], "allOf": [schema]});
+        let whole = json!({"components": OPENAPI.document["components"], "allOf": [schema]});
         let options = jsonschema::draft202012::options().should_validate_formats(true);
         let validator =
             Arc::new(options.build(&whole).unwrap_or_else(|error| panic!("the schema of {place}: {error}")));
@@ -100,12 +63,9 @@ fn check_value(value: &Value, schema: &Value, place: &str) {
     }
 }
 
-/// The value behind a `$ref`.
-fn resolved(value: &Value) -> &Value {
-    match value["$ref"].as_str() {
-        Some(reference) => OPENAPI.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("{reference}")),
-        None => value,
-    }
+/// The routes as texts, to be compared.
+fn route_names() -> BTreeSet<String> {
+    ROUTES.iter().map(|route| format!("{route:?}")).collect()
 }
 
 fn read(file: &str) -> String {
@@ -121,10 +81,10 @@ fn the_local_gateway_has_the_routes_of_openapi_yaml() {
     for (path, targets) in router.as_table().expect("a table") {
         for target in targets.as_array().expect("a list") {
             let text = |name: &str| target[name].as_str().expect("text").to_owned();
-            routes.insert(Route { method: text("method"), path: path.clone(), function: text("function") });
+            routes.insert(format!("{} {path} ({})", text("method"), text("function")));
         }
     }
-    assert_eq!(routes, *ROUTES);
+    assert_eq!(routes, route_names());
 }
 
 #[test]
@@ -139,17 +99,17 @@ fn the_template_has_the_routes_of_openapi_yaml() {
         let events = resource["Properties"]["Events"].as_object().into_iter().flat_map(Map::values);
         for event in events.filter(|event| event["Type"] == "HttpApi") {
             let text = |name: &str| event["Properties"][name].as_str().expect("text").to_owned();
-            routes.insert(Route { method: text("Method"), path: text("Path"), function: function.clone() });
+            routes.insert(format!("{} {} ({function})", text("Method"), text("Path")));
         }
     }
-    assert_eq!(routes, *ROUTES);
+    assert_eq!(routes, route_names());
 }
 
 #[test]
 fn every_function_is_behind_a_route_and_names_it_in_its_first_line() {
     let mut routes_of: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for route in ROUTES.iter() {
-        routes_of.entry(&route.function).or_default().push(format!("//! `{} {}`:", route.method, route.path));
+        routes_of.entry(&route.function).or_default().push(format!("//! `{route}`:"));
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin");
     let mut functions = BTreeSet::new();

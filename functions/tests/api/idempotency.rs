@@ -98,7 +98,7 @@ async fn two_processes_at_the_same_moment_make_one_task() {
     let settings = api.settings().to_vec();
     let mut processes = Vec::new();
     for _ in 0..4 {
-        processes.push(Lambda::start(binary("create-task"), &settings).await);
+        processes.push(Lambda::start(&binary("create-task"), &settings).await);
     }
     for round in 0..10 {
         let event = create(&ada.token, &format!("round-{round}"), json!({"title": "a"})).routed_event();

@@ -23,7 +23,7 @@ async fn deployed() -> (Api, SecretsManager, User) {
 }
 
 async fn start(name: &str, secrets: &SecretsManager) -> Lambda {
-    Lambda::start(binary(name), &secrets.settings()).await
+    Lambda::start(&binary(name), &secrets.settings()).await
 }
 
 async fn status(function: &mut Lambda, request: &Request) -> u64 {
@@ -170,7 +170,7 @@ async fn a_secrets_manager_that_is_away_or_silent_holds_init_up_for_two_seconds_
             settings.retain(|(name, _)| name != "AWS_ENDPOINT_URL_SECRETS_MANAGER");
             settings.push(("AWS_ENDPOINT_URL".to_owned(), endpoint));
         }
-        let mut function = Lambda::start(binary("list-tasks"), &settings).await;
+        let mut function = Lambda::start(&binary("list-tasks"), &settings).await;
         let (line, warnings) = started(&function).await;
         assert!(line["InitTime"].as_f64().is_some_and(|time| time < 2500.0), "{line}");
         assert!(warnings.join("\n").contains(says), "{warnings:?}");
@@ -186,11 +186,11 @@ async fn a_server_without_a_good_certificate_is_not_told_which_secret() {
     let (_api, secrets, ada) = deployed().await;
     let mut settings = secrets.settings();
     settings.retain(|(name, _)| name != "AWS_CA_BUNDLE");
-    let mut function = Lambda::start(binary("list-tasks"), &settings).await;
+    let mut function = Lambda::start(&binary("list-tasks"), &settings).await;
     assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 503);
     assert!(function.log_lines(1).await.join("\n").contains("no TLS with localhost"), "the log says why");
     settings.push(("AWS_CA_BUNDLE".to_owned(), "/nowhere.pem".to_owned()));
-    let mut function = Lambda::start(binary("list-tasks"), &settings).await;
+    let mut function = Lambda::start(&binary("list-tasks"), &settings).await;
     assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 503);
     let log = function.log_lines(1).await.join("\n");
     assert!(log.contains("AWS_CA_BUNDLE names a file that cannot be read: /nowhere.pem"), "{log}");
@@ -354,7 +354,7 @@ async fn the_signature_is_the_one_that_awss_own_library_makes_and_the_roles_righ
             ("AWS_ENDPOINT_URL", &format!("http://{}", moto.address)),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let mut function = Lambda::start(binary("list-tasks"), &settings).await;
+        let mut function = Lambda::start(&binary("list-tasks"), &settings).await;
         let answered = status(&mut function, &get("/api/tasks").bearer(&ada.token)).await;
         let log = function.log_lines(2).await.join("\n");
         assert_eq!(answered, expected, "{log}");

@@ -1,0 +1,272 @@
+//! The routes of openapi.yaml, in the order of the file, and what its extensions (`x-...`) say about them.
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::Value;
+use std::{
+    fmt, fs,
+    io::{self, Error},
+    marker::PhantomData,
+    path::{Path, PathBuf},
+};
+
+/// The contract.
+pub struct OpenApi {
+    /// The whole document. Its objects are sorted by their keys.
+    pub document: Value,
+    /// In the order of the file.
+    pub routes: Vec<Route>,
+}
+
+/// An operation: a method and path, the function that answers it, and a request that succeeds.
+#[derive(Clone, PartialEq)]
+pub struct Route {
+    /// In upper case.
+    pub method: String,
+    /// With parameters' names in braces, such as `/api/tasks/{id}`.
+    pub path: String,
+    /// The function's program.
+    pub function: String,
+    /// What the function reads from Secrets Manager.
+    pub secret: Secret,
+    /// Its limit in API Gateway, where that is not the stage's.
+    pub throttle: Option<Throttle>,
+    /// The status of success.
+    pub status: u16,
+    /// The query that is required, with example values.
+    pub query: String,
+    /// The body that is required, by its first example, and its media type.
+    pub body: Option<(String, Value)>,
+    path_examples: Vec<(String, String)>,
+}
+
+/// What a function reads from Secrets Manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secret {
+    /// The API's secret, to check sessions.
+    Api,
+    /// `DATABASE_URL` alone.
+    Database,
+    /// Nothing: it has no database.
+    None,
+}
+
+/// A limit in API Gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Throttle {
+    /// Requests a second.
+    pub rate: u32,
+    /// Requests at once.
+    pub burst: u32,
+}
+
+impl OpenApi {
+    /// Where it is.
+    pub fn file() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../openapi.yaml")
+    }
+
+    /// Reads openapi.yaml of the project.
+    ///
+    /// # Errors
+    /// When it is no YAML, or an operation lacks what this module needs; the message names the operation.
+    pub fn read() -> io::Result<Self> {
+        Self::parse(&fs::read_to_string(Self::file())?)
+    }
+
+    /// As [`OpenApi::read`], from a text.
+    ///
+    /// # Errors
+    /// See [`OpenApi::read`].
+    pub fn parse(text: &str) -> io::Result<Self> {
+        let document: Value = serde_saphyr::from_str(text).map_err(no_contract)?;
+        let ordered: Document = serde_saphyr::from_str(text).map_err(no_contract)?;
+        let write_throttle: Throttle = serde_json::from_value(document["x-write-throttle"].clone())
+            .map_err(|error| no_contract(format!("x-write-throttle: {error}")))?;
+        let mut routes = Vec::new();
+        for (path, item) in &ordered.paths.0 {
+            let shared = item.0.iter().find(|(name, _)| name == "parameters").map_or(&Value::Null, |(_, it)| it);
+            for (method, operation) in item.0.iter().filter(|(name, _)| name != "parameters") {
+                let method = method.to_uppercase();
+                let route = Route::new(&document, &method, path, shared, operation, write_throttle);
+                routes.push(route.map_err(|error| no_contract(format!("{method} {path}: {error}")))?);
+            }
+        }
+        Ok(Self { document, routes })
+    }
+
+    /// The functions with their routes, in the order of their first route.
+    pub fn functions(&self) -> Vec<(&str, Vec<&Route>)> {
+        let mut functions: Vec<(&str, Vec<&Route>)> = Vec::new();
+        for route in &self.routes {
+            match functions.iter_mut().find(|(name, _)| *name == route.function) {
+                Some((_, routes)) => routes.push(route),
+                None => functions.push((&route.function, vec![route])),
+            }
+        }
+        functions
+    }
+
+    /// What a `$ref` stands for; any other value is returned as it is.
+    pub fn resolve<'d>(&'d self, value: &'d Value) -> &'d Value {
+        resolve(&self.document, value)
+    }
+}
+
+impl Route {
+    fn new(
+        document: &Value,
+        method: &str,
+        path: &str,
+        shared_parameters: &Value,
+        operation: &Value,
+        write_throttle: Throttle,
+    ) -> Result<Self, String> {
+        let function =
+            operation["x-function"].as_str().ok_or("x-function is missing: NAME of functions/src/bin/NAME.rs")?;
+        let is_public = operation["security"].as_array().is_some_and(Vec::is_empty);
+        let secret = match (is_public, operation["x-secret"].as_str()) {
+            (false, None) => Secret::Api,
+            (true, Some("database")) => Secret::Database,
+            (true, Some("none")) => Secret::None,
+            (true, _) => return Err("with `security: []`, x-secret has to be `database` or `none`".to_owned()),
+            (false, Some(_)) => return Err("x-secret is only for operations with `security: []`".to_owned()),
+        };
+        let throttle = match operation.get("x-throttle") {
+            Some(own) => Some(serde_json::from_value(own.clone()).map_err(|error| format!("x-throttle: {error}"))?),
+            None => (method != "GET").then_some(write_throttle),
+        };
+        let statuses = operation["responses"].as_object().into_iter().flat_map(|responses| responses.keys());
+        let status = { statuses }.filter_map(|status| status.parse().ok()).find(|status| (200..300).contains(status));
+        let mut route = Self {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            function: function.to_owned(),
+            secret,
+            throttle,
+            status: status.ok_or("no response has a status of success")?,
+            query: String::new(),
+            body: None,
+            path_examples: Vec::new(),
+        };
+        let parameters =
+            [shared_parameters, &operation["parameters"]].into_iter().filter_map(Value::as_array).flatten();
+        for parameter in parameters.map(|parameter| resolve(document, parameter)) {
+            route.add_example(parameter);
+        }
+        route.body = required_body(&operation["requestBody"]);
+        Ok(route)
+    }
+
+    fn add_example(&mut self, parameter: &Value) {
+        let allowed = &parameter["schema"]["enum"][0];
+        let example = parameter["example"].as_str().or(allowed.as_str());
+        let (Some(name), Some(example)) = (parameter["name"].as_str(), example) else { return };
+        match (parameter["in"].as_str(), parameter["required"].as_bool()) {
+            (Some("path"), _) => self.path_examples.push((name.to_owned(), example.to_owned())),
+            (Some("query"), Some(true)) => {
+                let separator = if self.query.is_empty() { "" } else { "&" };
+                self.query.push_str(&format!("{separator}{name}={example}"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it asks for a session.
+    pub fn needs_session(&self) -> bool {
+        self.secret == Secret::Api
+    }
+
+    /// Whether it changes anything.
+    pub fn is_write(&self) -> bool {
+        self.method != "GET"
+    }
+
+    /// Whether its path names the user, as the twin of a path without.
+    pub fn names_user(&self) -> bool {
+        self.path.contains("/{user_id}/")
+    }
+
+    /// The path with these values, and with examples for other parameters; and with the required query.
+    pub fn path_and_query(&self, user_id: &str, id: &str) -> String {
+        let mut path = self.path.replace("{user_id}", user_id).replace("{id}", id);
+        for (name, example) in &self.path_examples {
+            path = path.replace(&format!("{{{name}}}"), example);
+        }
+        if self.query.is_empty() { path } else { format!("{path}?{}", self.query) }
+    }
+}
+
+/// As API Gateway names it: `GET /api/tasks/{id}`.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+/// Short: tests print it.
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} ({})", self.function)
+    }
+}
+
+/// A function's logical id in template.yaml, by its program's name: `get-task` is `GetTask`.
+pub fn logical_id(program: &str) -> String {
+    let capitalised = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().map(|first| first.to_uppercase().chain(letters).collect::<String>()).unwrap_or_default()
+    };
+    program.split(['-', '.', '_']).map(capitalised).collect()
+}
+
+fn no_contract(error: impl fmt::Display) -> Error {
+    Error::other(format!("openapi.yaml: {error}"))
+}
+
+fn resolve<'d>(document: &'d Value, value: &'d Value) -> &'d Value {
+    let reference = value["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
+    reference.and_then(|pointer| document.pointer(pointer)).unwrap_or(value)
+}
+
+fn required_body(body: &Value) -> Option<(String, Value)> {
+    if body["required"] != true {
+        return None;
+    }
+    let (media_type, content) = body["content"].as_object()?.iter().next()?;
+    let example = content["examples"].as_object()?.values().next()?;
+    Some((media_type.clone(), example["value"].clone()))
+}
+
+#[derive(Deserialize)]
+struct Document {
+    paths: Ordered<Ordered<Value>>,
+}
+
+/// An object in the order of the file.
+struct Ordered<T>(Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+            type Value = Ordered<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Ordered(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
