@@ -6,6 +6,7 @@ mod deploy;
 mod dev;
 mod faults;
 mod fuzz;
+mod generate;
 mod migrate;
 mod mutants;
 mod servers;
@@ -55,6 +56,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Soak(options) => faults::soak::soak(options).await,
         Command::Fuzz(options) => fuzz::fuzz(options).await,
         Command::Mutants(options) => mutants::mutants(options).await,
+        Command::Generate(options) => generate::generate(options),
         Command::Sizes => sizes::sizes().await,
         Command::Migrate(action) => migrate::migrate(action).await,
     }

@@ -26,6 +26,8 @@ pub enum Command {
     Test(Test),
     /// Measure the API beside programs in Python, Node.js and Rust that do the same, and beside a hand-written minimum (on Linux)
     Bench(Bench),
+    /// Write what follows from the routes of openapi.yaml: functions, limits and dashboard in template.yaml, the router in Cargo.toml
+    Generate(Generate),
     /// Load many processes with many clients while servers fail, and count what became of each write
     Soak(Soak),
     /// Try a million events that nobody should send: no 5xx, no panic
@@ -175,10 +177,18 @@ pub struct DeployValues {
     pub set: Vec<String>,
 }
 
+/// Options of `cargo xtask generate`.
+#[derive(Args)]
+pub struct Generate {
+    /// Write nothing, and fail where a file is not what would be written
+    #[arg(long)]
+    pub check: bool,
+}
+
 /// Options of `cargo xtask test`.
 #[derive(Args)]
 pub struct Test {
-    /// The parts to run [default: fmt clippy dependencies unit api fuzz migrations contract template, for before each push]
+    /// The parts to run [default: fmt generated clippy dependencies unit api fuzz migrations contract template, for before each push]
     #[arg(value_enum)]
     pub parts: Vec<Part>,
     /// Run every part, as CI does
@@ -200,6 +210,8 @@ pub struct Test {
 pub enum Part {
     /// The code is formatted (1 s)
     Fmt,
+    /// template.yaml and Cargo.toml have the routes of openapi.yaml, as 'cargo xtask generate' writes them (1 s)
+    Generated,
     /// No warning of clippy's in what the tests of a push build
     Clippy,
     /// No warning of clippy's in the whole workspace: with the migrate function and the benchmarks

@@ -34,7 +34,16 @@ pub struct Plan {
 /// What a contributor runs before each push: the code, the API, the migrations, the contract and the template, without what
 /// needs an AWS SDK, a release build, a browser, or minutes.
 pub const BEFORE_A_PUSH: Plan = Plan {
-    servers: &[Part::Fmt, Part::Clippy, Part::Dependencies, Part::Unit, Part::Api, Part::Fuzz, Part::Migrations],
+    servers: &[
+        Part::Fmt,
+        Part::Generated,
+        Part::Clippy,
+        Part::Dependencies,
+        Part::Unit,
+        Part::Api,
+        Part::Fuzz,
+        Part::Migrations,
+    ],
     checks: &[Part::Contract, Part::Template],
     last: &[],
 };
@@ -58,6 +67,7 @@ pub const ALL: Plan = Plan {
     ],
     checks: &[
         Part::Fmt,
+        Part::Generated,
         Part::Contract,
         Part::Template,
         Part::Checkov,

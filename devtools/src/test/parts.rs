@@ -2,7 +2,7 @@
 use crate::{
     checks::{openapi, sam, supply_chain},
     faults::{matrix, soak},
-    fuzz,
+    fuzz, generate,
     servers::{better_auth, pgbouncer::Pooling, services::Services},
     system::{
         build::{cargo_test, workspace_cargo},
@@ -15,7 +15,7 @@ use std::{collections::BTreeSet, path::PathBuf, pin::Pin};
 use tokio::process::Command;
 use xtask::{
     build,
-    cli::{Part, Soak, Test},
+    cli::{Generate, Part, Soak, Test},
     place::find_in_path,
 };
 
@@ -107,6 +107,7 @@ impl Definition {
 pub fn definition(part: Part) -> Definition {
     match part {
         Part::Fmt => Definition::alone(|_| Box::pin(fmt())),
+        Part::Generated => Definition::alone(|_| Box::pin(async { generate::generate(&Generate { check: true }) })),
         Part::Clippy => Definition::alone(|_| Box::pin(clippy(workspace_cargo("clippy")))),
         Part::ClippyAll => Definition::alone(|_| Box::pin(clippy(build::cargo_everything("clippy").into()))),
         Part::Doc => Definition::alone(|_| Box::pin(doc())),

@@ -381,8 +381,12 @@ fn the_alarms_of_the_service_look_at_this_service() {
 
 #[test]
 fn the_dashboard_shows_every_alarm() {
-    let body = resource("Dashboard")["Properties"]["DashboardBody"]["Fn::Sub"].as_str().expect("a body");
-    let body: Value = serde_json::from_str(body).expect("the dashboard's body is JSON");
+    let substitution = &resource("Dashboard")["Properties"]["DashboardBody"]["Fn::Sub"];
+    let joined = substitution[1]["EndpointAlarms"]["Fn::Join"][1].as_array().expect("the endpoints' alarms");
+    let joined = joined.iter().map(|alarm| format!("${{{}.Arn}}", alarm["Fn::GetAtt"][0].as_str().expect("an alarm")));
+    let joined = joined.collect::<Vec<_>>().join("\", \"");
+    let body = substitution[0].as_str().expect("a body").replace("${EndpointAlarms}", &joined);
+    let body: Value = serde_json::from_str(&body).expect("the dashboard's body is JSON");
     let widgets = body["widgets"].as_array().expect("widgets");
     let alarms = &widgets.iter().find(|widget| widget["type"] == "alarm").expect("a widget of alarms")["properties"];
     let shown: BTreeSet<_> = alarms["alarms"]

@@ -1,0 +1,317 @@
+//! `cargo xtask generate`: writes what follows from the routes of openapi.yaml into the files that need it, between marks.
+use anyhow::{Context as _, Result, bail, ensure};
+use std::{collections::BTreeSet, fs, ops::Range};
+use testing::{OpenApi, Route, Secret, logical_id};
+use xtask::{cli::Generate, place::root, step};
+
+/// How a function with its log, role and alarm is written in template.yaml.
+const FUNCTION: &str = include_str!("generate/function.yaml");
+/// The command that writes the files.
+const COMMAND: &str = "cargo xtask generate";
+/// How many lines of a difference are shown.
+const SHOWN: usize = 12;
+
+/// A part of a file, between `# BEGIN GENERATED name:` and `# END GENERATED name`.
+struct Block {
+    name: &'static str,
+    text: String,
+}
+
+impl Block {
+    /// Where its lines are in a file's text, between the marks.
+    fn place(&self, text: &str) -> Result<Range<usize>> {
+        let (begin, end) = (format!("# BEGIN GENERATED {}:", self.name), format!("# END GENERATED {}\n", self.name));
+        let (Some(begins), Some(ends)) = (text.find(&begin), text.find(&end)) else {
+            bail!("the lines '{begin} ...' and '{}' are missing", end.trim_end());
+        };
+        let begins = begins + text[begins..].find('\n').map_or(0, |length| length + 1);
+        let ends = text[..ends].rfind('\n').map_or(0, |before| before + 1);
+        ensure!(begins <= ends, "'{}' comes before '{begin} ...'", end.trim_end());
+        Ok(begins..ends)
+    }
+}
+
+/// Writes the files, or fails with what differs.
+pub fn generate(options: &Generate) -> Result<()> {
+    let openapi = OpenApi::read()?;
+    check(&openapi)?;
+    let template = [
+        Block { name: "throttles", text: throttles(&openapi) },
+        Block { name: "functions", text: functions(&openapi)? },
+        Block { name: "alarms", text: alarms(&openapi) },
+    ];
+    let manifest = [Block { name: "router", text: router(&openapi) }];
+    let mut differences = Vec::new();
+    for (file, blocks) in [("template.yaml", &template[..]), ("Cargo.toml", &manifest[..])] {
+        let path = root().join(file);
+        let is = fs::read_to_string(&path).with_context(|| format!("{file} cannot be read"))?;
+        let mut should_be = is.clone();
+        for block in blocks {
+            let place = block.place(&is).with_context(|| file.to_owned())?;
+            if let Some((line, lines)) = difference(&is[place.clone()], &block.text) {
+                let line = is[..place.start].lines().count() + line;
+                differences.push(format!("{file}:{line} is not what openapi.yaml says (-), but this (+):\n{lines}"));
+            }
+            should_be.replace_range(block.place(&should_be)?, &block.text);
+        }
+        if !options.check && is != should_be {
+            fs::write(&path, should_be).with_context(|| format!("{file} cannot be written"))?;
+            step(format!("Wrote {file}"));
+        }
+    }
+    ensure!(
+        !options.check || differences.is_empty(),
+        "{}\nThese lines are generated: run '{COMMAND}', and change openapi.yaml where they are not what you want",
+        differences.join("\n")
+    );
+    if options.check {
+        println!("template.yaml and Cargo.toml have the {} routes of openapi.yaml.", openapi.routes.len());
+    }
+    Ok(())
+}
+
+/// Fails for routes that no file can be made of.
+fn check(openapi: &OpenApi) -> Result<()> {
+    let mut problems = missing_twins(openapi);
+    for (function, routes) in openapi.functions() {
+        let file = format!("functions/src/bin/{function}.rs");
+        if !root().join(&file).is_file() {
+            problems.push(format!("{file} is missing: {} names it as its x-function", routes[0]));
+        }
+        if let Some(route) = routes.iter().find(|route| route.secret != routes[0].secret) {
+            problems.push(format!("{} and {route} are one function, and need different secrets", routes[0]));
+        }
+        let mut events = BTreeSet::new();
+        if let Some(route) = routes.iter().find(|route| !events.insert(event_name(&route.path))) {
+            problems
+                .push(format!("{route}: its function answers this path already; one more method is one more function"));
+        }
+    }
+    ensure!(problems.is_empty(), "openapi.yaml: {}", problems.join("\nopenapi.yaml: "));
+    Ok(())
+}
+
+/// The routes of tasks whose twin, with or without `{user_id}`, is missing or has another function.
+fn missing_twins(openapi: &OpenApi) -> Vec<String> {
+    let twin_of = |route: &Route| {
+        let twin = match route.path.strip_prefix("/api/{user_id}/") {
+            Some(rest) => format!("/api/{rest}"),
+            None => format!("/api/{{user_id}}/{}", route.path.strip_prefix("/api/")?),
+        };
+        let is_of_tasks = route.path.split('/').any(|segment| segment == "tasks");
+        is_of_tasks.then_some(twin)
+    };
+    let mut missing = Vec::new();
+    for route in &openapi.routes {
+        let Some(twin) = twin_of(route) else { continue };
+        let is_twin = |other: &&Route| other.path == twin && other.method == route.method;
+        match openapi.routes.iter().find(is_twin) {
+            None => {
+                missing.push(format!("{route} has no twin {} {twin} (x-function: {})", route.method, route.function))
+            }
+            Some(other) if other.function != route.function => {
+                missing.push(format!("{route} and its twin {other} have different functions"));
+            }
+            Some(_) => {}
+        }
+    }
+    missing
+}
+
+fn throttles(openapi: &OpenApi) -> String {
+    let mut text = String::new();
+    for route in openapi.functions().iter().flat_map(|(_, routes)| routes) {
+        if let Some(limit) = route.throttle {
+            text += &format!(
+                "        \"{route}\": {{ ThrottlingRateLimit: {}, ThrottlingBurstLimit: {} }}\n",
+                limit.rate, limit.burst
+            );
+        }
+    }
+    text
+}
+
+fn functions(openapi: &OpenApi) -> Result<String> {
+    let mut text = "\n".to_owned();
+    for (program, routes) in openapi.functions() {
+        let (secret, note) = match routes[0].secret {
+            Secret::Api => (Some("Api"), ""),
+            Secret::Database => (Some("Database"), ""),
+            Secret::None => (None, ": public, without a session and without the database, so it gets no secret."),
+        };
+        let events: Vec<_> = routes.iter().map(|route| event(route)).collect();
+        let mut function = FUNCTION
+            .replace("<Name>", &logical_id(program))
+            .replace("<program>", program)
+            .replace("<events>", &events.join("\n"));
+        match secret {
+            Some(secret) => function = function.replace("<Secret>", secret),
+            None => {
+                let kept = function.replace(", { Ref: Read<Secret>Secret }", "");
+                function =
+                    kept.lines().filter(|line| !line.contains("<Secret>")).map(|line| format!("{line}\n")).collect();
+            }
+        }
+        ensure!(!function.contains("<Secret>"), "devtools/src/generate/function.yaml has a place that is not filled");
+        text += &format!("  # {program}{note}\n{function}\n");
+    }
+    Ok(text)
+}
+
+fn event(route: &Route) -> String {
+    let Route { method, path, .. } = route;
+    let quoted = if path.contains('{') { format!("\"{path}\"") } else { path.clone() };
+    let name = event_name(path);
+    format!(
+        "        {name}: {{ Type: HttpApi, Properties: {{ ApiId: {{ Ref: Api }}, Method: {method}, Path: {quoted} }} }}"
+    )
+}
+
+/// The logical id of a route in its function, by its path: `/api/{user_id}/tasks/{id}/complete` is `UserTaskComplete`.
+fn event_name(path: &str) -> String {
+    let mut name = String::new();
+    for segment in path.split('/').filter(|segment| !segment.is_empty() && *segment != "api") {
+        match segment.strip_prefix('{').and_then(|it| it.strip_suffix('}')) {
+            Some("user_id") => name.push_str("User"),
+            // One of those before it.
+            Some("id") if name.ends_with('s') => drop(name.pop()),
+            Some(parameter) => name.push_str(&logical_id(parameter)),
+            None => name.push_str(&logical_id(segment)),
+        }
+    }
+    name
+}
+
+fn alarms(openapi: &OpenApi) -> String {
+    let line = |(program, _): &(&str, _)| {
+        format!("                - {{ \"Fn::GetAtt\": [{}Errors, Arn] }}\n", logical_id(program))
+    };
+    openapi.functions().iter().map(line).collect()
+}
+
+fn router(openapi: &OpenApi) -> String {
+    let mut text = String::new();
+    for routes in openapi.routes.chunk_by(|one, next| one.path == next.path) {
+        let target = |route: &Route| format!("{{ method = \"{}\", function = \"{}\" }}", route.method, route.function);
+        let path = &routes[0].path;
+        text += &match routes {
+            [route] => format!("\"{path}\" = [{}]\n", target(route)),
+            routes => {
+                let targets: String = routes.iter().map(|route| format!("  {},\n", target(route))).collect();
+                format!("\"{path}\" = [\n{targets}]\n")
+            }
+        };
+    }
+    text
+}
+
+/// The number of the first line that differs, and the lines that differ: `-` is, `+` should be.
+fn difference(is: &str, should_be: &str) -> Option<(usize, String)> {
+    let (is, should_be): (Vec<_>, Vec<_>) = (is.lines().collect(), should_be.lines().collect());
+    let changes = changes(&is, &should_be);
+    let first = is.iter().zip(&should_be).take_while(|(one, other)| one == other).count() + 1;
+    let mut lines: String = changes.iter().take(SHOWN).map(|(sign, line)| format!("{sign} {line}\n")).collect();
+    if changes.len() > SHOWN {
+        lines += &format!("... and {} lines more\n", changes.len() - SHOWN);
+    }
+    (!changes.is_empty()).then_some((first, lines))
+}
+
+/// The lines outside of the longest common subsequence.
+fn changes<'t>(is: &[&'t str], should_be: &[&'t str]) -> Vec<(char, &'t str)> {
+    // The length of that of `is[i..]` and `should_be[j..]`.
+    let mut common = vec![vec![0_u32; should_be.len() + 1]; is.len() + 1];
+    for (i, line) in is.iter().enumerate().rev() {
+        for (j, other) in should_be.iter().enumerate().rev() {
+            common[i][j] =
+                if line == other { common[i + 1][j + 1] + 1 } else { common[i + 1][j].max(common[i][j + 1]) };
+        }
+    }
+    let (mut i, mut j) = (0, 0);
+    let mut changes = Vec::new();
+    while i < is.len() || j < should_be.len() {
+        let (line, other) = (is.get(i), should_be.get(j));
+        if line == other {
+            (i, j) = (i + 1, j + 1);
+        } else if let Some(line) = line.filter(|_| other.is_none() || common[i + 1][j] >= common[i][j + 1]) {
+            changes.push(('-', *line));
+            i += 1;
+        } else if let Some(other) = other {
+            changes.push(('+', *other));
+            j += 1;
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn openapi(paths: &str) -> std::io::Result<OpenApi> {
+        OpenApi::parse(&format!("x-write-throttle: {{ rate: 50, burst: 100 }}\npaths:\n{paths}"))
+    }
+
+    fn path(path: &str, method: &str, function: &str) -> String {
+        format!("  {path}:\n    {method}:\n      x-function: {function}\n      responses: {{ \"200\": {{}} }}\n")
+    }
+
+    #[test]
+    fn the_event_of_a_route_is_named_by_its_path() {
+        for (path, name) in [
+            ("/api/tasks", "Tasks"),
+            ("/api/{user_id}/tasks", "UserTasks"),
+            ("/api/tasks/{id}", "Task"),
+            ("/api/{user_id}/tasks/{id}/complete", "UserTaskComplete"),
+            ("/api/tasks/count", "TasksCount"),
+            ("/openapi.json", "OpenapiJson"),
+            ("/docs/{file}", "DocsFile"),
+        ] {
+            assert_eq!(event_name(path), name);
+        }
+    }
+
+    #[test]
+    fn a_route_of_tasks_has_a_twin() {
+        let one = path("/api/tasks/count", "get", "count-tasks");
+        let [missing] = &missing_twins(&openapi(&one).unwrap())[..] else { panic!("one twin is missing") };
+        let expected = "GET /api/tasks/count has no twin GET /api/{user_id}/tasks/count (x-function: count-tasks)";
+        assert_eq!(missing, expected);
+        let other = |function| openapi(&(one.clone() + &path("/api/{user_id}/tasks/count", "get", function))).unwrap();
+        assert_eq!(missing_twins(&other("count-tasks")), [""; 0]);
+        assert_eq!(missing_twins(&other("list-tasks")).len(), 2);
+        let reversed = openapi(&path("/api/{user_id}/tasks/count", "get", "count-tasks")).unwrap();
+        assert_eq!(missing_twins(&reversed).len(), 1);
+        assert_eq!(missing_twins(&openapi(&path("/api/session", "get", "session")).unwrap()), [""; 0]);
+    }
+
+    #[test]
+    fn an_operation_that_lacks_something_is_named() {
+        let error = |paths: &str| openapi(paths).err().unwrap().to_string();
+        let nothing = error("  /x:\n    get:\n      responses: { \"200\": {} }\n");
+        assert!(nothing.starts_with("openapi.yaml: GET /x: x-function is missing"), "{nothing}");
+        let public = path("/x", "get", "x") + "      security: []\n";
+        assert!(error(&public).contains("x-secret has to be `database` or `none`"));
+        assert!(error(&(path("/x", "get", "x") + "      x-secret: none\n")).contains("only for operations with"));
+    }
+
+    #[test]
+    fn a_write_is_throttled_and_a_read_is_not() {
+        let both = openapi(&(path("/a", "get", "a") + &path("/b", "put", "b"))).unwrap();
+        assert_eq!(throttles(&both), "        \"PUT /b\": { ThrottlingRateLimit: 50, ThrottlingBurstLimit: 100 }\n");
+    }
+
+    #[test]
+    fn what_stands_between_the_marks_is_found_and_compared() {
+        let text = "a\n  # BEGIN GENERATED x: how\n  old\n  # END GENERATED x\nb\n";
+        let block = |name| Block { name, text: String::new() };
+        assert_eq!(&text[block("x").place(text).unwrap()], "  old\n");
+        let error = block("y").place(text).unwrap_err().to_string();
+        assert!(error.contains("# BEGIN GENERATED y:"), "{error}");
+        assert_eq!(difference("a\nold\nb\n", "a\nnew\nb\n"), Some((2, "- old\n+ new\n".to_owned())));
+        assert_eq!(difference("a\nb\n", "a\nb\nc\n"), Some((3, "+ c\n".to_owned())));
+        assert_eq!(difference("a\n", "a\n"), None);
+        let moved = difference("a\nb\nc\nd\n", "b\nc\na\nd\n");
+        assert_eq!(moved, Some((1, "- a\n+ a\n".to_owned())), "what stays is not shown");
+    }
+}
