@@ -16,6 +16,21 @@ pub static OPENAPI: LazyLock<OpenApi> = LazyLock::new(|| OpenApi::read().unwrap_
 /// Every route of openapi.yaml.
 pub static ROUTES: LazyLock<&[Route]> = LazyLock::new(|| &OPENAPI.routes);
 
+/// Fails when two sets differ: with what is missing and what is too much in a file, by which rule, and the command that runs this
+/// test alone.
+pub fn assert_same(file: &str, is: &BTreeSet<String>, should_be: &BTreeSet<String>, rule: &str) {
+    let list = |title: &str, names: Vec<&String>| -> String {
+        names.iter().map(|name| format!("\n  {title} {name}")).collect()
+    };
+    let missing = list("missing: ", should_be.difference(is).collect());
+    let too_much = list("too much:", is.difference(should_be).collect());
+    if !(missing.is_empty() && too_much.is_empty()) {
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or_default();
+        panic!("{file}: {rule}{missing}{too_much}\nThis test runs alone by 'cargo xtask test api --filter {test}'");
+    }
+}
+
 /// Fails when an answer is not one that openapi.yaml gives for its route: status, headers, media type, and the body by its
 /// JSON Schema.
 pub fn check_answer(route: &Route, answer: &Answer) {
@@ -84,7 +99,12 @@ fn the_local_gateway_has_the_routes_of_openapi_yaml() {
             routes.insert(format!("{} {path} ({})", text("method"), text("function")));
         }
     }
-    assert_eq!(routes, route_names());
+    assert_same(
+        "Cargo.toml",
+        &routes,
+        &route_names(),
+        "the router has the routes of openapi.yaml ('cargo xtask generate')",
+    );
 }
 
 #[test]
@@ -102,7 +122,8 @@ fn the_template_has_the_routes_of_openapi_yaml() {
             routes.insert(format!("{} {} ({function})", text("Method"), text("Path")));
         }
     }
-    assert_eq!(routes, route_names());
+    let rule = "its functions have the routes of openapi.yaml ('cargo xtask generate')";
+    assert_same("template.yaml", &routes, &route_names(), rule);
 }
 
 #[test]
@@ -125,5 +146,11 @@ fn every_function_is_behind_a_route_and_names_it_in_its_first_line() {
         assert!(routes.iter().any(|route| first_line.starts_with(route)), "{name}: {first_line} is none of {routes:?}");
         functions.insert(name);
     }
-    assert_eq!(functions, routes_of.keys().map(|name| (*name).to_owned()).collect());
+    let named = routes_of.keys().map(|name| (*name).to_owned()).collect();
+    assert_same(
+        "functions/src/bin",
+        &functions,
+        &named,
+        "it has the functions that openapi.yaml names, and jobs on a schedule",
+    );
 }

@@ -1,6 +1,6 @@
 //! Holds together what belongs together in template.yaml: each function with its log, role, alarm and rollout. What the
 //! linters cannot know is here; the routes are in contract.rs.
-use crate::contract::OPENAPI;
+use crate::contract::{OPENAPI, assert_same};
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,6 +9,9 @@ use std::{
     sync::LazyLock,
 };
 use testing::{Secret, logical_id};
+
+/// Whose resources these tests are about.
+const FILE: &str = "template.yaml";
 
 static TEMPLATE: LazyLock<Value> = LazyLock::new(|| {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml");
@@ -157,7 +160,7 @@ fn every_function_writes_to_a_log_group_of_its_own_that_forgets() {
     }
     let mut expected = own("Logs");
     expected.insert("AccessLogs".to_owned());
-    assert_eq!(names_of("AWS::Logs::LogGroup"), expected, "a log group for each function, and the access log");
+    assert_same(FILE, &names_of("AWS::Logs::LogGroup"), &expected, "a log group for each function, and the access log");
 
     let mut names = BTreeSet::new();
     for name in &expected {
@@ -214,14 +217,14 @@ fn every_function_has_a_role_of_its_own_with_what_it_uses_and_no_more() {
     }
     let mut expected = own("Role");
     expected.insert("RolloutRole".to_owned());
-    assert_eq!(names_of("AWS::IAM::Role"), expected, "a role for each function, and CodeDeploy's");
+    assert_same(FILE, &names_of("AWS::IAM::Role"), &expected, "a role for each function, and CodeDeploy's");
     let boundary =
         json!({ "Fn::If": ["HasPermissionsBoundary", { "Ref": "PermissionsBoundaryArn" }, { "Ref": "AWS::NoValue" }] });
     for role in &expected {
         assert_eq!(resource(role)["Properties"]["PermissionsBoundary"], boundary, "{role}");
     }
     let managed = BTreeSet::from(["ReadApiSecret", "ReadDatabaseSecret", "Trace"].map(str::to_owned));
-    assert_eq!(names_of("AWS::IAM::ManagedPolicy"), managed);
+    assert_same(FILE, &names_of("AWS::IAM::ManagedPolicy"), &managed, "the policies that roles share");
 }
 
 #[test]
@@ -290,8 +293,8 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
     for function in functions() {
         variables.extend(function.environment());
     }
-    let names: BTreeSet<_> = variables.keys().map(String::as_str).collect();
-    let known = BTreeSet::from([
+    let names: BTreeSet<_> = variables.keys().cloned().collect();
+    let known = [
         "API_SECRET_ID",
         "BETTER_AUTH_COOKIE_PREFIX",
         "BETTER_AUTH_URL",
@@ -302,8 +305,11 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
         "REQUIRE_SIGNED_TOKENS",
         "SERVICE_NAME",
         "TRUSTED_ORIGINS",
-    ]);
-    assert_eq!(names, known, "is a new variable a setting, and no secret? Then add it here");
+    ];
+    let known = BTreeSet::from(known.map(str::to_owned));
+    let rule =
+        "the functions' variables are the settings that this test knows: is a new one no secret? Then add it there";
+    assert_same(FILE, &names, &known, rule);
     // A dynamic reference would put the secret's value where people can read it.
     assert!(!TEMPLATE.to_string().contains("{{resolve:"), "a secret is read while running, not while deploying");
 }
@@ -312,7 +318,8 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
 fn every_function_has_an_alarm_on_its_errors_which_stops_a_rollout() {
     let mut expected = own("Errors");
     expected.extend(SERVICE_ALARMS.map(str::to_owned));
-    assert_eq!(names_of("AWS::CloudWatch::Alarm"), expected, "an alarm for each function, and those of the service");
+    let rule = "an alarm for each function, and those of the service";
+    assert_same(FILE, &names_of("AWS::CloudWatch::Alarm"), &expected, rule);
 
     let topic = json!([{ "Fn::If": ["HasAlarmTopicArn", { "Ref": "AlarmTopicArn" }, { "Ref": "AlarmTopic" }] }]);
     for name in &expected {
@@ -395,7 +402,7 @@ fn the_dashboard_shows_every_alarm() {
         .iter()
         .map(|arn| arn.as_str().unwrap_or_default().trim_start_matches("${").trim_end_matches(".Arn}").to_owned())
         .collect();
-    assert_eq!(shown, names_of("AWS::CloudWatch::Alarm"));
+    assert_same(FILE, &shown, &names_of("AWS::CloudWatch::Alarm"), "the dashboard shows every alarm");
     for metric in
         ["Requests", "Latency", "DatabaseTime", "ConnectTime", "ColdStart", "Retries", "Faults", "ClientErrors"]
     {
@@ -461,7 +468,12 @@ fn every_write_has_a_stricter_limit_than_the_stage() {
 
     let settings = resource("Api")["Properties"]["RouteSettings"].as_object().expect("RouteSettings");
     let limited: BTreeSet<_> = settings.keys().filter(|route| !route.starts_with("GET ")).cloned().collect();
-    assert_eq!(limited, writes, "a limit for each write, and for no route that is none");
+    assert_same(
+        FILE,
+        &limited,
+        &writes,
+        "RouteSettings of the Api has a limit for each write ('cargo xtask generate')",
+    );
     for (route, limits) in settings {
         for (limit, parameter) in [("ThrottlingRateLimit", "ThrottleRate"), ("ThrottlingBurstLimit", "ThrottleBurst")] {
             let of_stage = TEMPLATE["Parameters"][parameter]["Default"].as_u64().expect("a default");
