@@ -1,5 +1,4 @@
 //! What happens when the servers and the network between them fail: as a matrix, and under load.
 pub mod matrix;
-mod network;
 mod rig;
 pub mod soak;

@@ -13,7 +13,7 @@ use std::{
 };
 
 const PASSWORD: &str = "correct horse battery staple";
-const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
+const SECRET: &str = testing::SECRET;
 
 /// A database of this test's own, in the server that `cargo xtask test` has started.
 struct Database {

@@ -239,7 +239,7 @@ async fn a_given_database_and_given_settings_are_used(env: &HashMap<String, Stri
     let settings = [
         ("DATABASE_URL", env["DATABASE_URL"].as_str()),
         ("DATABASE_URL_UNPOOLED", env["DATABASE_URL_UNPOOLED"].as_str()),
-        ("BETTER_AUTH_SECRET", "a-secret-of-the-tests-0123456789abcdef"),
+        ("BETTER_AUTH_SECRET", testing::SECRET),
         ("BETTER_AUTH_URL", "https://app.example.com"),
         ("TRUSTED_ORIGINS", "https://other.example.com"),
     ];

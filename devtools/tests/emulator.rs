@@ -12,7 +12,7 @@ use std::{
 };
 use testing::{Database, GatewayRequest, OpenApi, Route, SERVICES, Secret, SecretsManager, User, logical_id};
 
-const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
+const SECRET: &str = testing::SECRET;
 /// How long a function may take to answer before the test gives up, in seconds: no measure of speed.
 const ANSWER_TIMEOUT_S: u64 = 30;
 /// How long Init may take, in milliseconds. No measure of speed either: one that waits for something that comes later takes

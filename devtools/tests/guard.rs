@@ -166,7 +166,7 @@ fn event(user: &User, method: &str, path: &str, task: Option<i32>, body: Option<
 fn settings(url: &str) -> Vec<(String, String)> {
     let settings = [
         ("DATABASE_URL", url.to_owned()),
-        ("BETTER_AUTH_SECRET", "a-secret-of-the-tests-0123456789abcdef".to_owned()),
+        ("BETTER_AUTH_SECRET", testing::SECRET.to_owned()),
         ("METRICS_NAMESPACE", "TaskApi".to_owned()),
     ];
     settings.map(|(name, value)| (name.to_owned(), value)).to_vec()

@@ -9,14 +9,19 @@ mod database;
 mod gateway;
 mod lambda;
 mod openapi;
+mod proxy;
 mod secrets_manager;
 
 pub use database::{Database, SERVICES, Services, User};
 pub use gateway::GatewayRequest;
 pub use lambda::{Invoked, Lambda};
 pub use openapi::{OpenApi, Route, Secret, Throttle, logical_id};
+pub use proxy::{Messages, Network, Proxy, Side};
 pub use secrets_manager::SecretsManager;
 pub use tokio_postgres::Client;
+
+/// The secret that signs cookies in the tests.
+pub const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
 
 use std::{fs::OpenOptions, io::Write as _, sync::OnceLock};
 

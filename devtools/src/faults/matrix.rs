@@ -2,7 +2,6 @@
 //! at work, for each kind of request; what the client sees, how long it waits, and what the database holds afterwards.
 use crate::{
     checks::logs,
-    faults::network::Network,
     faults::rig::{Call, Rig},
     system::build::build_functions,
     system::tools::find_or_install,
@@ -17,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
-use testing::{Client, Database, Lambda, OpenApi};
+use testing::{Client, Database, Lambda, Network, OpenApi};
 use tokio::{
     sync::Mutex,
     task::JoinHandle,
@@ -283,7 +282,7 @@ async fn judge(fault: Fault, cells: &[Cell]) -> Vec<Line> {
 
 /// The settings of a cell's function.
 fn settings(bench: &Bench, hosts: &Path, fault: Fault, mut url: String) -> Result<Vec<(String, String)>> {
-    let mut settings = vec![("BETTER_AUTH_SECRET".to_owned(), "a-secret-of-the-tests-0123456789abcdef".to_owned())];
+    let mut settings = vec![("BETTER_AUTH_SECRET".to_owned(), testing::SECRET.to_owned())];
     if fault == Fault::NameUnknown {
         url = url.replace("@127.0.0.1:", &format!("@{HOST}:"));
         let (start, _) = url.split_once("sslrootcert=").context("a certificate in the URL")?;

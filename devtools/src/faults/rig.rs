@@ -1,6 +1,5 @@
 //! Servers that can be broken, for the fault bench and the soak: a PostgreSQL, a PgBouncer, and the network before them.
 use crate::{
-    faults::network::Proxy,
     servers::gateway,
     servers::pgbouncer::{PgBouncer, Pooling},
     servers::postgres::{Postgres, Purpose},
@@ -14,7 +13,7 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
-use testing::{Client, Database, OpenApi, Services};
+use testing::{Client, Database, OpenApi, Proxy, Services};
 use tokio::time::{sleep, timeout};
 
 /// How long the database may take to be there again after a fault, in seconds.

@@ -1,7 +1,6 @@
 //! `cargo xtask soak`: many processes and clients, reads and writes, while the servers fail; and a count of what is left.
 use crate::{
     checks::logs,
-    faults::network::Network,
     faults::rig::{Call, Rig},
     servers::gateway::{Backend, Gateway, Watch},
     servers::watch::watch,
@@ -22,7 +21,7 @@ use std::{
     thread::available_parallelism,
     time::{Duration, Instant},
 };
-use testing::{Database, Lambda, OpenApi, Route, User};
+use testing::{Database, Lambda, Network, OpenApi, Route, User};
 use tokio::{
     sync::{Mutex, Semaphore},
     task::JoinSet,
@@ -223,7 +222,7 @@ const AUDIT: [&str; 3] = [
 ];
 
 fn settings(database: &Database) -> Vec<(String, String)> {
-    let secret = "a-secret-of-the-tests-0123456789abcdef";
+    let secret = testing::SECRET;
     [("BETTER_AUTH_SECRET", secret), ("DATABASE_URL", &database.api_url())]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into()

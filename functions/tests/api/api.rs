@@ -8,7 +8,7 @@ use std::{collections::HashMap, path::Path};
 use testing::{Database, GatewayRequest, Lambda, Route, User};
 
 /// The secret that signs cookies in the tests.
-pub const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
+pub const SECRET: &str = testing::SECRET;
 /// An origin that is trusted in the tests.
 pub const ORIGIN: &str = "https://app.example.com";
 
@@ -77,6 +77,38 @@ impl Api {
         let answer = self.call(post("/api/tasks").bearer(&owner.token).json(json!({"title": title}))).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         answer.body["id"].as_i64().expect("an id")
+    }
+}
+
+/// A person who asks the API, by her session's token: what most tests need.
+pub struct Person {
+    /// The whole API.
+    pub api: Api,
+    /// Who asks.
+    pub user: User,
+}
+
+impl Person {
+    /// Starts the API and signs somebody up: `let mut ada = Person::sign_up().await; ada.get("/api/tasks").await`.
+    pub async fn sign_up() -> Self {
+        let api = Api::start().await;
+        let user = api.database.sign_up("ada").await;
+        Self { api, user }
+    }
+
+    /// Asks for a path.
+    pub async fn get(&mut self, path: &str) -> Answer {
+        self.call(get(path)).await
+    }
+
+    /// Sends a body to a path.
+    pub async fn post(&mut self, path: &str, body: Value) -> Answer {
+        self.call(post(path).json(body)).await
+    }
+
+    /// Sends a request of any other kind.
+    pub async fn call(&mut self, request: Request) -> Answer {
+        self.api.call(request.bearer(&self.user.token)).await
     }
 }
 

@@ -1,5 +1,5 @@
 //! Credentials that nobody has made in this way: thousands of mutations, held against what Better Auth itself says of them.
-use crate::api::{Api, get, session_cookie, signed};
+use crate::api::{Api, SECRET, get, session_cookie, signed};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use proptest::{
     collection::vec,
@@ -218,7 +218,7 @@ async fn the_library_itself_says_the_same_of_every_credential() {
     for (base_url, prefix, require_signature) in
         [("http://localhost:3000", "better-auth", false), ("https://app.example.com", "acme", true)]
     {
-        let secret = "a-secret-of-the-tests-0123456789abcdef";
+        let secret = SECRET;
         let mut api = Api::with_settings(&[
             ("BETTER_AUTH_URL", base_url),
             ("BETTER_AUTH_COOKIE_PREFIX", prefix),

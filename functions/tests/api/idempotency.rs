@@ -1,7 +1,7 @@
 //! Creating with an Idempotency-Key: asked for twice, made once.
 use crate::api::{Answer, Api, Request, binary, delete, get, patch, post, put, request};
 use serde_json::{Value, json};
-use testing::Lambda;
+use testing::{Lambda, Network, Proxy, SERVICES};
 
 fn create(token: &str, key: &str, body: Value) -> Request {
     post("/api/tasks").bearer(token).header("idempotency-key", key).json(body)
@@ -124,17 +124,17 @@ async fn two_processes_at_the_same_moment_make_one_task() {
 async fn a_connection_lost_between_write_and_answer_makes_no_second_task() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
-    let (port, cut) = crate::proxy::start_cutting(testing::SERVICES.pooler_port).await;
-    let url = api.database.plain_api_url(port);
+    let network = Proxy::start(SERVICES.pooler_port).await.expect("a free port");
+    let url = api.database.plain_api_url(network.port());
     api.set("DATABASE_URL", &url);
     assert_eq!(api.call(create(&ada.token, "warm", json!({"title": "warm"}))).await.status, 201);
     // The statement arrives, its answer does not: with a key the function asks again, and is told what was made.
-    cut.cut_the_next_answer();
+    network.set(Network::CutsAnswers);
     let answer = api.call(create(&ada.token, "k", json!({"title": "a"}))).await;
     assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, Some("true")));
     assert_eq!(api.database.number("select count(*) from tasks where title = 'a'").await, 1);
     // Without one it cannot know, and says so.
-    cut.cut_the_next_answer();
+    network.set(Network::CutsAnswers);
     let answer = api.call(post("/api/tasks").bearer(&ada.token).json(json!({"title": "b"}))).await;
     assert_eq!(answer.status, 503);
     assert_eq!(api.database.number("select count(*) from tasks where title = 'b'").await, 1);
@@ -145,8 +145,8 @@ async fn a_write_whose_answer_is_lost_is_not_sent_again_by_the_function() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let path = format!("/api/tasks/{}", api.make_task(&ada, "a").await);
-    let (port, cut) = crate::proxy::start_cutting(testing::SERVICES.pooler_port).await;
-    let url = api.database.plain_api_url(port);
+    let network = Proxy::start(SERVICES.pooler_port).await.expect("a free port");
+    let url = api.database.plain_api_url(network.port());
     api.set("DATABASE_URL", &url);
     api.database.sql("create table writes (operation text)", &[]).await;
     for statement in [
@@ -163,7 +163,7 @@ async fn a_write_whose_answer_is_lost_is_not_sent_again_by_the_function() {
     {
         let warm = request(&write.method, "/api/tasks/0").json(json!({"title": "x"})).bearer(&ada.token);
         assert_eq!(api.call(warm).await.status, 404);
-        cut.cut_the_next_answer();
+        network.set(Network::CutsAnswers);
         // 404 would say that there was nothing to remove.
         assert_eq!(api.call(write.bearer(&ada.token)).await.status, 503);
         assert_eq!(

@@ -12,7 +12,6 @@ mod input;
 mod isolation;
 mod listing;
 mod plans;
-mod proxy;
 mod purge;
 mod role;
 mod running;

@@ -2,16 +2,16 @@
 use crate::{
     api::{Api, SECRET, binary, fitting, get, patch, post, put},
     contract::ROUTES,
-    proxy::{self, Side},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
-use testing::{Lambda, SERVICES, Secret};
+use testing::{Lambda, Proxy, SERVICES, Secret, Side};
 
 #[tokio::test]
 async fn every_route_makes_one_round_trip_to_the_database() {
     let mut api = Api::start().await;
-    let (port, messages) = proxy::start(SERVICES.pooler_port).await;
+    let network = Proxy::start(SERVICES.pooler_port).await.expect("a free port");
+    let (port, messages) = (network.port(), network.messages());
     api.set("DATABASE_URL", &api.database.plain_api_url(port));
     let ada = api.database.sign_up("ada").await;
     let bob = api.database.sign_up("bob").await;
@@ -71,7 +71,8 @@ async fn every_route_makes_one_round_trip_to_the_database() {
 async fn where_statements_are_prepared_a_connection_parses_each_once() {
     let mut api = Api::start().await;
     // Without PgBouncer, which tracks none before version 1.21; and by the name of a host for which they are allowed.
-    let (port, messages) = proxy::start(SERVICES.postgres_port).await;
+    let network = Proxy::start(SERVICES.postgres_port).await.expect("a free port");
+    let (port, messages) = (network.port(), network.messages());
     let url = api.database.plain_api_url(port).replace("@127.0.0.1:", "@ep-test-pooler.eu-central-1.aws.neon.tech:");
     api.set("DATABASE_URL", &format!("{url}&hostaddr=127.0.0.1"));
     api.set("PREPARED_STATEMENTS", "true");
@@ -95,7 +96,8 @@ async fn where_statements_are_prepared_a_connection_parses_each_once() {
 #[tokio::test]
 async fn a_session_without_a_good_signature_costs_no_round_trip() {
     let mut api = Api::start().await;
-    let (port, messages) = proxy::start(SERVICES.pooler_port).await;
+    let network = Proxy::start(SERVICES.pooler_port).await.expect("a free port");
+    let (port, messages) = (network.port(), network.messages());
     api.set("DATABASE_URL", &api.database.plain_api_url(port));
     api.call(get("/api/tasks").bearer("unknown")).await;
     messages.take();
@@ -198,7 +200,7 @@ async fn a_database_that_is_away_is_a_503_and_comes_back() {
     let log = api.function("list-tasks").await.log_lines(2).await.join("\n");
     assert!(log.contains("onnection refused") && !log.contains(&SERVICES.api_password), "{log}");
 
-    proxy_at(port, SERVICES.pooler_port).await;
+    let _network = Proxy::start_on(port, SERVICES.pooler_port).await.expect("the port");
     assert_eq!(api.call(get("/health")).await.status, 200);
     assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.body, json!([]));
 }
@@ -265,17 +267,6 @@ async fn a_statement_that_is_given_up_is_not_carried_out_later_and_ends_nobody_e
     tokio::time::sleep(Duration::from_millis(500)).await;
     let titles = api.database.sql("select title from tasks order by id", &[]).await;
     assert_eq!(titles.iter().map(|row| row.get(0)).collect::<Vec<&str>>(), ["kept", "changed"]);
-}
-
-/// Lets connections to a port through to another.
-async fn proxy_at(port: u16, to: u16) {
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.expect("the port");
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let mut server = tokio::net::TcpStream::connect(("127.0.0.1", to)).await.expect("the server");
-            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
-        }
-    });
 }
 
 #[tokio::test]

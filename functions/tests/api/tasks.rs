@@ -1,5 +1,5 @@
 //! What the routes do with tasks.
-use crate::api::{Answer, Api, delete, get, patch, post, put};
+use crate::api::{Answer, Person, delete, get, patch, post, put};
 use serde_json::{Value, json};
 
 /// A body without what differs from run to run.
@@ -24,13 +24,10 @@ fn redact(body: &mut Value) {
 
 #[tokio::test]
 async fn a_task_lives_from_its_creation_to_its_removal() {
-    let mut api = Api::start().await;
-    let ada = api.database.sign_up("ada").await;
-    let created = api
+    let mut ada = Person::sign_up().await;
+    let created = ada
         .call(
-            post("/api/tasks")
-                .bearer(&ada.token)
-                .json(json!({"title": " Buy milk ", "description": " two\n", "completed": true, "x": 1})),
+            post("/api/tasks").json(json!({"title": " Buy milk ", "description": " two\n", "completed": true, "x": 1})),
         )
         .await;
     assert_eq!((created.status, created.header("location")), (201, Some("/api/tasks/1")));
@@ -45,51 +42,49 @@ async fn a_task_lives_from_its_creation_to_its_removal() {
       "user_id": "[user_id]"
     }
     "#);
-    assert_eq!(created.body["user_id"], ada.id);
+    assert_eq!(created.body["user_id"], ada.user.id);
     assert_eq!(created.body["created_at"], created.body["updated_at"]);
 
-    let read = api.call(get("/api/tasks/1").bearer(&ada.token)).await;
+    let read = ada.get("/api/tasks/1").await;
     assert_eq!((read.status, &read.body, read.header("etag")), (200, &created.body, created.header("etag")));
 
-    let changed = api.call(put("/api/tasks/1").bearer(&ada.token).json(json!({"title": "Buy bread"}))).await;
+    let changed = ada.call(put("/api/tasks/1").json(json!({"title": "Buy bread"}))).await;
     assert_eq!(changed.body["title"], "Buy bread");
     assert_eq!(changed.body["description"], " two\n", "what is absent stays");
     assert_eq!(changed.body["created_at"], created.body["created_at"]);
     assert!(changed.body["updated_at"].as_str() > created.body["updated_at"].as_str());
     assert_ne!(changed.header("etag"), created.header("etag"));
 
-    let removed = api.call(delete("/api/tasks/1").bearer(&ada.token)).await;
+    let removed = ada.call(delete("/api/tasks/1")).await;
     assert_eq!((removed.status, &removed.body), (204, &Value::Null));
-    assert_eq!(api.call(delete("/api/tasks/1").bearer(&ada.token)).await.status, 404);
-    assert_eq!(api.call(get("/api/tasks/1").bearer(&ada.token)).await.status, 404);
+    assert_eq!(ada.call(delete("/api/tasks/1")).await.status, 404);
+    assert_eq!(ada.get("/api/tasks/1").await.status, 404);
 }
 
 #[tokio::test]
 async fn the_other_family_of_paths_behaves_alike() {
-    let mut api = Api::start().await;
-    let ada = api.database.sign_up("ada").await;
-    let base = format!("/api/{}/tasks", ada.id);
-    let created = api.call(post(&base).bearer(&ada.token).json(json!({"title": "Buy milk"}))).await;
+    let mut ada = Person::sign_up().await;
+    let base = format!("/api/{}/tasks", ada.user.id);
+    let created = ada.post(&base, json!({"title": "Buy milk"})).await;
     assert_eq!((created.status, created.header("location")), (201, Some(&*format!("{base}/1"))));
-    let listed = api.call(get(&base).bearer(&ada.token)).await;
+    let listed = ada.get(&base).await;
     assert_eq!(listed.body, json!([created.body]));
-    let changed = api.call(put(&format!("{base}/1")).bearer(&ada.token).json(json!({"completed": true}))).await;
+    let changed = ada.call(put(&format!("{base}/1")).json(json!({"completed": true}))).await;
     assert_eq!((changed.status, &changed.body["completed"]), (200, &json!(true)));
-    let turned = api.call(patch(&format!("{base}/1/complete")).bearer(&ada.token)).await;
+    let turned = ada.call(patch(&format!("{base}/1/complete"))).await;
     assert_eq!((turned.status, &turned.body["completed"]), (200, &json!(false)));
-    let read = api.call(get(&format!("{base}/1")).bearer(&ada.token)).await;
+    let read = ada.get(&format!("{base}/1")).await;
     assert_eq!(read.body, turned.body);
-    assert_eq!(api.call(delete(&format!("{base}/1")).bearer(&ada.token)).await.status, 204);
-    assert_eq!(api.call(get(&base).bearer(&ada.token)).await.body, json!([]));
+    assert_eq!(ada.call(delete(&format!("{base}/1"))).await.status, 204);
+    assert_eq!(ada.get(&base).await.body, json!([]));
 }
 
 #[tokio::test]
 async fn an_update_leaves_what_is_absent_or_null() {
-    let mut api = Api::start().await;
-    let ada = api.database.sign_up("ada").await;
-    let id = api.make_task(&ada, "Buy milk").await;
+    let mut ada = Person::sign_up().await;
+    let id = ada.api.make_task(&ada.user, "Buy milk").await;
     let path = format!("/api/tasks/{id}");
-    let mut last = api.call(get(&path).bearer(&ada.token)).await.body;
+    let mut last = ada.get(&path).await.body;
     for (change, field, value) in [
         (json!({"description": "two"}), "description", json!("two")),
         (json!({"completed": true}), "completed", json!(true)),
@@ -98,7 +93,7 @@ async fn an_update_leaves_what_is_absent_or_null() {
         (json!({"description": ""}), "description", json!("")),
         (json!({"completed": false, "unknown": [1]}), "completed", json!(false)),
     ] {
-        let answer = api.call(put(&path).bearer(&ada.token).json(change.clone())).await;
+        let answer = ada.call(put(&path).json(change.clone())).await;
         assert_eq!((answer.status, &answer.body[field]), (200, &value), "{change}");
         assert_eq!(answer.body["title"], "Buy milk", "{change}");
         assert!(answer.body["updated_at"].as_str() > last["updated_at"].as_str(), "{change}");
@@ -108,11 +103,10 @@ async fn an_update_leaves_what_is_absent_or_null() {
 
 #[tokio::test]
 async fn completing_sets_or_turns_over() {
-    let mut api = Api::start().await;
-    let ada = api.database.sign_up("ada").await;
-    let id = api.make_task(&ada, "Buy milk").await;
+    let mut ada = Person::sign_up().await;
+    let id = ada.api.make_task(&ada.user, "Buy milk").await;
     let path = format!("/api/tasks/{id}/complete");
-    let complete = || patch(&path).bearer(&ada.token);
+    let complete = || patch(&path);
     for (request, completed) in [
         (complete(), true),
         (complete(), false),
@@ -124,32 +118,30 @@ async fn completing_sets_or_turns_over() {
         (complete().text("").header("content-type", "text/plain"), false),
         (complete().base64(""), true),
     ] {
-        let answer = api.call(request).await;
+        let answer = ada.call(request).await;
         assert_eq!((answer.status, &answer.body["completed"]), (200, &json!(completed)));
     }
 }
 
 #[tokio::test]
 async fn a_task_changed_by_two_at_once_has_both_changes_and_a_growing_time() {
-    let mut api = Api::start().await;
-    let ada = api.database.sign_up("ada").await;
-    let id = api.make_task(&ada, "Buy milk").await;
+    let mut ada = Person::sign_up().await;
+    let id = ada.api.make_task(&ada.user, "Buy milk").await;
     // A time that is ahead, as another server's clock could have written it.
-    api.database.sql("update tasks set updated_at = now() at time zone 'utc' + interval '1 hour'", &[]).await;
-    let before = api.call(get(&format!("/api/tasks/{id}")).bearer(&ada.token)).await.body;
-    let after = api.call(put(&format!("/api/tasks/{id}")).bearer(&ada.token).json(json!({"title": "x"}))).await.body;
+    ada.api.database.sql("update tasks set updated_at = now() at time zone 'utc' + interval '1 hour'", &[]).await;
+    let before = ada.get(&format!("/api/tasks/{id}")).await.body;
+    let after = ada.call(put(&format!("/api/tasks/{id}")).json(json!({"title": "x"}))).await.body;
     assert!(after["updated_at"].as_str() > before["updated_at"].as_str());
-    let completed = api.call(patch(&format!("/api/tasks/{id}/complete")).bearer(&ada.token)).await.body;
+    let completed = ada.call(patch(&format!("/api/tasks/{id}/complete"))).await.body;
     assert!(completed["updated_at"].as_str() > after["updated_at"].as_str());
     assert_eq!((&completed["title"], &completed["completed"]), (&json!("x"), &json!(true)));
 }
 
 #[tokio::test]
 async fn the_session_says_who_and_until_when() {
-    let mut api = Api::start().await;
-    let ada = api.database.sign_up("ada").await;
-    let answer = api.call(get("/api/session").cookie(&ada.token)).await;
-    assert_eq!((answer.status, &answer.body["user_id"]), (200, &json!(ada.id)));
+    let mut ada = Person::sign_up().await;
+    let answer = ada.api.call(get("/api/session").cookie(&ada.user.token)).await;
+    assert_eq!((answer.status, &answer.body["user_id"]), (200, &json!(ada.user.id)));
     insta::assert_json_snapshot!(redacted(&answer), @r#"
     {
       "expires_at": "[expires_at]",
@@ -160,9 +152,8 @@ async fn the_session_says_who_and_until_when() {
 
 #[tokio::test]
 async fn problems_are_told_in_their_standard_form() {
-    let mut api = Api::start().await;
-    let ada = api.database.sign_up("ada").await;
-    let invalid = api.call(post("/api/tasks").bearer(&ada.token).json(json!({"description": 1}))).await;
+    let mut ada = Person::sign_up().await;
+    let invalid = ada.post("/api/tasks", json!({"description": 1})).await;
     insta::assert_json_snapshot!(invalid.body, @r#"
     {
       "detail": "title is required. description must be a string.",
@@ -182,7 +173,7 @@ async fn problems_are_told_in_their_standard_form() {
       "type": "about:blank"
     }
     "#);
-    insta::assert_json_snapshot!(api.call(get("/api/tasks")).await.body, @r#"
+    insta::assert_json_snapshot!(ada.api.call(get("/api/tasks")).await.body, @r#"
     {
       "detail": "This needs a live session: sign in.",
       "instance": "/api/tasks",
@@ -191,7 +182,7 @@ async fn problems_are_told_in_their_standard_form() {
       "type": "about:blank"
     }
     "#);
-    insta::assert_json_snapshot!(api.call(get("/api/tasks/7").bearer(&ada.token)).await.body, @r#"
+    insta::assert_json_snapshot!(ada.get("/api/tasks/7").await.body, @r#"
     {
       "detail": "There is no such task.",
       "instance": "/api/tasks/7",

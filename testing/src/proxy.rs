@@ -1,10 +1,10 @@
-//! A network between the functions and their database that can be broken.
+//! A network between the functions and their database: it can be broken, and listened in on.
 //!
 //! Written by hand: toxiproxy is a Go program that no package of crates.io or npm brings along, and its port to Rust, the crate
 //! noxious, is no longer kept.
-use anyhow::Result;
 use std::{
     collections::BTreeSet,
+    io::Result,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -41,7 +41,70 @@ pub struct Proxy {
     state: Arc<watch::Sender<State>>,
     connections: Arc<AtomicU64>,
     open: Arc<Open>,
+    messages: Messages,
     task: JoinHandle<()>,
+}
+
+/// What went by, in order: one letter a message of PostgreSQL's protocol ("Message Formats" in its documentation), `0` for the
+/// first message of a client, which has none. Of connections with TLS this says nothing.
+#[derive(Clone, Default)]
+pub struct Messages(Arc<Mutex<Vec<(Side, char)>>>);
+
+/// Whose message it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The function's.
+    Client,
+    /// PostgreSQL's, or its pooler's.
+    Server,
+}
+
+impl Messages {
+    /// Takes what has been seen since the last look.
+    pub fn take(&self) -> Vec<(Side, char)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn push(&self, side: Side, letter: char) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((side, letter));
+    }
+}
+
+/// Finds the messages in one direction of one connection.
+struct Parser {
+    side: Side,
+    messages: Messages,
+    /// The first message of a client has no letter.
+    is_startup: bool,
+    /// The head of a message that has not come whole yet.
+    head: Vec<u8>,
+    /// How many bytes of a message's body are still to come.
+    body: usize,
+}
+
+impl Parser {
+    fn new(side: Side, messages: Messages) -> Self {
+        Self { side, messages, is_startup: side == Side::Client, head: Vec::new(), body: 0 }
+    }
+
+    fn read(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let skipped = self.body.min(bytes.len());
+            self.body -= skipped;
+            bytes = &bytes[skipped..];
+            let length_at = usize::from(!self.is_startup);
+            let wanted = (length_at + 4 - self.head.len()).min(bytes.len());
+            self.head.extend(&bytes[..wanted]);
+            bytes = &bytes[wanted..];
+            if let Some(length) = self.head.get(length_at..).and_then(|length| length.try_into().ok()) {
+                self.messages.push(self.side, if self.is_startup { '0' } else { self.head[0].into() });
+                // The length counts itself.
+                self.body = usize::try_from(u32::from_be_bytes(length)).unwrap_or_default().saturating_sub(4);
+                self.head.clear();
+                self.is_startup = false;
+            }
+        }
+    }
 }
 
 /// The numbers of the connections that are not closed.
@@ -68,33 +131,45 @@ struct State {
 impl Proxy {
     /// Listens on a free port of 127.0.0.1, and leads to another one there.
     pub async fn start(to: u16) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_on(0, to).await
+    }
+
+    /// As [`start`](Self::start), on a port that is known before.
+    pub async fn start_on(port: u16, to: u16) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let port = listener.local_addr()?.port();
         let whole = State { network: Network::Whole, first_new: 0, first_open: 0, awake_at: None };
         let state = Arc::new(watch::Sender::new(whole));
         let connections = Arc::new(AtomicU64::new(0));
         let open = Arc::<Open>::default();
-        let (sender, counter, all) = (state.clone(), connections.clone(), open.clone());
+        let messages = Messages::default();
+        let (sender, counter, all, seen) = (state.clone(), connections.clone(), open.clone(), messages.clone());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = counter.fetch_add(1, Ordering::SeqCst);
                 all.numbers().insert(number);
                 let (sender, all, mut watched) = (sender.clone(), all.clone(), sender.subscribe());
+                let seen = seen.clone();
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = carry(client, to, number, &sender) => {}
+                        () = carry(client, to, number, &sender, &seen) => {}
                         _ = watched.wait_for(|state| number < state.first_open) => {}
                     }
                     all.numbers().remove(&number);
                 });
             }
         });
-        Ok(Self { port, state, connections, open, task })
+        Ok(Self { port, state, connections, open, messages, task })
     }
 
     /// The port that it listens on.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// What goes by.
+    pub fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     /// Changes the network.
@@ -126,7 +201,7 @@ impl Drop for Proxy {
 }
 
 /// Carries one connection until either side closes it.
-async fn carry(client: TcpStream, to: u16, number: u64, state: &watch::Sender<State>) {
+async fn carry(client: TcpStream, to: u16, number: u64, state: &watch::Sender<State>, messages: &Messages) {
     let network = state.borrow().network;
     if let Network::Asleep(wakes_after) = network {
         state.send_if_modified(|state| {
@@ -144,9 +219,10 @@ async fn carry(client: TcpStream, to: u16, number: u64, state: &watch::Sender<St
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
     let (mut requests, mut answers) = (state.subscribe(), state.subscribe());
+    let (client, server) = (Parser::new(Side::Client, messages.clone()), Parser::new(Side::Server, messages.clone()));
     tokio::select! {
-        _ = forward(client_read, server_write, number, &mut requests, false) => {}
-        _ = forward(server_read, client_write, number, &mut answers, true) => {}
+        _ = forward(client_read, server_write, number, &mut requests, client) => {}
+        _ = forward(server_read, client_write, number, &mut answers, server) => {}
     }
 }
 
@@ -155,16 +231,18 @@ async fn forward(
     mut to: OwnedWriteHalf,
     number: u64,
     state: &mut watch::Receiver<State>,
-    is_answer: bool,
-) -> std::io::Result<()> {
+    mut parser: Parser,
+) -> Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
+        // Before it is passed on: whoever has an answer finds its messages.
+        parser.read(&buffer[..length]);
         let now = *state.borrow();
         match now.network {
             // What is lost once is lost for good; so is the end of the connection.
             Network::Lossy => std::future::pending().await,
-            Network::CutsAnswers if is_answer && number < now.first_new => {
+            Network::CutsAnswers if parser.side == Side::Server && number < now.first_new => {
                 to.write_all(&buffer[..length / 2]).await?;
                 to.flush().await?;
                 // A close that lingers for no time is a reset.
