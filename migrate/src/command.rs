@@ -1,5 +1,5 @@
 //! What can be asked for by hand, and what a deployment asks for.
-use crate::{secrets::Secrets, within};
+use crate::{deadline::within, secrets::Secrets};
 use anyhow::{Context as _, Result, anyhow};
 use migrations::{API_ROLE, Migration, State};
 use serde::Deserialize;

@@ -3,10 +3,11 @@
 //! This is the one function with the owner's rights, so it is the one that reads the owner's secret.
 mod command;
 mod custom_resource;
+mod deadline;
 mod secrets;
 mod stack;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use command::Command;
 use custom_resource::CustomResource;
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
@@ -57,12 +58,4 @@ async fn answer(event: LambdaEvent<Value>) -> Result<Value, lambda_runtime::Erro
         tracing::error!(cause, "the invocation failed");
         cause.into()
     })
-}
-
-/// Waits for `work` as long as there is time.
-async fn within<T>(time_left: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let seconds = time_left.as_secs();
-    tokio::time::timeout(time_left, work)
-        .await
-        .with_context(|| format!("not done within the {seconds} s that there are"))?
 }

@@ -2,7 +2,7 @@
 //!
 //! Written by hand because the emulators that exist run one call at a time from a command line of their own; the protocol
 //! is two routes (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html).
-use crate::keep;
+use crate::logs::keep;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Path, State},

@@ -8,39 +8,21 @@
 mod database;
 mod gateway;
 mod lambda;
+mod logs;
 mod openapi;
 mod proxy;
 mod secrets_manager;
+mod services;
 
-pub use database::{Database, SERVICES, Services, User};
+pub use database::{Database, User};
 pub use gateway::GatewayRequest;
 pub use lambda::{Invoked, Lambda};
+pub use logs::{keep_logs_in, remember_secret};
 pub use openapi::{OpenApi, Route, Secret, Throttle, logical_id};
 pub use proxy::{Messages, Network, Proxy, Side};
 pub use secrets_manager::SecretsManager;
+pub use services::{SERVICES, Services};
 pub use tokio_postgres::Client;
 
 /// The secret that signs cookies in the tests.
 pub const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
-
-use std::{fs::OpenOptions, io::Write as _, sync::OnceLock};
-
-static LOGS: OnceLock<String> = OnceLock::new();
-
-/// Keeps the logs in this folder, where the servers are not those of `cargo xtask test`.
-pub fn keep_logs_in(folder: &str) {
-    LOGS.get_or_init(|| folder.to_owned());
-}
-
-/// Keeps a line in a file of the run's logs; the file is named by its process, because tests of several processes write.
-fn keep(name: &str, line: &str) {
-    let folder = LOGS.get_or_init(|| SERVICES.logs.clone());
-    let file = format!("{folder}/{name}.{}", std::process::id());
-    let file = OpenOptions::new().create(true).append(true).open(&file);
-    file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())).expect("the folder of the logs");
-}
-
-/// Notes a secret that no log may have.
-pub fn remember_secret(secret: &str) {
-    keep("secrets", secret);
-}

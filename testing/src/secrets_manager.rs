@@ -1,6 +1,6 @@
 //! AWS Secrets Manager as a function meets it: moto behind TLS, with a front that counts the requests, can be switched off,
 //! and can answer as AWS does where moto does not.
-use crate::{SERVICES, remember_secret};
+use crate::{logs::remember_secret, services::SERVICES};
 use native_tls::Identity;
 use serde_json::{Value, json};
 use std::{

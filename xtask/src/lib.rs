@@ -6,8 +6,6 @@ pub mod durations;
 pub mod openssl;
 pub mod place;
 pub mod postgres;
+mod report;
 
-/// Prints what is being done.
-pub fn step(what: impl AsRef<str>) {
-    eprintln!("==> {}", what.as_ref());
-}
+pub use report::step;

@@ -2,7 +2,7 @@
 //! takes two minutes. What is deployed always has the latter linked in (see shared/Cargo.toml).
 use crate::{
     place::{find_in_path, variable},
-    step,
+    report::step,
 };
 use anyhow::{Result, bail};
 use std::process::{Command, Stdio};
@@ -50,7 +50,7 @@ impl OpenSsl {
         Ok(Self::Vendored)
     }
 
-    /// What cargo is told, with the packages of [`crate::build::PACKAGES`].
+    /// What cargo is told, with packages that have the feature `vendored-openssl` by default.
     pub fn cargo_flags(self) -> &'static [&'static str] {
         match self {
             Self::System => &["--no-default-features"],

@@ -2,7 +2,10 @@
 //!
 //! What starts servers and waits for them has the processors first. What compiles or reads runs beside it in a process of its own,
 //! at a lower priority, its output in a file. Parts that need what the other lane makes come last.
-use super::{Results, parts::Context, run, summarise};
+use super::{
+    parts::Context,
+    run::{Results, run, summarise},
+};
 use crate::{
     servers::services::folder,
     system::process::{Running, tail},

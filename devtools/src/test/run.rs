@@ -1,0 +1,88 @@
+//! Running parts one after the other.
+use super::parts::{self, Context};
+use crate::servers::services::Services;
+use anyhow::{Error, Result, bail};
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike as _,
+};
+use std::time::{Duration, Instant};
+use xtask::{
+    cli::Part,
+    durations::{Durations, Short},
+    step,
+};
+
+/// How parts went.
+#[derive(Default)]
+pub struct Results {
+    /// A line for each.
+    pub lines: Vec<String>,
+    /// The names of those that failed.
+    pub failures: Vec<String>,
+}
+
+/// Runs parts one after the other. An error where one fails and the others are not wanted then.
+pub async fn run(parts: &[Part], mut context: Context<'_>) -> Result<Results> {
+    let mut results = Results::default();
+    for (index, part) in parts.iter().enumerate() {
+        let name = part.name();
+        let definition = parts::definition(*part);
+        if definition.needs_services && context.services.is_none() {
+            context.services = Some(Services::start().await?);
+        }
+        if *part == Part::Versions {
+            // On the same folders, one after the other.
+            context.services = None;
+        }
+        step(format!("Testing: {name} ({} of {})", index + 1, parts.len()));
+        let (began, cpu_before) = (Instant::now(), children_cpu());
+        let mut result = definition.run(&context).await;
+        if let (Ok(()), Some(services)) = (&result, &context.services) {
+            result = services.check_logs();
+        }
+        let took = began.elapsed();
+        let figures = format!("{} ({} of CPU)", Short(took), Short(children_cpu().saturating_sub(cpu_before)));
+        match result {
+            Ok(()) => {
+                results.lines.push(format!("{name:14} passed in {figures}"));
+                if context.filter.is_none() {
+                    Durations::read().record(&name, took);
+                }
+            }
+            Err(error) => {
+                let error = failed(&name, context.filter, error);
+                if !context.keep_going {
+                    return Err(error);
+                }
+                eprintln!("error: {error:#}");
+                results.lines.push(format!("{name:14} FAILED in {figures}"));
+                results.failures.push(name);
+            }
+        }
+    }
+    Ok(results)
+}
+
+/// Prints how the parts went, and fails where one has.
+pub fn summarise(results: Result<Results>) -> Result<()> {
+    let Results { lines, failures } = results?;
+    println!("\n{}", lines.join("\n"));
+    if !failures.is_empty() {
+        bail!("{} of {} parts failed: {}", failures.len(), lines.len(), failures.join(", "));
+    }
+    Ok(())
+}
+
+/// The time that processes which we started and which have ended have had of a CPU.
+fn children_cpu() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN);
+    let microseconds = usage.map_or(0, |usage| (usage.user_time() + usage.system_time()).num_microseconds());
+    Duration::from_micros(microseconds.unsigned_abs())
+}
+
+/// The error of a part, with the command that runs it alone.
+fn failed(name: &str, filter: Option<&str>, error: Error) -> Error {
+    let filter = filter.map(|filter| format!(" --filter {filter}")).unwrap_or_default();
+    error.context(format!("the part '{name}' failed; it runs alone by 'cargo xtask test {name}{filter}'"))
+}
