@@ -96,16 +96,11 @@ pub async fn dev(options: &Dev) -> Result<()> {
     sleep(Duration::from_millis(200)).await;
     log.show_calls();
 
-    let database_ended = async {
-        match &mut postgres {
-            Some(postgres) => postgres.ended().await,
-            None => std::future::pending().await,
-        }
-    };
+    let server = postgres.as_mut().and_then(Postgres::server);
     tokio::select! {
         status = ended(watched.as_mut()) => bail!("cargo lambda watch ended: {}", status?),
         status = ended(auth_server.as_mut()) => bail!("Better Auth ended: {}", status?),
-        status = database_ended => {
+        status = ended(server) => {
             bail!("PostgreSQL ended: {}; its last lines are in {}", status?, postgres_folder.join("postgres.log").display())
         }
     }

@@ -128,12 +128,9 @@ impl Postgres {
         Ok(())
     }
 
-    /// Waits until the server ends, which it does not by itself.
-    pub async fn ended(&mut self) -> Result<std::process::ExitStatus> {
-        match &mut self.server {
-            Some(server) => server.wait().await,
-            None => std::future::pending().await,
-        }
+    /// The server's process, to see it end.
+    pub fn server(&mut self) -> Option<&mut Running> {
+        self.server.as_mut()
     }
 
     /// The server's version.
