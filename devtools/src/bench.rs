@@ -7,9 +7,9 @@ use self::{
     scale::scale,
 };
 use crate::{
+    servers::cluster::migrated,
     servers::pgbouncer::{PgBouncer, Pooling},
     servers::postgres::{Postgres, Purpose},
-    servers::schema,
     system::process::run_command,
     system::tools::{find_or_install, node},
 };
@@ -281,11 +281,7 @@ struct Database {
 
 impl Database {
     async fn start(folder: &Path) -> Result<Self> {
-        step("Starting PostgreSQL");
-        let postgres = Postgres::start(&folder.join("postgres"), Purpose::Benchmark, None).await?;
-        step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));
-        let mut connection = schema::connect(&postgres.owner_url()).await?;
-        schema::up(&mut connection, Some(&shared::DatabaseUrl::parse(&postgres.api_url())?)).await?;
+        let (postgres, mut connection) = migrated(folder, Purpose::Benchmark, None).await?;
         let tokens = seed(&mut connection).await?;
         let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres, POOLING).await?;
         Ok(Self { postgres, pooler, tokens })

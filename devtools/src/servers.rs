@@ -1,5 +1,6 @@
 //! The servers that commands and tests start on this machine, and what is put before and into them.
 pub mod better_auth;
+pub mod cluster;
 pub mod functions;
 pub mod gateway;
 pub mod moto;

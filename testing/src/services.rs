@@ -1,9 +1,9 @@
 //! The servers that `cargo xtask test` has started.
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
 
 /// What `cargo xtask test` has started.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Services {
     /// PostgreSQL's port on 127.0.0.1, where the superuser needs no TLS.
     pub postgres_port: u16,

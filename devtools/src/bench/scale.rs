@@ -1,9 +1,9 @@
 //! `cargo xtask bench scale`: how the cost of a call grows with the tasks, with the page, and with the processes.
 use crate::{
     bench::ours::{build_ours, our_environment},
+    servers::cluster::migrated,
     servers::pgbouncer::{PgBouncer, Pooling},
-    servers::postgres::{Postgres, Purpose},
-    servers::schema,
+    servers::postgres::Purpose,
 };
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -49,10 +49,7 @@ pub async fn scale(quick: bool) -> Result<()> {
         fs::remove_dir_all(&data)?;
     }
     fs::create_dir_all(folder.join("logs"))?;
-    step("Starting PostgreSQL");
-    let postgres = Postgres::start(&data.join("postgres"), Purpose::Benchmark, None).await?;
-    let mut connection = schema::connect(&postgres.owner_url()).await?;
-    schema::up(&mut connection, Some(&shared::DatabaseUrl::parse(&postgres.api_url())?)).await?;
+    let (postgres, mut connection) = migrated(&data, Purpose::Benchmark, None).await?;
     // Its reads would be counted as ours.
     sqlx::raw_sql("alter table tasks set (autovacuum_enabled = off)").execute(&mut connection).await?;
     let mut bench = Bench { connection, url: postgres.api_url(), folder };

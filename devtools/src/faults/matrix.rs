@@ -165,8 +165,10 @@ impl Bench {
             fs::write(&hosts, format!("127.0.0.1 {HOST}\n"))?;
             let named = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
             fs::write(hosts.with_extension("crt"), named.cert.pem())?;
-            rig.pooler.set_certificate(named.cert.pem().as_bytes(), named.signing_key.serialize_pem().as_bytes())?;
-            rig.pooler.restart().await?;
+            rig.cluster
+                .pooler
+                .set_certificate(named.cert.pem().as_bytes(), named.signing_key.serialize_pem().as_bytes())?;
+            rig.cluster.pooler.restart().await?;
         }
 
         let mut cells = Vec::new();
@@ -185,7 +187,7 @@ impl Bench {
         self.call_during(fault, &mut rig, &mut cells, &hosts).await?;
         self.call_after(fault, &mut rig, &mut cells, &hosts).await?;
         let lines = judge(fault, &cells).await;
-        logs::check(&self.folder.join("logs"), &rig.secrets())?;
+        logs::check(&self.folder.join("logs"), &rig.cluster.secrets())?;
         drop(cells);
         tokio::task::block_in_place(|| drop(rig));
         fs::remove_dir_all(folder)?;
@@ -603,12 +605,12 @@ impl Fault {
                 let all = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tasks_api'";
                 cells[0].database.sql(all, &[]).await;
             }
-            Self::PoolerRestarted => rig.pooler.restart().await?,
-            Self::PoolerStopped => rig.pooler.signal(Signal::SIGSTOP),
+            Self::PoolerRestarted => rig.cluster.pooler.restart().await?,
+            Self::PoolerStopped => rig.cluster.pooler.signal(Signal::SIGSTOP),
             Self::PacketsLost => rig.proxy.set(Network::Lossy),
             Self::AnswerCut => rig.proxy.set(Network::CutsAnswers),
             Self::DatabaseRestarted => {
-                rig.postgres.restart().await?;
+                rig.cluster.postgres.restart().await?;
                 for cell in cells {
                     cell.database.reconnect().await;
                     cell.database.sql("begin", &[]).await;
@@ -635,9 +637,10 @@ impl Fault {
             }
             Self::CertificateChanged => {
                 let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
-                rig.pooler
+                rig.cluster
+                    .pooler
                     .set_certificate(other.cert.pem().as_bytes(), other.signing_key.serialize_pem().as_bytes())?;
-                rig.pooler.restart().await?;
+                rig.cluster.pooler.restart().await?;
             }
             Self::WakeUp => {
                 rig.proxy.set(Network::Asleep(Duration::from_secs(WAKE_UP_S)));
@@ -650,7 +653,7 @@ impl Fault {
     async fn end(self, rig: &mut Rig, cells: &mut [Cell], hosts: &Path) -> Result<()> {
         match self {
             Self::BackendKilled | Self::AllBackendsKilled | Self::PoolerRestarted | Self::DatabaseRestarted => {}
-            Self::PoolerStopped => rig.pooler.signal(Signal::SIGCONT),
+            Self::PoolerStopped => rig.cluster.pooler.signal(Signal::SIGCONT),
             Self::PacketsLost => {
                 rig.proxy.set(Network::Whole);
                 rig.proxy.close_all().await;
@@ -670,8 +673,11 @@ impl Fault {
             Self::PoolFull => cells.iter_mut().for_each(|cell| cell.others.clear()),
             Self::NameUnknown => fs::write(hosts, format!("127.0.0.1 {HOST}\n"))?,
             Self::CertificateChanged => {
-                rig.pooler.set_certificate(&fs::read(rig.postgres.certificate())?, &fs::read(rig.postgres.key())?)?;
-                rig.pooler.restart().await?;
+                rig.cluster.pooler.set_certificate(
+                    &fs::read(rig.cluster.postgres.certificate())?,
+                    &fs::read(rig.cluster.postgres.key())?,
+                )?;
+                rig.cluster.pooler.restart().await?;
             }
         }
         Ok(())

@@ -1,14 +1,8 @@
 //! Servers that can be broken, for the fault bench and the soak: a PostgreSQL, a PgBouncer, and the network before them.
-use crate::{
-    servers::gateway,
-    servers::pgbouncer::{PgBouncer, Pooling},
-    servers::postgres::{Postgres, Purpose},
-    servers::schema,
-};
+use crate::{servers::cluster::Cluster, servers::gateway, servers::pgbouncer::Pooling, servers::postgres::Purpose};
 use anyhow::{Context as _, Result};
 use axum::{body::Bytes, http};
-use serde_json::{Value, json};
-use sqlx::Connection as _;
+use serde_json::Value;
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -22,8 +16,7 @@ const REACHABLE_TIMEOUT_S: u64 = 30;
 /// The servers. Dropping them stops them.
 pub struct Rig {
     pub proxy: Proxy,
-    pub pooler: PgBouncer,
-    pub postgres: Postgres,
+    pub cluster: Cluster,
     services: &'static Services,
 }
 
@@ -31,37 +24,18 @@ impl Rig {
     /// Starts them in `folder`, which is made anew; the network leads to PgBouncer, with `pool_size` connections to each
     /// database, or past it to PostgreSQL.
     pub async fn start(folder: &Path, pool_size: u32, has_pooler: bool) -> Result<Self> {
-        let postgres = Postgres::start(&folder.join("postgres"), Purpose::Test, None).await?;
-        let mut connection = schema::connect(&postgres.owner_url()).await?;
-        let api_url = shared::DatabaseUrl::parse(&postgres.api_url())?;
-        schema::up(&mut connection, Some(&api_url)).await?;
-        connection.close().await?;
         let pooling = Pooling { server_connections: pool_size, ..Pooling::TRANSACTION };
-        let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres, pooling).await?;
-        let proxy = Proxy::start(if has_pooler { pooler.port() } else { postgres.port() }).await?;
-        let services: Services = serde_json::from_value(json!({
-            "postgres_port": postgres.port(),
-            "superuser_password": postgres.superuser_password(),
-            "owner_url": postgres.owner_url(),
-            "pooler_port": proxy.port(),
-            "api_password": postgres.api_password(),
-            "template": postgres.database(),
-            "certificate": postgres.certificate(),
-            "logs": "",
-            "postgres_log": folder.join("postgres/postgres.log"),
-        }))?;
+        let cluster = Cluster::start(folder, Purpose::Test, None, pooling).await?;
+        let behind = if has_pooler { cluster.pooler.port() } else { cluster.postgres.port() };
+        let proxy = Proxy::start(behind).await?;
+        let services = cluster.described(folder, proxy.port());
         // There are a dozen of them in a run at most, each as good as static.
-        Ok(Self { proxy, pooler, postgres, services: Box::leak(Box::new(services)) })
+        Ok(Self { proxy, cluster, services: Box::leak(Box::new(services)) })
     }
 
     /// A new database, whose URLs lead through the network.
     pub async fn database(&self) -> Database {
         Database::create_in(self.services).await
-    }
-
-    /// What no log may have.
-    pub fn secrets(&self) -> [&str; 2] {
-        [self.postgres.superuser_password(), self.postgres.api_password()]
     }
 
     /// Waits until new clients of a database are served.

@@ -97,7 +97,7 @@ pub async fn soak(options: &Soak) -> Result<()> {
     for failure in loaded.unexpected.iter().take(10) {
         eprintln!("outside a fault: {failure}");
     }
-    logs::check(&logs, &rig.secrets())?;
+    logs::check(&logs, &rig.cluster.secrets())?;
     loaded.check(&file)?;
     if end.rss_mb > start.rss_mb + MAX_GROWTH_MB || end.fds > start.fds {
         bail!("a process has grown");
@@ -347,7 +347,7 @@ async fn inject_faults(rig: &mut Rig, database: &Database, load: &Load) -> Resul
                 "all backends killed"
             }
             1 => {
-                rig.pooler.restart().await?;
+                rig.cluster.pooler.restart().await?;
                 "pooler restarted"
             }
             2 => {
@@ -357,9 +357,9 @@ async fn inject_faults(rig: &mut Rig, database: &Database, load: &Load) -> Resul
                 "answers cut"
             }
             3 => {
-                rig.pooler.signal(Signal::SIGSTOP);
+                rig.cluster.pooler.signal(Signal::SIGSTOP);
                 sleep(lasting).await;
-                rig.pooler.signal(Signal::SIGCONT);
+                rig.cluster.pooler.signal(Signal::SIGCONT);
                 "pooler stopped"
             }
             _ => {

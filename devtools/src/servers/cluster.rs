@@ -1,0 +1,63 @@
+//! A PostgreSQL with the API's tables, and a PgBouncer in front of it.
+use super::{
+    pgbouncer::{PgBouncer, Pooling},
+    postgres::{Postgres, Purpose},
+    schema,
+};
+use anyhow::Result;
+use shared::DatabaseUrl;
+use sqlx::PgConnection;
+use std::path::Path;
+use testing::Services;
+use xtask::step;
+
+/// Both. Dropping it stops them.
+pub struct Cluster {
+    /// In front.
+    pub pooler: PgBouncer,
+    /// Behind.
+    pub postgres: Postgres,
+}
+
+impl Cluster {
+    /// Starts them in `folder`; of a major version of PostgreSQL, or any.
+    pub async fn start(folder: &Path, purpose: Purpose, major: Option<u32>, pooling: Pooling) -> Result<Self> {
+        let (postgres, _) = migrated(folder, purpose, major).await?;
+        let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres, pooling).await?;
+        Ok(Self { pooler, postgres })
+    }
+
+    /// How tests find it, by a port that leads to the pooler; without moto, and with no folder for logs.
+    pub fn described(&self, folder: &Path, pooler_port: u16) -> Services {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        Services {
+            postgres_port: self.postgres.port(),
+            superuser_password: self.postgres.superuser_password().to_owned(),
+            owner_url: self.postgres.owner_url(),
+            pooler_port,
+            api_password: self.postgres.api_password().to_owned(),
+            template: self.postgres.database().to_owned(),
+            certificate: text(self.postgres.certificate()),
+            certificate_key: text(&self.postgres.key()),
+            moto_url: String::new(),
+            moto_server: String::new(),
+            postgres_log: text(&folder.join("postgres/postgres.log")),
+            logs: String::new(),
+        }
+    }
+
+    /// What no log may have.
+    pub fn secrets(&self) -> [&str; 2] {
+        [self.postgres.superuser_password(), self.postgres.api_password()]
+    }
+}
+
+/// A PostgreSQL in `folder` with the API's tables, and a connection of the owner's.
+pub async fn migrated(folder: &Path, purpose: Purpose, major: Option<u32>) -> Result<(Postgres, PgConnection)> {
+    step("Starting PostgreSQL");
+    let postgres = Postgres::start(&folder.join("postgres"), purpose, major).await?;
+    step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));
+    let mut connection = schema::connect(&postgres.owner_url()).await?;
+    schema::up(&mut connection, Some(&DatabaseUrl::parse(&postgres.api_url())?)).await?;
+    Ok((postgres, connection))
+}
