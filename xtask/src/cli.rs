@@ -205,62 +205,62 @@ pub struct Test {
     pub filter: Option<String>,
 }
 
-/// A part of the tests.
+/// A part of the tests, with about what it takes on two cores.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Part {
     /// The code is formatted (1 s)
     Fmt,
     /// template.yaml and Cargo.toml have the routes of openapi.yaml, as 'cargo xtask generate' writes them (1 s)
     Generated,
-    /// No warning of clippy's in what the tests of a push build
+    /// No warning of clippy's in what the tests of a push build (1 min, seconds when warm)
     Clippy,
-    /// No warning of clippy's in the whole workspace: with the migrate function and the benchmarks
+    /// No warning of clippy's in the whole workspace: with the migrate function and the benchmarks (1 min 30 s)
     ClippyAll,
-    /// The documentation builds without a warning
+    /// The documentation builds without a warning (15 s)
     Doc,
-    /// What the API compiles is free of the migration library and the AWS SDK
+    /// What the API compiles is free of the migration library and the AWS SDK (1 s)
     Dependencies,
-    /// What comes from others: licences, versions, sources, advisories (where there is a network), and that all of it is used
+    /// What comes from others: licences, versions, sources, advisories (where there is a network), and that all of it is used (1 min 20 s, seconds once its tools are built)
     SupplyChain,
-    /// Unit tests, which need nothing
+    /// Unit tests, which need nothing (20 s)
     Unit,
-    /// The functions, through a Lambda Runtime API, on PostgreSQL behind PgBouncer
+    /// The functions, through a Lambda Runtime API, on PostgreSQL behind PgBouncer (1 min 30 s)
     Api,
-    /// The plans of the list's statements among a million tasks
+    /// The plans of the list's statements among a million tasks (30 s)
     Plans,
-    /// 20,000 of the events that 'cargo xtask fuzz' makes
+    /// 20,000 of the events that 'cargo xtask fuzz' makes (17 s)
     Fuzz,
-    /// The migrations, on PostgreSQL
+    /// The migrations, on PostgreSQL (20 s)
     Migrations,
-    /// The migrate function, with PostgreSQL, moto's Secrets Manager and a stand-in for CloudFormation; and the benchmarks' units
+    /// The migrate function, with PostgreSQL, moto's Secrets Manager and a stand-in for CloudFormation; and the benchmarks' units (1 min 20 s)
     Migrate,
-    /// openapi.yaml by Spectral's and OWASP's rules
+    /// openapi.yaml by Spectral's and OWASP's rules (8 s)
     Contract,
-    /// template.yaml by the rules of SAM and cfn-lint, and what SAM's translator makes of it
+    /// template.yaml by the rules of SAM and cfn-lint, and what SAM's translator makes of it (35 s)
     Template,
-    /// template.yaml by checkov's rules
+    /// template.yaml by checkov's rules (5 s)
     Checkov,
-    /// 'cargo xtask deploy' with a stand-in for the SAM CLI
+    /// 'cargo xtask deploy' with a stand-in for the SAM CLI (17 s)
     Deploy,
-    /// 'sam build'
+    /// 'sam build' (13 min)
     Package,
-    /// Every function that 'sam build' made, under AWS's Runtime Interface Emulator
+    /// Every function that 'sam build' made, under AWS's Runtime Interface Emulator (12 s)
     SamBuild,
-    /// What 'sam build' made: its size, the files that it opens, and the instructions that a call takes
+    /// What 'sam build' made: its size, the files that it opens, and the instructions that a call takes (17 s)
     Guard,
-    /// 'cargo xtask dev', from its start to Ctrl-C, with either way to run the functions
+    /// 'cargo xtask dev', from its start to Ctrl-C, with either way to run the functions (2 min 20 s)
     Dev,
-    /// What a client meets when the database, its pooler or the network between fails, as a matrix
+    /// What a client meets when the database, its pooler or the network between fails, as a matrix (3 min 20 s)
     Faults,
-    /// 'cargo xtask soak --quick': a minute of load and faults, and a count of each write
+    /// 'cargo xtask soak --quick': a minute of load and faults, and a count of each write (4 min 10 s)
     Soak,
-    /// Thousands of requests generated from openapi.yaml, and a developer in a browser
+    /// Thousands of requests generated from openapi.yaml, and a developer in a browser (2 min 30 s)
     Reference,
-    /// The real Better Auth in front of the API, on its own tables and on the document's
+    /// The real Better Auth in front of the API, on its own tables and on the document's (1 min 10 s)
     BetterAuth,
-    /// Four kinds of databases that users have: up, signed in, every route, down, and up again
+    /// Four kinds of databases that users have: up, signed in, every route, down, and up again (1 min 10 s)
     Databases,
-    /// The API's and the migrations' tests on other versions of PostgreSQL and PgBouncer's other mode
+    /// The API's and the migrations' tests on other versions of PostgreSQL and PgBouncer's other mode (4 min 20 s)
     Versions,
 }
 
