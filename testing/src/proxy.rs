@@ -41,7 +41,6 @@ pub struct Proxy {
     state: Arc<watch::Sender<State>>,
     connections: Arc<AtomicU64>,
     open: Arc<Open>,
-    messages: Messages,
     task: JoinHandle<()>,
 }
 
@@ -136,40 +135,44 @@ impl Proxy {
 
     /// As [`start`](Self::start), on a port that is known before.
     pub async fn start_on(port: u16, to: u16) -> Result<Self> {
+        Self::start_with(port, to, None).await
+    }
+
+    /// As [`start`](Self::start), with the messages that go by.
+    pub async fn listening_in(to: u16) -> Result<(Self, Messages)> {
+        let messages = Messages::default();
+        Ok((Self::start_with(0, to, Some(messages.clone())).await?, messages))
+    }
+
+    async fn start_with(port: u16, to: u16, messages: Option<Messages>) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let port = listener.local_addr()?.port();
         let whole = State { network: Network::Whole, first_new: 0, first_open: 0, awake_at: None };
         let state = Arc::new(watch::Sender::new(whole));
         let connections = Arc::new(AtomicU64::new(0));
         let open = Arc::<Open>::default();
-        let messages = Messages::default();
-        let (sender, counter, all, seen) = (state.clone(), connections.clone(), open.clone(), messages.clone());
+        let (sender, counter, all) = (state.clone(), connections.clone(), open.clone());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = counter.fetch_add(1, Ordering::SeqCst);
                 all.numbers().insert(number);
                 let (sender, all, mut watched) = (sender.clone(), all.clone(), sender.subscribe());
-                let seen = seen.clone();
+                let messages = messages.clone();
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = carry(client, to, number, &sender, &seen) => {}
+                        () = carry(client, to, number, &sender, messages) => {}
                         _ = watched.wait_for(|state| number < state.first_open) => {}
                     }
                     all.numbers().remove(&number);
                 });
             }
         });
-        Ok(Self { port, state, connections, open, messages, task })
+        Ok(Self { port, state, connections, open, task })
     }
 
     /// The port that it listens on.
     pub fn port(&self) -> u16 {
         self.port
-    }
-
-    /// What goes by.
-    pub fn messages(&self) -> &Messages {
-        &self.messages
     }
 
     /// Changes the network.
@@ -201,7 +204,7 @@ impl Drop for Proxy {
 }
 
 /// Carries one connection until either side closes it.
-async fn carry(client: TcpStream, to: u16, number: u64, state: &watch::Sender<State>, messages: &Messages) {
+async fn carry(client: TcpStream, to: u16, number: u64, state: &watch::Sender<State>, messages: Option<Messages>) {
     let network = state.borrow().network;
     if let Network::Asleep(wakes_after) = network {
         state.send_if_modified(|state| {
@@ -219,10 +222,10 @@ async fn carry(client: TcpStream, to: u16, number: u64, state: &watch::Sender<St
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
     let (mut requests, mut answers) = (state.subscribe(), state.subscribe());
-    let (client, server) = (Parser::new(Side::Client, messages.clone()), Parser::new(Side::Server, messages.clone()));
+    let parser = |side| messages.clone().map(|messages| Parser::new(side, messages));
     tokio::select! {
-        _ = forward(client_read, server_write, number, &mut requests, client) => {}
-        _ = forward(server_read, client_write, number, &mut answers, server) => {}
+        _ = forward(client_read, server_write, number, &mut requests, Side::Client, parser(Side::Client)) => {}
+        _ = forward(server_read, client_write, number, &mut answers, Side::Server, parser(Side::Server)) => {}
     }
 }
 
@@ -231,18 +234,21 @@ async fn forward(
     mut to: OwnedWriteHalf,
     number: u64,
     state: &mut watch::Receiver<State>,
-    mut parser: Parser,
+    side: Side,
+    mut parser: Option<Parser>,
 ) -> Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
         // Before it is passed on: whoever has an answer finds its messages.
-        parser.read(&buffer[..length]);
+        if let Some(parser) = &mut parser {
+            parser.read(&buffer[..length]);
+        }
         let now = *state.borrow();
         match now.network {
             // What is lost once is lost for good; so is the end of the connection.
             Network::Lossy => std::future::pending().await,
-            Network::CutsAnswers if parser.side == Side::Server && number < now.first_new => {
+            Network::CutsAnswers if side == Side::Server && number < now.first_new => {
                 to.write_all(&buffer[..length / 2]).await?;
                 to.flush().await?;
                 // A close that lingers for no time is a reset.

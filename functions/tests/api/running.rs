@@ -10,8 +10,8 @@ use testing::{Lambda, Proxy, SERVICES, Secret, Side};
 #[tokio::test]
 async fn every_route_makes_one_round_trip_to_the_database() {
     let mut api = Api::start().await;
-    let network = Proxy::start(SERVICES.pooler_port).await.expect("a free port");
-    let (port, messages) = (network.port(), network.messages());
+    let (network, messages) = Proxy::listening_in(SERVICES.pooler_port).await.expect("a free port");
+    let port = network.port();
     api.set("DATABASE_URL", &api.database.plain_api_url(port));
     let ada = api.database.sign_up("ada").await;
     let bob = api.database.sign_up("bob").await;
@@ -71,8 +71,8 @@ async fn every_route_makes_one_round_trip_to_the_database() {
 async fn where_statements_are_prepared_a_connection_parses_each_once() {
     let mut api = Api::start().await;
     // Without PgBouncer, which tracks none before version 1.21; and by the name of a host for which they are allowed.
-    let network = Proxy::start(SERVICES.postgres_port).await.expect("a free port");
-    let (port, messages) = (network.port(), network.messages());
+    let (network, messages) = Proxy::listening_in(SERVICES.postgres_port).await.expect("a free port");
+    let port = network.port();
     let url = api.database.plain_api_url(port).replace("@127.0.0.1:", "@ep-test-pooler.eu-central-1.aws.neon.tech:");
     api.set("DATABASE_URL", &format!("{url}&hostaddr=127.0.0.1"));
     api.set("PREPARED_STATEMENTS", "true");
@@ -96,8 +96,8 @@ async fn where_statements_are_prepared_a_connection_parses_each_once() {
 #[tokio::test]
 async fn a_session_without_a_good_signature_costs_no_round_trip() {
     let mut api = Api::start().await;
-    let network = Proxy::start(SERVICES.pooler_port).await.expect("a free port");
-    let (port, messages) = (network.port(), network.messages());
+    let (network, messages) = Proxy::listening_in(SERVICES.pooler_port).await.expect("a free port");
+    let port = network.port();
     api.set("DATABASE_URL", &api.database.plain_api_url(port));
     api.call(get("/api/tasks").bearer("unknown")).await;
     messages.take();
