@@ -33,11 +33,11 @@ impl Durations {
     }
 
     /// Records a duration. A file that cannot be written is no reason to fail: it is information only.
-    pub fn record(&mut self, name: &str, duration: Duration) {
-        // Commands that run at the same time record other names.
-        *self = Self::read();
-        self.0.insert(name.to_owned(), duration.as_secs_f64());
-        let lines: String = self.0.iter().map(|(name, seconds)| format!("{name} {seconds:.1}\n")).collect();
+    pub fn record(name: &str, duration: Duration) {
+        // As they are now: commands that run at the same time record other names.
+        let mut all = Self::read();
+        all.0.insert(name.to_owned(), duration.as_secs_f64());
+        let lines: String = all.0.iter().map(|(name, seconds)| format!("{name} {seconds:.1}\n")).collect();
         let _ = fs::create_dir_all(target());
         let _ = fs::write(Self::file(), lines);
     }

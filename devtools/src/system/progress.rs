@@ -49,7 +49,7 @@ pub async fn run_long(what: &str, name: &str, usual: &str, command: &mut Command
         let output = output.lock().unwrap_or_else(PoisonError::into_inner);
         bail!("{program} failed ({status}):\n{}", tail(&output, LINES_OF_A_FAILURE));
     }
-    Durations::read().record(name, began.elapsed());
+    Durations::record(name, began.elapsed());
     Ok(())
 }
 
