@@ -37,7 +37,7 @@ use xtask::{
     cli::{self, Dev},
     database::Given,
     durations::Short,
-    place::dev_folder,
+    place::{dev_folder, variable},
     step,
 };
 
@@ -238,9 +238,9 @@ impl Settings {
     }
 
     fn set_default(&mut self, name: &str, make: impl FnOnce() -> Result<String>) -> Result<()> {
-        let value = match std::env::var(name) {
-            Ok(value) if !value.trim().is_empty() => value,
-            _ => make()?,
+        let value = match variable(name) {
+            Some(value) => value,
+            None => make()?,
         };
         self.set(name, &value);
         Ok(())

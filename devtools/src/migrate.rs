@@ -3,18 +3,18 @@ use crate::servers::schema;
 use anyhow::{Result, anyhow};
 use migrations::State;
 use sqlx::Connection as _;
-use xtask::cli::Migrate;
+use xtask::{cli::Migrate, place::variable};
 
 /// Carries out `action` on the database of the environment.
 pub async fn migrate(action: &Migrate) -> Result<()> {
-    let url = std::env::var("DATABASE_URL_UNPOOLED").ok().filter(|url| !url.trim().is_empty());
+    let url = variable("DATABASE_URL_UNPOOLED");
     let url = url.ok_or_else(|| {
         anyhow!("DATABASE_URL_UNPOOLED is not set: it is the owner's URL of the database, without a pooler")
     })?;
     let mut connection = schema::connect(&url).await?;
     match action {
         Migrate::Up => {
-            let api_url = std::env::var("DATABASE_URL").ok().filter(|url| !url.trim().is_empty());
+            let api_url = variable("DATABASE_URL");
             let api_url = api_url.map(|url| schema::parse("DATABASE_URL", &url)).transpose()?;
             schema::up(&mut connection, api_url.as_ref()).await?;
         }

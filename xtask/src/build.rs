@@ -6,6 +6,13 @@ use std::process::Command;
 /// get, and one that differs compiles them again.
 pub const PACKAGES: [&str; 6] = ["functions", "shared", "migrations", "testing", "xtask", "devtools"];
 
+/// cargo in the project's folder, without a selection of packages.
+pub fn plain_cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
 /// `cargo SUBCOMMAND` for [`PACKAGES`], in the project's folder. The caller adds which targets.
 pub fn cargo(subcommand: &str) -> Command {
     cargo_with(subcommand, OpenSsl::find())
@@ -13,8 +20,8 @@ pub fn cargo(subcommand: &str) -> Command {
 
 /// As [`cargo`], with an OpenSSL that has been looked for already.
 pub fn cargo_with(subcommand: &str, openssl: OpenSsl) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.arg(subcommand).current_dir(root());
+    let mut command = plain_cargo();
+    command.arg(subcommand);
     for package in PACKAGES {
         command.args(["--package", package]);
     }

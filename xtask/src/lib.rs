@@ -1,4 +1,5 @@
 //! What the front of `cargo xtask` and the commands behind it (the package `devtools`) have in common.
+pub mod apt;
 pub mod build;
 pub mod cli;
 pub mod database;

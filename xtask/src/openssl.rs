@@ -1,6 +1,7 @@
 //! Which OpenSSL the programs of this machine use: the system's, which is there in seconds, or one compiled from source, which
 //! takes two minutes. What is deployed always has the latter linked in (see shared/Cargo.toml).
 use crate::{
+    apt,
     place::{find_in_path, variable},
     report::step,
 };
@@ -61,16 +62,14 @@ impl OpenSsl {
 
 /// Installs the headers by apt, where we may. Whether they are there now.
 fn install() -> bool {
-    let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
-    if !is_root || find_in_path("apt-get").is_none() {
+    if !apt::can_install() {
         return false;
     }
     step("Installing OpenSSL's headers (apt-get install libssl-dev pkg-config)");
-    let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.arg("-qq").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
+    let run = |arguments: &[&str]| {
+        let status = apt::apt_get(arguments).stdout(Stdio::null()).status();
+        status.is_ok_and(|status| status.success())
     };
-    let packages = ["install", "-y", "--no-install-recommends", "libssl-dev", "pkg-config"];
-    (apt(&packages) || (apt(&["update"]) && apt(&packages))) && OpenSsl::find() == OpenSsl::System
+    let packages = [&apt::INSTALL[..], &["libssl-dev", "pkg-config"]].concat();
+    (run(&packages) || (run(&["update"]) && run(&packages))) && OpenSsl::find() == OpenSsl::System
 }

@@ -9,7 +9,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::process::Command;
-use xtask::place::{find_in_path, root, target};
+use xtask::{
+    apt,
+    place::{find_in_path, target},
+};
 
 /// The version that the local server was tried with.
 const CARGO_LAMBDA: &str = "cargo-lambda==1.9.2";
@@ -19,8 +22,8 @@ const CARGO_LAMBDA_WITH_ZIG: Environment = Environment { name: "cargo-lambda-zig
 
 /// A cargo command in the project's folder.
 pub fn cargo(args: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(args).current_dir(root());
+    let mut command = Command::from(xtask::build::plain_cargo());
+    command.args(args);
     command
 }
 
@@ -202,20 +205,14 @@ pub async fn find_or_install(what: &str, find: impl Fn() -> Option<PathBuf>, pac
     if let Some(found) = find() {
         return Ok(found);
     }
-    let can_install = nix::unistd::geteuid().is_root() && find_in_path("apt-get").is_some();
-    if !can_install {
+    if !apt::can_install() {
         bail!("{what} is missing: install it with 'sudo apt install {package}' or 'brew install {package}'");
     }
-    // RUNLEVEL: a package that brings a service must not start it.
-    let apt = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.arg("-qq").args(args).envs([("DEBIAN_FRONTEND", "noninteractive"), ("RUNLEVEL", "1")]);
-        command
-    };
-    run_long("Reading apt's package lists", "apt-update", "seconds", &mut apt(&["update"])).await?;
-    let what = format!("Installing {what} (apt-get install {package})");
-    let mut install = apt(&["install", "-y", "--no-install-recommends", package]);
-    run_long(&what, &format!("install-{package}"), "up to a minute", &mut install).await?;
+    let mut update = apt::apt_get(&["update"]).into();
+    run_long("Reading apt's package lists", "apt-update", "seconds", &mut update).await?;
+    let what_is_done = format!("Installing {what} (apt-get install {package})");
+    let mut install = apt::apt_get(&[&apt::INSTALL[..], &[package]].concat()).into();
+    run_long(&what_is_done, &format!("install-{package}"), "up to a minute", &mut install).await?;
     find().with_context(|| format!("{what} is still missing after 'apt-get install {package}'"))
 }
 
