@@ -25,7 +25,7 @@ pub async fn test(options: &Test) -> Result<()> {
     if options.parts.is_empty() && !options.one_by_one {
         return lanes::run_plan(plan, options).await;
     }
-    summarise(run(&parts, Context::new(options, false)).await)
+    summarise(run(&parts, Context::new(options, false)).await?)
 }
 
 /// What is going to be run, and how long that took the last time.

@@ -102,41 +102,24 @@ pub struct Lane {
     began: Instant,
 }
 
-/// Runs the parts of a plan.
+/// Runs the parts of a plan. The first failure ends everything, in either lane, unless the others are wanted all the same.
 pub async fn run_plan(plan: &Plan, options: &Test) -> Result<()> {
-    let mut checks = Lane::start("checks", plan.checks, options.keep_going)?;
-    let servers = run(plan.servers, Context::new(options, false));
-    tokio::pin!(servers);
-    let mut results = Results::default();
-    let mut is_checked = false;
-    // The first failure ends everything, in either lane.
-    let of_servers = loop {
-        tokio::select! {
-            servers = &mut servers => break servers?,
-            ended = checks.finish(), if !is_checked => {
-                is_checked = true;
-                results.add(ended, options.keep_going)?;
-            }
-        }
+    let mut checks = Lane::start(plan.checks, options.keep_going)?;
+    let servers = async {
+        let results = run(plan.servers, Context::new(options, false)).await?;
+        step("Waiting for the checks beside, where they have not ended");
+        Ok(results)
     };
-    results.lines.extend(of_servers.lines);
-    results.failures.extend(of_servers.failures);
-    if !is_checked {
-        step("Waiting for the checks beside");
-        let ended = checks.finish().await;
-        results.add(ended, options.keep_going)?;
-    }
+    let (servers, checks) = tokio::try_join!(servers, checks.finish(options.keep_going))?;
     let last = run(plan.last, Context::new(options, plan.packages())).await?;
-    results.lines.extend(last.lines);
-    results.failures.extend(last.failures);
-    summarise(Ok(results))
+    summarise([checks, servers, last].into_iter().fold(Results::default(), Results::with))
 }
 
 impl Lane {
-    fn start(name: &str, parts: &[Part], keep_going: bool) -> Result<Self> {
+    fn start(parts: &[Part], keep_going: bool) -> Result<Self> {
         let logs = folder().join("lanes");
         fs::create_dir_all(&logs)?;
-        let log = logs.join(format!("{name}.log"));
+        let log = logs.join("checks.log");
         let names: Vec<_> = parts.iter().map(|part| part.name()).collect();
         step(format!("Beside the others, with its output in {}: {}", log.display(), names.join(" ")));
         let file = File::create(&log)?;
@@ -149,34 +132,24 @@ impl Lane {
         Ok(Self { process: Running::start(&mut command, Signal::SIGINT)?, log, began: Instant::now() })
     }
 
-    /// Waits for the end; the lines of its summary, and whether all has passed.
-    async fn finish(&mut self) -> Result<(Vec<String>, bool)> {
+    /// Waits for the end. Fails where a part has failed, unless that is to be told with the others.
+    async fn finish(&mut self, keep_going: bool) -> Result<Results> {
         let status = self.process.wait().await?;
         let log = fs::read_to_string(&self.log).with_context(|| format!("{} cannot be read", self.log.display()))?;
-        if !status.success() {
+        let mut results = Results::default();
+        let outcome = if status.success() {
+            "passed"
+        } else {
             eprintln!("{}\n", tail(&log, 200));
-        }
-        let took = self.began.elapsed();
-        step(format!(
-            "The checks beside have {} after {}",
-            if status.success() { "passed" } else { "FAILED" },
-            Short(took)
-        ));
-        let is_result = |line: &&str| line.contains(" passed in ") || line.contains(" FAILED in ");
-        Ok((log.lines().filter(is_result).map(str::to_owned).collect(), status.success()))
-    }
-}
-
-impl Results {
-    fn add(&mut self, lane: Result<(Vec<String>, bool)>, keep_going: bool) -> Result<()> {
-        let (lines, has_passed) = lane?;
-        self.lines.extend(lines);
-        if !has_passed {
             if !keep_going {
                 bail!("a check beside the tests failed: its output is above");
             }
-            self.failures.push("a check beside the tests".to_owned());
-        }
-        Ok(())
+            results.failures.push("a check beside the tests".to_owned());
+            "FAILED"
+        };
+        step(format!("The checks beside have {outcome} after {}", Short(self.began.elapsed())));
+        let is_result = |line: &&str| line.contains(" passed in ") || line.contains(" FAILED in ");
+        results.lines.extend(log.lines().filter(is_result).map(str::to_owned));
+        Ok(results)
     }
 }

@@ -22,6 +22,15 @@ pub struct Results {
     pub failures: Vec<String>,
 }
 
+impl Results {
+    /// These and others.
+    pub fn with(mut self, others: Self) -> Self {
+        self.lines.extend(others.lines);
+        self.failures.extend(others.failures);
+        self
+    }
+}
+
 /// Runs parts one after the other. An error where one fails and the others are not wanted then.
 pub async fn run(parts: &[Part], mut context: Context<'_>) -> Result<Results> {
     let mut results = Results::default();
@@ -65,8 +74,8 @@ pub async fn run(parts: &[Part], mut context: Context<'_>) -> Result<Results> {
 }
 
 /// Prints how the parts went, and fails where one has.
-pub fn summarise(results: Result<Results>) -> Result<()> {
-    let Results { lines, failures } = results?;
+pub fn summarise(results: Results) -> Result<()> {
+    let Results { lines, failures } = results;
     println!("\n{}", lines.join("\n"));
     if !failures.is_empty() {
         bail!("{} of {} parts failed: {}", failures.len(), lines.len(), failures.join(", "));
