@@ -1,5 +1,6 @@
 //! `cargo xtask generate`: writes what follows from the routes of openapi.yaml into the files that need it, between marks.
 use anyhow::{Context as _, Result, bail, ensure};
+use similar::{ChangeTag, TextDiff};
 use std::{collections::BTreeSet, fs, ops::Range};
 use testing::{OpenApi, Route, Secret, logical_id};
 use xtask::{cli::Generate, place::root, step};
@@ -207,41 +208,15 @@ fn router(openapi: &OpenApi) -> String {
 
 /// The number of the first line that differs, and the lines that differ: `-` is, `+` should be.
 fn difference(is: &str, should_be: &str) -> Option<(usize, String)> {
-    let (is, should_be): (Vec<_>, Vec<_>) = (is.lines().collect(), should_be.lines().collect());
-    let changes = changes(&is, &should_be);
-    let first = is.iter().zip(&should_be).take_while(|(one, other)| one == other).count() + 1;
-    let mut lines: String = changes.iter().take(SHOWN).map(|(sign, line)| format!("{sign} {line}\n")).collect();
+    let all = TextDiff::from_lines(is, should_be);
+    let changes: Vec<_> = all.iter_all_changes().filter(|change| change.tag() != ChangeTag::Equal).collect();
+    let first = is.lines().zip(should_be.lines()).take_while(|(one, other)| one == other).count() + 1;
+    let mut lines: String =
+        changes.iter().take(SHOWN).map(|change| format!("{} {}\n", change.tag(), change.value().trim_end())).collect();
     if changes.len() > SHOWN {
         lines += &format!("... and {} lines more\n", changes.len() - SHOWN);
     }
     (!changes.is_empty()).then_some((first, lines))
-}
-
-/// The lines outside of the longest common subsequence.
-fn changes<'t>(is: &[&'t str], should_be: &[&'t str]) -> Vec<(char, &'t str)> {
-    // The length of that of `is[i..]` and `should_be[j..]`.
-    let mut common = vec![vec![0_u32; should_be.len() + 1]; is.len() + 1];
-    for (i, line) in is.iter().enumerate().rev() {
-        for (j, other) in should_be.iter().enumerate().rev() {
-            common[i][j] =
-                if line == other { common[i + 1][j + 1] + 1 } else { common[i + 1][j].max(common[i][j + 1]) };
-        }
-    }
-    let (mut i, mut j) = (0, 0);
-    let mut changes = Vec::new();
-    while i < is.len() || j < should_be.len() {
-        let (line, other) = (is.get(i), should_be.get(j));
-        if line == other {
-            (i, j) = (i + 1, j + 1);
-        } else if let Some(line) = line.filter(|_| other.is_none() || common[i + 1][j] >= common[i][j + 1]) {
-            changes.push(('-', *line));
-            i += 1;
-        } else if let Some(other) = other {
-            changes.push(('+', *other));
-            j += 1;
-        }
-    }
-    changes
 }
 
 #[cfg(test)]
