@@ -42,9 +42,8 @@ impl Dev {
         Self { process, folder: folder.to_owned() }
     }
 
-    /// Waits for an end that comes by itself.
-    #[allow(dead_code, reason = "not every test that shares this file needs it")]
-    pub fn ended(mut self) -> Option<i32> {
+    /// Waits for the end, and returns the exit code.
+    pub fn ended(&mut self) -> Option<i32> {
         let until = Instant::now() + Duration::from_secs(END_TIMEOUT_S);
         loop {
             if let Some(status) = self.process.try_wait().unwrap() {
@@ -81,15 +80,7 @@ impl Dev {
             before.iter().filter(|process| descends(process, pid, &before)).map(|process| process.pid).collect();
         assert!(started.len() >= 10, "the functions, if nothing else, should be running: {started:?}");
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGINT).unwrap();
-        let until = Instant::now() + Duration::from_secs(END_TIMEOUT_S);
-        let status = loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < until, "cargo xtask dev does not end");
-            std::thread::sleep(Duration::from_millis(50));
-        };
-        assert_eq!(status.code(), Some(130));
+        assert_eq!(self.ended(), Some(130));
         let left: Vec<_> = processes().into_iter().filter(|process| started.contains(&process.pid)).collect();
         assert!(left.is_empty(), "still running: {left:?}");
     }
@@ -132,7 +123,7 @@ fn processes() -> Vec<Process> {
     let output = Command::new("ps").args(["-A", "-o", "pid=,ppid=,stat="]).output().unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
     let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // One that has ended, and that its parent has not looked at, is none.
+    // A zombie has ended.
     let alive = fields.filter(|fields| !fields[2].starts_with('Z'));
     alive.map(|fields| Process { pid: fields[0].parse().unwrap(), parent: fields[1].parse().unwrap() }).collect()
 }
