@@ -185,7 +185,7 @@ impl SessionRules {
 }
 
 impl SessionToken {
-    /// An opaque token; only what PostgreSQL cannot hold, and so cannot have stored, is none.
+    /// An opaque token. `None` for empty text and for U+0000, which PostgreSQL cannot store.
     fn new(token: &str) -> Option<Self> {
         (!token.is_empty() && !token.contains('\0')).then(|| Self(token.to_owned()))
     }

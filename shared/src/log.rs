@@ -26,7 +26,7 @@ pub(crate) fn level(get: impl Fn(&str) -> Option<String>) -> Result<LevelFilter,
                 "info" => Ok(LevelFilter::INFO),
                 "debug" => Ok(LevelFilter::DEBUG),
                 "trace" => Ok(LevelFilter::TRACE),
-                _ => Err(format!("{name} is none of off, error, warn, info, debug, trace")),
+                _ => Err(format!("{name} is not one of off, error, warn, info, debug, trace")),
             };
         }
     }

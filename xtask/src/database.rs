@@ -47,7 +47,7 @@ impl Given {
     }
 }
 
-/// Fails where the host of a URL cannot be reached. A URL that is none is passed over: who reads it whole has the better error.
+/// Fails where the host of a URL cannot be reached. Text that is not a URL passes: the full parser reports it better.
 pub fn reach(name: &str, url: &str) -> Result<()> {
     let Some(Parts { host, port, .. }) = parts(url) else { return Ok(()) };
     let addresses = (host, port).to_socket_addrs();

@@ -53,7 +53,7 @@ impl Rig {
         }
     }
 
-    /// A client of a database that is none of the functions.
+    /// A database client that is not one of the functions.
     pub async fn client(&self, database: &Database) -> Result<Client> {
         database.connect_as_api(self.proxy.port()).await.context("connecting")
     }

@@ -1,5 +1,5 @@
-//! The functions as processes of this machine, as Lambda would run them: started when they are called, up to so many of each at a
-//! time, and replaced when they have been built again.
+//! Runs the functions as local processes, as Lambda would. A call starts a process where none is idle, up to a limit for each
+//! function. A function that was built again gets new processes.
 mod builder;
 mod runtime_api;
 mod sources;

@@ -9,7 +9,8 @@ use std::{collections::BTreeMap, path::Path, process::Stdio};
 use tokio::process::Command;
 use xtask::{openssl::OpenSsl, place::root, step};
 
-/// Builds the functions, and starts `cargo lambda watch` on a port, with at most so many instances of each function, whose lines go to `output`.
+/// Builds the functions and starts `cargo lambda watch` on a port. `instances` limits the processes of each function; their log
+/// lines go to `output`.
 pub async fn watch(
     cargo_lambda: &Path,
     port: u16,

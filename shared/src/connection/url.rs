@@ -277,7 +277,7 @@ fn asks_for_tls(mode: &str) -> Result<bool, InvalidDatabaseUrl> {
     match mode {
         "disable" | "allow" | "prefer" => Ok(false),
         "require" | "verify-ca" | "verify-full" => Ok(true),
-        _ => invalid("has an sslmode that is none of disable, allow, prefer, require, verify-ca, verify-full"),
+        _ => invalid("has an sslmode other than disable, allow, prefer, require, verify-ca, verify-full"),
     }
 }
 
@@ -294,7 +294,7 @@ fn channel_binding(value: &str) -> Result<ChannelBinding, InvalidDatabaseUrl> {
         "disable" => Ok(ChannelBinding::Disable),
         "prefer" => Ok(ChannelBinding::Prefer),
         "require" => Ok(ChannelBinding::Require),
-        _ => invalid("has a channel_binding that is none of disable, prefer, require"),
+        _ => invalid("has a channel_binding other than disable, prefer, require"),
     }
 }
 
