@@ -18,12 +18,12 @@ const MAX_KEY_CHARACTERS: usize = 255;
 pub(crate) struct Title(pub(crate) String);
 
 impl Title {
-    fn parse(text: &str) -> Result<Self, FieldError> {
+    fn parse(text: &str) -> Result<Self, String> {
         let title = text.trim();
         match title.chars().count() {
-            0 => Err(field_error("title", "must not be empty")),
-            1..=MAX_TITLE_CHARACTERS => storable("title", title).map(Self),
-            _ => Err(field_error("title", &format!("must have at most {MAX_TITLE_CHARACTERS} characters"))),
+            0 => Err("must not be empty".to_owned()),
+            1..=MAX_TITLE_CHARACTERS => storable(title).map(Self),
+            _ => Err(format!("must have at most {MAX_TITLE_CHARACTERS} characters")),
         }
     }
 }
@@ -33,26 +33,19 @@ impl Title {
 pub(crate) struct Description(pub(crate) String);
 
 impl Description {
-    fn parse(text: &str) -> Result<Self, FieldError> {
+    fn parse(text: &str) -> Result<Self, String> {
         if text.chars().count() > MAX_DESCRIPTION_CHARACTERS {
-            return Err(field_error(
-                "description",
-                &format!("must have at most {MAX_DESCRIPTION_CHARACTERS} characters"),
-            ));
+            return Err(format!("must have at most {MAX_DESCRIPTION_CHARACTERS} characters"));
         }
-        storable("description", text).map(Self)
+        storable(text).map(Self)
     }
 }
 
-fn storable(field: &str, text: &str) -> Result<String, FieldError> {
+fn storable(text: &str) -> Result<String, String> {
     if text.contains('\0') {
-        return Err(field_error(field, "must not contain the character U+0000"));
+        return Err("must not contain the character U+0000".to_owned());
     }
     Ok(text.to_owned())
-}
-
-fn field_error(field: &str, message: &str) -> FieldError {
-    FieldError { field: field.to_owned(), message: message.to_owned() }
 }
 
 /// What a task is made from.
@@ -69,14 +62,10 @@ impl NewTask {
     /// As [`TaskChanges::from_put_request`]; a missing title is [`Error::Invalid`].
     pub fn from_request(request: &Request) -> Result<Self, Error> {
         let body = request.json_object()?;
-        let title = text_field(&body, "title", Title::parse);
-        let title = title.and_then(|title| title.ok_or_else(|| field_error("title", "is required")));
-        match (title, text_field(&body, "description", Description::parse)) {
-            (Ok(title), Ok(description)) => Ok(Self { title, description }),
-            (title, description) => {
-                Err(Error::Invalid([title.err(), description.err()].into_iter().flatten().collect()))
-            }
-        }
+        let mut fields = Fields::new(&body);
+        let title = fields.required("title", Title::parse);
+        let description = fields.optional("description", Description::parse);
+        fields.finish(|| Some(Self { title: title?, description: description? }))
     }
 }
 
@@ -134,33 +123,23 @@ impl TaskChanges {
     /// As [`TaskChanges::from_put_request`].
     pub fn from_completion_request(request: &Request) -> Result<Self, Error> {
         let body = if request.has_no_body() { Map::new() } else { request.json_object()? };
-        let completed = match body.get("completed") {
-            None => Completed::Toggle,
-            Some(value) => {
-                boolean("completed", value).map(Completed::Set).map_err(|error| Error::Invalid(vec![error]))?
-            }
-        };
-        Ok(Self { title: None, description: None, completed })
+        let mut fields = Fields::new(&body);
+        let completed = fields.value("completed", boolean);
+        fields.finish(|| {
+            let completed = completed?.map_or(Completed::Toggle, Completed::Set);
+            Some(Self { title: None, description: None, completed })
+        })
     }
 
     fn from_object(body: &Map<String, Value>) -> Result<Self, Error> {
-        let title = body.get("title").map(|value| text("title", value, Title::parse)).transpose();
-        let description = match body.get("description") {
-            Some(Value::Null) => Ok(Some(None)),
-            Some(value) => text("description", value, Description::parse).map(|it| Some(Some(it))),
-            None => Ok(None),
-        };
-        let completed = match body.get("completed") {
-            Some(value) => boolean("completed", value).map(Completed::Set),
-            None => Ok(Completed::Keep),
-        };
-        match (title, description, completed) {
-            (Ok(title), Ok(description), Ok(completed)) => Ok(Self { title, description, completed }),
-            (title, description, completed) => {
-                let errors = [title.err(), description.err(), completed.err()];
-                Err(Error::Invalid(errors.into_iter().flatten().collect()))
-            }
-        }
+        let mut fields = Fields::new(body);
+        let title = fields.value("title", text(Title::parse));
+        let description = fields.value("description", or_null(text(Description::parse)));
+        let completed = fields.value("completed", boolean);
+        fields.finish(|| {
+            let completed = completed?.map_or(Completed::Keep, Completed::Set);
+            Some(Self { title: title?, description: description?, completed })
+        })
     }
 }
 
@@ -183,34 +162,69 @@ impl IdempotencyKey {
     /// [`Error::Invalid`] for an empty one, or one that is too long.
     pub fn from_request(request: &Request) -> Result<Option<Self>, Error> {
         let Some(key) = request.header("idempotency-key") else { return Ok(None) };
-        match key.chars().count() {
-            1..=MAX_KEY_CHARACTERS => {
-                storable("Idempotency-Key", key).map(|key| Some(Self(key))).map_err(|error| Error::Invalid(vec![error]))
+        let parsed = match key.chars().count() {
+            1..=MAX_KEY_CHARACTERS => storable(key).map(Self),
+            _ => Err(format!("must have 1 to {MAX_KEY_CHARACTERS} characters")),
+        };
+        parsed.map(Some).map_err(|message| Error::invalid("Idempotency-Key", message))
+    }
+}
+
+/// Reads the fields of a body and collects what is wrong with any of them, so that one answer names them all. A field with an
+/// error is read as `None`.
+struct Fields<'b> {
+    body: &'b Map<String, Value>,
+    errors: Vec<FieldError>,
+}
+
+impl<'b> Fields<'b> {
+    fn new(body: &'b Map<String, Value>) -> Self {
+        Self { body, errors: Vec::new() }
+    }
+
+    /// A text that has to be there.
+    fn required<T>(&mut self, field: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.optional(field, parse)?;
+        if text.is_none() {
+            self.refuse(field, "is required".to_owned());
+        }
+        text
+    }
+
+    /// A text that may be absent or null.
+    fn optional<T>(&mut self, field: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
+        self.value(field, or_null(text(parse))).map(Option::flatten)
+    }
+
+    /// A value of any type that may be absent.
+    fn value<T>(&mut self, field: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<Option<T>> {
+        match self.body.get(field).map(parse).transpose() {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.refuse(field, message);
+                None
             }
-            _ => Err(Error::invalid("Idempotency-Key", format!("must have 1 to {MAX_KEY_CHARACTERS} characters"))),
         }
     }
-}
 
-/// A field of text, absent or null or what `parse` makes of it.
-fn text_field<T>(
-    body: &Map<String, Value>,
-    field: &str,
-    parse: impl Fn(&str) -> Result<T, FieldError>,
-) -> Result<Option<T>, FieldError> {
-    match body.get(field) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => text(field, value, parse).map(Some),
+    fn refuse(&mut self, field: &str, message: String) {
+        self.errors.push(FieldError { field: field.to_owned(), message });
+    }
+
+    /// What `make` makes of the fields, or all that is wrong with them.
+    fn finish<T>(self, make: impl FnOnce() -> Option<T>) -> Result<T, Error> {
+        make().filter(|_| self.errors.is_empty()).ok_or(Error::Invalid(self.errors))
     }
 }
 
-fn text<T>(field: &str, value: &Value, parse: impl Fn(&str) -> Result<T, FieldError>) -> Result<T, FieldError> {
-    match value {
-        Value::String(text) => parse(text),
-        _ => Err(field_error(field, "must be a string")),
-    }
+fn text<T>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&Value) -> Result<T, String> {
+    move |value| value.as_str().ok_or_else(|| "must be a string".to_owned()).and_then(&parse)
 }
 
-fn boolean(field: &str, value: &Value) -> Result<bool, FieldError> {
-    value.as_bool().ok_or_else(|| field_error(field, "must be true or false"))
+fn boolean(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| "must be true or false".to_owned())
+}
+
+fn or_null<T>(parse: impl Fn(&Value) -> Result<T, String>) -> impl Fn(&Value) -> Result<Option<T>, String> {
+    move |value| if value.is_null() { Ok(None) } else { parse(value).map(Some) }
 }
