@@ -1,7 +1,7 @@
 //! What every task endpoint shares: serving, the session check, the queries.
 //!
 //! A request goes bin -> [`serve()`] -> handler -> [`tasks`] -> [`Caller`] -> PostgreSQL, and back.
-#![warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+#![warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, missing_docs)]
 
 mod caller;
 mod clock;
