@@ -1,24 +1,24 @@
-//! The one way in which cargo builds for this machine.
+//! cargo commands for builds that run on this machine. All of them select the same packages and features.
 use crate::{openssl::OpenSsl, place::root};
 use std::process::Command;
 
-/// The packages that commands and tests select, always all of them: the selection decides which features dependencies
-/// get, and one that differs compiles them again.
+/// The packages that every command and test selects. The selection decides the features of the dependencies, so a
+/// different one would recompile them.
 pub const PACKAGES: [&str; 6] = ["functions", "shared", "migrations", "testing", "xtask", "devtools"];
 
-/// cargo in the project's folder, without a selection of packages.
+/// `cargo` in the project's root folder, without a package selection.
 pub fn plain_cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
 }
 
-/// `cargo SUBCOMMAND` for [`PACKAGES`], in the project's folder. The caller adds which targets.
+/// `cargo SUBCOMMAND` for [`PACKAGES`], in the project's root folder. The caller adds the targets.
 pub fn cargo(subcommand: &str) -> Command {
     cargo_with(subcommand, OpenSsl::find())
 }
 
-/// As [`cargo`], with an OpenSSL that has been looked for already.
+/// Like [`cargo`], for an OpenSSL that was already found.
 pub fn cargo_with(subcommand: &str, openssl: OpenSsl) -> Command {
     let mut command = plain_cargo();
     command.arg(subcommand);
@@ -29,14 +29,14 @@ pub fn cargo_with(subcommand: &str, openssl: OpenSsl) -> Command {
     command
 }
 
-/// `cargo SUBCOMMAND` for the whole workspace: with the migrate function, which brings AWS's SDK, and the benchmarks.
+/// `cargo SUBCOMMAND` for the whole workspace, including the migrate function (with the AWS SDK) and the benchmarks.
 pub fn cargo_everything(subcommand: &str) -> Command {
     let mut command = cargo(subcommand);
     command.args(["--package", "migrate", "--package", "bench", "--features", "devtools/bench"]);
     command
 }
 
-/// The API's functions and its jobs, as their programs are called.
+/// Returns the names of the API's binaries: its endpoint functions and its scheduled jobs.
 pub fn functions() -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(root().join("functions/src/bin"))? {

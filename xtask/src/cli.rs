@@ -1,71 +1,72 @@
-//! What can be commanded. The commands themselves are in the package `devtools`.
+//! The command line: commands, options and help texts. The package `devtools` implements the commands.
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// The developer's commands.
+/// Developer commands of this project
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// A command with its options.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Run the API on this machine, on a PostgreSQL of its own or the one that DATABASE_URL and DATABASE_URL_UNPOOLED name
+    /// Run the API on this machine, with its own PostgreSQL or the database in DATABASE_URL and DATABASE_URL_UNPOOLED
     Dev(Dev),
-    /// Open psql on the database of a running 'cargo xtask dev', as its owner
+    /// Open psql on the database of a running 'cargo xtask dev', as the owner role
     Psql(Psql),
-    /// Show what the functions, or PostgreSQL, of 'cargo xtask dev' have logged
+    /// Show the log of the functions, or of PostgreSQL, of 'cargo xtask dev'
     Logs(Logs),
     /// Build the functions, deploy them to AWS with the SAM CLI, and call the deployed API
     Deploy(Deploy),
-    /// Run the tests: those for before a push, all, or by part
+    /// Run the tests: those to pass before a push, all of them, or single parts
     Test(Test),
-    /// Measure the API beside programs in Python, Node.js and Rust that do the same, and beside a hand-written minimum (on Linux)
+    /// Compare the API's speed with equivalent programs in Python, Node.js and Rust, and with a hand-written minimum
+    /// (Linux only)
     Bench(Bench),
-    /// Write what follows from the routes of openapi.yaml: functions, limits and dashboard in template.yaml, the router in Cargo.toml
+    /// Generate from the routes of openapi.yaml: functions, limits and dashboard in template.yaml, and the router in
+    /// Cargo.toml
     Generate(Generate),
-    /// Load many processes with many clients while servers fail, and count what became of each write
+    /// Run many processes under load from many clients while servers fail, and check the outcome of each write
     Soak(Soak),
-    /// Try a million events that nobody should send: no 5xx, no panic
+    /// Send a million malformed or unusual events to the functions: none may cause a 5xx or a panic
     Fuzz(Fuzz),
-    /// Change the session check and the tasks' statements, one place at a time, and list what no test notices
+    /// Run mutation tests on the session check and the task statements, and list the changes that no test notices
     Mutants(Mutants),
-    /// Build the functions for release and print size, GLIBC version and shared libraries of each
+    /// Build the functions for release and print the size, GLIBC version and shared libraries of each
     Sizes,
-    /// Bring a database's tables up to date, or back
+    /// Apply, revert or inspect database migrations
     #[command(subcommand)]
     Migrate(Migrate),
 }
 
-/// Options of `cargo xtask dev`.
 #[derive(Args)]
 pub struct Dev {
-    /// The port on 127.0.0.1 that the API listens on; 0 for one that is free
+    /// Port of the API on 127.0.0.1; 0 chooses a free one
     #[arg(long, default_value_t = 9000)]
     pub port: u16,
-    /// Run Better Auth and a page to sign in on as well, on the port after the API's
+    /// Also run Better Auth and a sign-in page, on the port after the API's
     #[arg(long)]
     pub better_auth: bool,
-    /// The major version of PostgreSQL, the machine's or from npm; any by default
+    /// Major version of PostgreSQL, installed or from npm [default: any]
     #[arg(long, value_name = "MAJOR")]
     pub postgres: Option<u32>,
-    /// Where the database and the file of settings are kept, target/dev by default
+    /// Folder for the database and the env file [default: target/dev]
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
-    /// Remove the database of an earlier run, with everything in it, and begin anew. Never touches one that DATABASE_URL names
+    /// Delete the database of an earlier run, with all its data, and start again. Never touches the database in
+    /// DATABASE_URL
     #[arg(long)]
     pub reset: bool,
-    /// Add two people with sessions and tasks to the database that DATABASE_URL names too; a database of our own always has them
+    /// Add two users with sessions and tasks to the database in DATABASE_URL. The command's own database always has
+    /// them
     #[arg(long)]
     pub seed: bool,
-    /// Show the functions' log lines as they are, JSON, instead of a readable line for each call
+    /// Print the functions' log lines as JSON, unchanged, instead of one readable line per call
     #[arg(long)]
     pub json: bool,
-    /// What runs the functions and builds them again after a change
+    /// What runs the functions and rebuilds them after a change
     #[arg(long, value_enum, default_value_t = Watch::Gateway)]
     pub watch: Watch,
 }
@@ -73,36 +74,35 @@ pub struct Dev {
 /// What runs the functions of `cargo xtask dev`.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Watch {
-    /// The local gateway itself: a changed function answers after a second or two, a compile error at once
+    /// The local gateway itself: a changed function answers after a second or two, and a compile error is reported at
+    /// once
     Gateway,
     /// 'cargo lambda watch'
     CargoLambda,
 }
 
-/// Options of `cargo xtask psql`.
 #[derive(Args)]
 pub struct Psql {
-    /// The folder of 'cargo xtask dev', target/dev by default
+    /// Folder of 'cargo xtask dev' [default: target/dev]
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
-    /// What psql is told, such as -c 'select count(*) from tasks'
+    /// Arguments for psql, such as -c 'select count(*) from tasks'
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub arguments: Vec<String>,
 }
 
-/// Options of `cargo xtask logs`.
 #[derive(Args)]
 pub struct Logs {
-    /// Whose lines
+    /// Which log to show
     #[arg(value_enum, default_value_t = Log::Functions)]
     pub log: Log,
-    /// The folder of 'cargo xtask dev', target/dev by default
+    /// Folder of 'cargo xtask dev' [default: target/dev]
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
-    /// Go on with what comes
+    /// Keep printing new lines
     #[arg(long, short)]
     pub follow: bool,
-    /// How many of the last lines
+    /// Number of lines to show from the end of the log
     #[arg(long, short = 'n', default_value_t = 100)]
     pub lines: u32,
 }
@@ -110,14 +110,14 @@ pub struct Logs {
 /// A log of `cargo xtask dev`.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Log {
-    /// The functions' lines as they write them, JSON
+    /// The functions' log lines, in JSON
     Functions,
-    /// PostgreSQL's
+    /// PostgreSQL's server log
     Postgres,
 }
 
 impl Log {
-    /// The file, in the folder of `cargo xtask dev`.
+    /// The log file, relative to the folder of `cargo xtask dev`.
     pub fn file(self) -> &'static str {
         match self {
             Self::Functions => "functions.log",
@@ -126,167 +126,169 @@ impl Log {
     }
 }
 
-/// Options of `cargo xtask deploy`.
 #[derive(Args)]
 pub struct Deploy {
-    /// The environment: a name in samconfig.toml, such as dev, staging or prod
+    /// Environment in samconfig.toml, such as dev, staging or prod
     #[arg(value_name = "ENV")]
     pub environment: String,
-    /// Values for samconfig.toml.
     #[command(flatten)]
     pub values: DeployValues,
-    /// The file with the environments [default: samconfig.toml of the project]
+    /// File with the environments [default: the project's samconfig.toml]
     #[arg(long, value_name = "FILE")]
     pub config_file: Option<PathBuf>,
-    /// Compile nothing, and deploy what 'sam build' made in this folder, such as .aws-sam/build
+    /// Deploy the output of an earlier 'sam build' in this folder, such as .aws-sam/build, and compile nothing
     #[arg(long, value_name = "FOLDER", conflicts_with = "zig")]
     pub built: Option<PathBuf>,
-    /// Compile with cargo-lambda's Zig, so that the programs run on Lambda whatever GLIBC this machine has [default: only
-    /// where this machine is not a Linux with the stack's processor]
+    /// Compile with cargo-lambda's Zig, so that the binaries run on Lambda regardless of this machine's GLIBC [default:
+    /// only if this machine does not run Linux on the stack's processor architecture]
     #[arg(long)]
     pub zig: bool,
-    /// How long a failing call of the deployed API is repeated, in seconds
+    /// Seconds to keep retrying a failing call of the deployed API
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub call_timeout: u64,
-    /// Print every command, what would be written to samconfig.toml, and the calls; run nothing and write nothing
+    /// Only print the commands, the changes to samconfig.toml and the calls; run and write nothing
     #[arg(long)]
     pub dry_run: bool,
 }
 
-/// Values that need not be in samconfig.toml yet. They are written to it.
+// Values that samconfig.toml may still lack. All but `set` are written to it.
 #[derive(Args)]
 pub struct DeployValues {
-    /// ARN of the secret with DATABASE_URL and BETTER_AUTH_SECRET, for the functions of the API [default: samconfig.toml's]
+    /// ARN of the secret with DATABASE_URL and BETTER_AUTH_SECRET, for the API functions [default: from samconfig.toml]
     #[arg(long, value_name = "ARN")]
     pub api_secret: Option<String>,
-    /// ARN of the secret with DATABASE_URL alone, for health, purge and migrate [default: samconfig.toml's]
+    /// ARN of the secret with only DATABASE_URL, for health, purge and migrate [default: from samconfig.toml]
     #[arg(long, value_name = "ARN")]
     pub database_secret: Option<String>,
-    /// ARN of the secret with DATABASE_URL_UNPOOLED, the owner's URL, for migrate [default: samconfig.toml's]
+    /// ARN of the secret with DATABASE_URL_UNPOOLED, the owner's URL, for migrate [default: from samconfig.toml]
     #[arg(long, value_name = "ARN")]
     pub owner_secret: Option<String>,
-    /// Address of the front end, its BETTER_AUTH_URL [default: samconfig.toml's]
+    /// URL of the front end, which is its BETTER_AUTH_URL [default: from samconfig.toml]
     #[arg(long, value_name = "URL")]
     pub front_end: Option<String>,
-    /// The AWS region, which must be that of the secrets [default: samconfig.toml's, else that of the secrets]
+    /// AWS region; must be the region of the secrets [default: from samconfig.toml, otherwise the region of the
+    /// secrets]
     #[arg(long)]
     pub region: Option<String>,
-    /// Another parameter of the template for this deployment alone, such as GradualDeployment=false; may be given several times,
-    /// and is not written to samconfig.toml
+    /// Another template parameter, such as GradualDeployment=false, for this deployment only: it is not written to
+    /// samconfig.toml. May be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
 }
 
-/// Options of `cargo xtask generate`.
 #[derive(Args)]
 pub struct Generate {
-    /// Write nothing, and fail where a file is not what would be written
+    /// Write nothing, and fail if a file is out of date
     #[arg(long)]
     pub check: bool,
 }
 
-/// Options of `cargo xtask test`.
 #[derive(Args)]
 pub struct Test {
-    /// The parts to run [default: fmt generated clippy dependencies unit api fuzz migrations contract template, for before each push]
+    /// Parts to run [default: the parts to pass before each push: fmt generated clippy dependencies unit api fuzz
+    /// migrations contract template]
     #[arg(value_enum)]
     pub parts: Vec<Part>,
     /// Run every part, as CI does
     #[arg(long, conflicts_with = "parts")]
     pub all: bool,
-    /// One part after the other, with all output here, instead of what only reads or compiles beside what starts servers
+    /// Run one part at a time and print all output here. By default, parts that only read or compile run in parallel
+    /// with parts that start servers, with their output in a file
     #[arg(long)]
     pub one_by_one: bool,
-    /// Go on after a part that fails, and list those that failed at the end
+    /// Continue after a part fails, and list the failed parts at the end
     #[arg(long)]
     pub keep_going: bool,
-    /// Only tests whose name contains this (for unit, api, migrations, migrate, deploy, sam-build, guard, dev, faults, reference and better-auth)
+    /// Run only tests whose name contains this (for unit, api, migrations, migrate, deploy, sam-build, guard, dev,
+    /// faults, reference, better-auth and versions)
     #[arg(long)]
     pub filter: Option<String>,
 }
 
-/// A part of the tests, with about what it takes on two cores.
+/// A part of the tests. Each help text ends with the approximate duration on two cores.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Part {
     /// The code is formatted (1 s)
     Fmt,
-    /// template.yaml and Cargo.toml have the routes of openapi.yaml, as 'cargo xtask generate' writes them (1 s)
+    /// template.yaml and Cargo.toml match openapi.yaml: 'cargo xtask generate' would change nothing (1 s)
     Generated,
-    /// No warning of clippy's in what the tests of a push build (1 min, seconds when warm)
+    /// No clippy warnings in the packages that the tests before a push build (1 min, seconds when warm)
     Clippy,
-    /// No warning of clippy's in the whole workspace: with the migrate function and the benchmarks (1 min 30 s)
+    /// No clippy warnings in the whole workspace, including the migrate function and the benchmarks (1 min 30 s)
     ClippyAll,
-    /// The documentation builds without a warning (15 s)
+    /// The Rust documentation builds without warnings (15 s)
     Doc,
-    /// What the API compiles is free of the migration library and the AWS SDK (1 s)
+    /// The API depends neither on the migration library nor on the AWS SDK (1 s)
     Dependencies,
-    /// What comes from others: licences, versions, sources, advisories (where there is a network), and that all of it is used (1 min 20 s, seconds once its tools are built)
+    /// Third-party crates: licences, versions, sources, advisories (if there is a network), and no unused dependency (1
+    /// min 20 s, seconds once its tools are built)
     SupplyChain,
-    /// Unit tests, which need nothing (20 s)
+    /// Unit tests, without servers (20 s)
     Unit,
-    /// The functions, through a Lambda Runtime API, on PostgreSQL behind PgBouncer (1 min 30 s)
+    /// The functions, run through a Lambda Runtime API, on PostgreSQL behind PgBouncer (1 min 30 s)
     Api,
-    /// The plans of the list's statements among a million tasks (30 s)
+    /// The query plans of the task list with a million tasks in the table (30 s)
     Plans,
-    /// 20,000 of the events that 'cargo xtask fuzz' makes (17 s)
+    /// 20,000 of the events of 'cargo xtask fuzz' (17 s)
     Fuzz,
     /// The migrations, on PostgreSQL (20 s)
     Migrations,
-    /// The migrate function, with PostgreSQL, moto's Secrets Manager and a stand-in for CloudFormation; and the benchmarks' units (1 min 20 s)
+    /// The migrate function, with PostgreSQL, moto's Secrets Manager and a fake CloudFormation; and the benchmarks'
+    /// unit tests (1 min 20 s)
     Migrate,
-    /// openapi.yaml by Spectral's and OWASP's rules (8 s)
+    /// openapi.yaml, checked with Spectral's and OWASP's rules (8 s)
     Contract,
-    /// template.yaml by the rules of SAM and cfn-lint, and what SAM's translator makes of it (35 s)
+    /// template.yaml, checked with SAM's and cfn-lint's rules, and the output of SAM's translator (35 s)
     Template,
-    /// template.yaml by checkov's rules (5 s)
+    /// template.yaml, checked with checkov's rules (5 s)
     Checkov,
-    /// 'cargo xtask deploy' with a stand-in for the SAM CLI (17 s)
+    /// 'cargo xtask deploy' with a fake SAM CLI (17 s)
     Deploy,
     /// 'sam build' (13 min)
     Package,
-    /// Every function that 'sam build' made, under AWS's Runtime Interface Emulator (12 s)
+    /// Every function from 'sam build', under AWS's Runtime Interface Emulator (12 s)
     SamBuild,
-    /// What 'sam build' made: its size, the files that it opens, and the instructions that a call takes (17 s)
+    /// Limits on the output of 'sam build': package size, files opened, and instructions per call (17 s)
     Guard,
-    /// 'cargo xtask dev', from its start to Ctrl-C, with either way to run the functions (2 min 20 s)
+    /// 'cargo xtask dev', from start to Ctrl-C, with each value of --watch (2 min 20 s)
     Dev,
-    /// What a client meets when the database, its pooler or the network between fails, as a matrix (3 min 20 s)
+    /// The client's view of failures of the database, the pooler or the network between them, as a matrix (3 min 20 s)
     Faults,
-    /// 'cargo xtask soak --quick': a minute of load and faults, and a count of each write (4 min 10 s)
+    /// 'cargo xtask soak --quick': a minute of load and faults, and a check of each write (4 min 10 s)
     Soak,
-    /// Thousands of requests generated from openapi.yaml, and a developer in a browser (2 min 30 s)
+    /// Thousands of requests generated from openapi.yaml, and the API reference in a browser (2 min 30 s)
     Reference,
-    /// The real Better Auth in front of the API, on its own tables and on the document's (1 min 10 s)
+    /// The real Better Auth in front of the API, on its own tables and on those of the schema specification (1 min 10
+    /// s)
     BetterAuth,
-    /// Four kinds of databases that users have: up, signed in, every route, down, and up again (1 min 10 s)
+    /// Four kinds of existing databases: migrate up, sign in, call every route, migrate down and up again (1 min 10 s)
     Databases,
-    /// The API's and the migrations' tests on other versions of PostgreSQL and PgBouncer's other mode (4 min 20 s)
+    /// The API and migration tests on other PostgreSQL versions and with PgBouncer's session pooling (4 min 20 s)
     Versions,
 }
 
 impl Part {
-    /// As it is written on the command line.
+    /// The name on the command line.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 }
 
-/// Options of `cargo xtask bench`.
 #[derive(Args)]
 pub struct Bench {
-    /// What is measured
+    /// What to measure
     #[arg(value_enum, default_value_t = Subject::Programs)]
     pub subject: Subject,
-    /// A rough answer in about two minutes, once everything has been built
+    /// Measure less, for a rough result in about two minutes once everything is built
     #[arg(long)]
     pub quick: bool,
-    /// Only these programs, beside ours: floor, python, node, rust_monolith
+    /// Compare only with these programs: floor, python, node, rust_monolith
     #[arg(long, value_name = "PROGRAM", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// Measure functions that were built before, too, in a folder like target/release
+    /// Also measure functions from an earlier build, in a folder like target/release
     #[arg(long, value_name = "FOLDER")]
     pub before: Option<PathBuf>,
-    /// Put the plots where docs/performance.md shows them, too
+    /// Write the plots to docs/performance, for docs/performance.md, instead of target/bench
     #[arg(long)]
     pub publish: bool,
 }
@@ -294,65 +296,63 @@ pub struct Bench {
 /// What `cargo xtask bench` measures.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Subject {
-    /// The API beside the others
+    /// The API, compared with the other programs
     Programs,
-    /// How its cost grows with the tasks, with the page, and with the processes
+    /// The API's cost by number of tasks, page size and number of processes
     Scale,
 }
 
-/// Options of `cargo xtask soak`.
 #[derive(Args)]
 pub struct Soak {
-    /// A minute of load instead of ten, and 20,000 calls of one process instead of 100,000
+    /// One minute of load instead of ten, and 20,000 calls to one process instead of 100,000
     #[arg(long)]
     pub quick: bool,
-    /// How many processes of the functions to run; 24 for each core by default, 200 at most
+    /// Number of function processes [default: 24 per core, at most 200]
     #[arg(long)]
     pub processes: Option<usize>,
 }
 
-/// Options of `cargo xtask fuzz`.
 #[derive(Args)]
 pub struct Fuzz {
-    /// How many cases to try
+    /// Number of cases to try
     #[arg(long, default_value_t = 1_000_000, conflicts_with = "quick")]
     pub cases: u64,
-    /// Try 20,000 only
+    /// Try only 20,000 cases
     #[arg(long)]
     pub quick: bool,
-    /// Makes the same cases again; by default a new number each time, which is printed
+    /// Seed of an earlier run, to repeat its cases [default: a new one each time, which is printed]
     #[arg(long)]
     pub seed: Option<u64>,
 }
 
-/// Options of `cargo xtask mutants`.
 #[derive(Args)]
 pub struct Mutants {
-    /// Only mutants in these files
-    #[arg(long = "file", default_values_t = ["credential", "session", "tasks"].map(|room| format!("shared/src/{room}.rs")))]
+    /// Try only mutants in these files
+    #[arg(long = "file", default_values_t = ["credential", "session", "tasks"].map(|name| format!("shared/src/{name}.rs")))]
     pub files: Vec<String>,
-    /// Only mutants whose name matches this regular expression
+    /// Try only mutants whose name matches this regular expression
     #[arg(long)]
     pub only: Option<String>,
-    /// Name the mutants and try none
+    /// List the mutants and try none
     #[arg(long)]
     pub list: bool,
 }
 
-/// What to do with the migrations. The database is the one that `DATABASE_URL_UNPOOLED` names, as its owner.
+/// A migration command. It connects to the database in `DATABASE_URL_UNPOOLED` as the owner role.
 #[derive(Subcommand)]
 pub enum Migrate {
-    /// Apply what is pending; then, when DATABASE_URL names the API's role (tasks_api), set its password to that URL's.
+    /// Apply pending migrations. Then, if DATABASE_URL has the API's role (tasks_api), set its password to the one in
+    /// that URL
     Up,
-    /// Revert the last migration. Tables with rows in them are kept.
+    /// Revert the last migration. Tables that contain rows are kept
     Down {
-        /// Revert all migrations after this one; 0 reverts them all.
+        /// Revert all migrations after this one; 0 reverts all
         #[arg(long, value_name = "VERSION")]
         to: Option<i64>,
     },
-    /// Show what is applied, what is pending, and what was changed after it was applied.
+    /// Show which migrations are applied, pending, or changed after they were applied
     Status,
-    /// Say whether columns, indexes, constraints and rights are still what the migrations made of them.
+    /// Check whether columns, indexes, constraints and privileges still match the migrations
     Check,
 }
 

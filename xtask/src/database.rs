@@ -1,4 +1,5 @@
-//! The database that a developer names by `DATABASE_URL` and `DATABASE_URL_UNPOOLED`, looked at before anything is built.
+//! The database that a developer names with `DATABASE_URL` and `DATABASE_URL_UNPOOLED`, checked before anything is
+//! built.
 use crate::place::variable;
 use anyhow::{Context as _, Result, bail};
 use std::{
@@ -8,23 +9,25 @@ use std::{
     time::Duration,
 };
 
-/// How long a host may take to accept a connection, in seconds.
+/// Seconds to wait for a host to accept a connection.
 const CONNECT_TIMEOUT_S: u64 = 10;
 
-/// The two URLs of a database that is not ours.
+/// The two URLs of a database that the developer provides.
 pub struct Given {
-    /// `DATABASE_URL`, for the API.
+    /// `DATABASE_URL`, with the API's role.
     pub url: String,
-    /// `DATABASE_URL_UNPOOLED`, the owner's.
+    /// `DATABASE_URL_UNPOOLED`, with the owner role.
     pub owner_url: String,
 }
 
 impl Given {
-    /// Those of the environment; `None` where neither is set. URLs of the server in `postgres_folder`, as a shell has them that
-    /// has sourced the file of an earlier `cargo xtask dev`, do not count. Fails where one of the two is missing.
+    /// Reads the URLs from the environment; `None` if neither is set. Fails if only one is set.
+    ///
+    /// URLs of the server in `postgres_folder` are ignored: a shell has them if it sourced the env file of an earlier
+    /// `cargo xtask dev`.
     pub fn find(postgres_folder: &Path) -> Result<Option<Self>> {
         let own = fs::read_to_string(postgres_folder.join("settings.json")).unwrap_or_default();
-        // Its passwords are random: a URL that has one of them is its own.
+        // That server's passwords are random, so a URL with one of them belongs to it.
         let is_own =
             |url: &str| parts(url).is_some_and(|parts| !parts.password.is_empty() && own.contains(parts.password));
         let get = |name| variable(name).filter(|url| !is_own(url));
@@ -40,15 +43,16 @@ impl Given {
         }
     }
 
-    /// Fails where a host cannot be reached. Passwords are not tried: that takes a PostgreSQL client, which is not built yet.
-    pub fn reach_hosts(&self) -> Result<()> {
-        reach("DATABASE_URL", &self.url)?;
-        reach("DATABASE_URL_UNPOOLED", &self.owner_url)
+    /// Fails if a host cannot be reached. Does not try the passwords: that needs a PostgreSQL client, which is not
+    /// built yet.
+    pub fn check_hosts(&self) -> Result<()> {
+        check_reachable("DATABASE_URL", &self.url)?;
+        check_reachable("DATABASE_URL_UNPOOLED", &self.owner_url)
     }
 }
 
-/// Fails where the host of a URL cannot be reached. Text that is not a URL passes: the full parser reports it better.
-pub fn reach(name: &str, url: &str) -> Result<()> {
+/// Fails if a URL's host cannot be reached. Text that is not a URL passes, because the full parser reports it better.
+pub fn check_reachable(name: &str, url: &str) -> Result<()> {
     let Some(Parts { host, port, .. }) = parts(url) else { return Ok(()) };
     let addresses = (host, port).to_socket_addrs();
     let addresses = addresses.with_context(|| format!("{name}: the host {host} is not known"))?;
@@ -69,7 +73,7 @@ struct Parts<'u> {
     port: u16,
 }
 
-/// The parts of `postgresql://user:password@host:port/database?options`; `None` for anything else.
+/// Splits `postgresql://user:password@host:port/database?options`; `None` for anything else.
 fn parts(url: &str) -> Option<Parts<'_>> {
     let (_, rest) = url.split_once("://")?;
     let (authority, _) = rest.split_once(['/', '?']).unwrap_or((rest, ""));
@@ -107,11 +111,12 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let url = format!("postgresql://a:s3cret@127.0.0.1:{port}/x");
-        assert!(reach("DATABASE_URL", &url).is_ok());
+        assert!(check_reachable("DATABASE_URL", &url).is_ok());
         drop(listener);
-        let error = format!("{:#}", reach("DATABASE_URL", &url).unwrap_err());
+        let error = format!("{:#}", check_reachable("DATABASE_URL", &url).unwrap_err());
         assert!(error.contains("DATABASE_URL: 127.0.0.1 does not accept") && !error.contains("s3cret"), "{error}");
-        let error = format!("{:#}", reach("DATABASE_URL", "postgresql://a:s3cret@nowhere.invalid/x").unwrap_err());
+        let error =
+            format!("{:#}", check_reachable("DATABASE_URL", "postgresql://a:s3cret@nowhere.invalid/x").unwrap_err());
         assert!(error.contains("nowhere.invalid is not known") && !error.contains("s3cret"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! How long things took on this machine, to be told before they are done again.
+//! Durations of earlier runs on this machine, shown as estimates before the next run.
 use crate::place::target;
 use std::{
     collections::BTreeMap,
@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-/// The last duration of each thing, by its name, in seconds.
+/// The last duration of each step in seconds, by step name.
 #[derive(Default)]
 pub struct Durations(BTreeMap<String, f64>);
 
 impl Durations {
-    /// Reads those that earlier commands have recorded; none where the file is missing or damaged.
+    /// Reads what earlier commands recorded. Empty if the file is missing or damaged.
     pub fn read() -> Self {
         let text = fs::read_to_string(Self::file()).unwrap_or_default();
         let entry = |line: &str| {
@@ -27,14 +27,13 @@ impl Durations {
         target().join("durations.txt")
     }
 
-    /// The last duration of a thing.
     pub fn get(&self, name: &str) -> Option<Duration> {
         self.0.get(name).and_then(|seconds| Duration::try_from_secs_f64(*seconds).ok())
     }
 
-    /// Records a duration. A file that cannot be written is no reason to fail: it is information only.
+    /// Records a duration. A write error is ignored, because durations are only informational.
     pub fn record(name: &str, duration: Duration) {
-        // As they are now: commands that run at the same time record other names.
+        // Read again: commands that run at the same time record other names.
         let mut all = Self::read();
         all.0.insert(name.to_owned(), duration.as_secs_f64());
         let lines: String = all.0.iter().map(|(name, seconds)| format!("{name} {seconds:.1}\n")).collect();
@@ -42,13 +41,13 @@ impl Durations {
         let _ = fs::write(Self::file(), lines);
     }
 
-    /// What to say of a thing before it is done: its last duration, or what is usual.
+    /// Returns the estimate to print before a step: its last duration, or `usual`.
     pub fn expectation(&self, name: &str, usual: &str) -> String {
         self.get(name).map_or_else(|| usual.to_owned(), |last| format!("{} the last time", Short(last)))
     }
 }
 
-/// A duration in words: `4.2 s`, `41 s`, `2 min 5 s`.
+/// Displays a duration briefly: `4.2 s`, `41 s`, `2 min 5 s`.
 pub struct Short(pub Duration);
 
 impl Display for Short {

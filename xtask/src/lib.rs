@@ -1,4 +1,4 @@
-//! What the front of `cargo xtask` and the commands behind it (the package `devtools`) have in common.
+//! Code shared by the front end of `cargo xtask` and the commands behind it (the package `devtools`).
 pub mod apt;
 pub mod build;
 pub mod cli;

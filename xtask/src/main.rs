@@ -1,5 +1,5 @@
-//! `cargo xtask`: compiled in seconds, it reads the command line, tries what can be tried before the rest is built, builds it, and
-//! gives way to it.
+//! The front end of `cargo xtask`. It compiles in seconds, parses the command line, checks what it can before the rest
+//! is built, builds `devtools` and replaces itself with it.
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use std::{
@@ -13,7 +13,7 @@ use std::{
 use xtask::{
     build,
     cli::{Cli, Command, Dev, Logs, Part, Psql, Watch},
-    database::{Given, reach},
+    database::{Given, check_reachable},
     durations::Durations,
     openssl::OpenSsl,
     place::{dev_folder, find_in_path, variable},
@@ -21,7 +21,7 @@ use xtask::{
 };
 
 fn main() -> ExitCode {
-    // What it gives way to does not come back.
+    // On success, exec has replaced the process, so `run` returns only errors.
     let Err(error) = run(&Cli::parse().command);
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
@@ -36,28 +36,28 @@ fn run(command: &Command) -> Result<Never> {
         Command::Dev(options) => check_dev(options)?,
         Command::Migrate(_) => {
             if let Some(url) = variable("DATABASE_URL_UNPOOLED") {
-                reach("DATABASE_URL_UNPOOLED", &url)?;
+                check_reachable("DATABASE_URL_UNPOOLED", &url)?;
             }
             false
         }
         Command::Test(options) => {
-            need("node", "Node.js 20 or newer", "nodejs npm")?;
-            need("python3", "Python 3", "python3 python3-venv")?;
+            require_program("node", "Node.js 20 or newer", "nodejs npm")?;
+            require_program("python3", "Python 3", "python3 python3-venv")?;
             let packages = [Part::Package, Part::SamBuild, Part::Guard];
             if options.all || packages.iter().any(|part| options.parts.contains(part)) {
-                need_for_release()?;
+                require_release_tools()?;
             }
             false
         }
         Command::Deploy(options) => {
-            need("python3", "Python 3", "python3 python3-venv")?;
+            require_program("python3", "Python 3", "python3 python3-venv")?;
             if options.built.is_none() {
-                need_for_release()?;
+                require_release_tools()?;
             }
             false
         }
         Command::Bench(_) | Command::Sizes => {
-            need_for_release()?;
+            require_release_tools()?;
             false
         }
         _ => false,
@@ -68,24 +68,28 @@ fn run(command: &Command) -> Result<Never> {
     Err(error).with_context(|| format!("{} cannot be started", program.display()))
 }
 
-/// Fails where a program is missing, with the command that installs it.
-fn need(program: &str, what: &str, package: &str) -> Result<()> {
+/// Fails if a program is missing. The error names the command that installs it.
+fn require_program(program: &str, what: &str, package: &str) -> Result<()> {
     if find_in_path(program).is_none() {
         bail!("{program} is missing: install {what} with 'sudo apt install {package}' or Homebrew");
     }
     Ok(())
 }
 
-/// Fails where a release cannot be built: OpenSSL is compiled from source then.
-fn need_for_release() -> Result<()> {
+/// Fails if a release build is not possible: it compiles OpenSSL from source, which needs perl and make.
+fn require_release_tools() -> Result<()> {
     for program in ["perl", "make"] {
-        need(program, &format!("{program}, which a release needs to compile OpenSSL from source,"), program)?;
+        require_program(
+            program,
+            &format!("{program}, which a release needs to compile OpenSSL from source,"),
+            program,
+        )?;
     }
     Ok(())
 }
 
-/// Tries what `cargo xtask dev` will need. Whether the functions are built together with the tools: not for a database of
-/// somebody's, whose passwords are tried in between.
+/// Checks what `cargo xtask dev` needs. Returns whether to build the functions together with the tools. With the
+/// developer's own database they are built later, after `devtools` has tried its passwords.
 fn check_dev(options: &Dev) -> Result<bool> {
     let folder = dev_folder(options.folder.as_deref())?;
     if options.port != 0 {
@@ -97,20 +101,20 @@ fn check_dev(options: &Dev) -> Result<bool> {
         }
     }
     if options.better_auth {
-        need("node", "Node.js 20 or newer", "nodejs npm")?;
+        require_program("node", "Node.js 20 or newer", "nodejs npm")?;
     }
     if options.watch == Watch::CargoLambda && find_in_path("cargo-lambda").is_none() {
-        need("python3", "Python 3", "python3 python3-venv")?;
+        require_program("python3", "Python 3", "python3 python3-venv")?;
     }
     let given = Given::find(&folder.join("postgres"))?;
     match &given {
-        Some(given) => given.reach_hosts()?,
+        Some(given) => given.check_hosts()?,
         None => xtask::postgres::check(options.postgres)?,
     }
     Ok(given.is_none())
 }
 
-/// Builds the package `devtools`, and the functions with it where they are needed at once.
+/// Builds the package `devtools`, with the benchmarks and functions on request.
 fn build_devtools(with_bench: bool, with_functions: bool) -> Result<()> {
     const DURATION: &str = "build";
     let openssl = OpenSsl::find_or_install()?;
@@ -141,17 +145,17 @@ fn build_devtools(with_bench: bool, with_functions: bool) -> Result<()> {
     Ok(())
 }
 
-/// Becomes psql on the database of a running `cargo xtask dev`.
+/// Replaces this process with psql on the database of a running `cargo xtask dev`.
 fn psql(options: &Psql) -> Result<Never> {
     let folder = dev_folder(options.folder.as_deref())?;
-    let url = exported(&folder.join("env"), "DATABASE_URL_UNPOOLED").with_context(|| not_running(&folder))?;
+    let url = exported_value(&folder.join("env"), "DATABASE_URL_UNPOOLED").with_context(|| not_running(&folder))?;
     let psql = find_in_path("psql")
         .context("psql is missing: install it with 'sudo apt install postgresql-client' or 'brew install libpq'")?;
     let error = Process::new(psql).arg(url).args(&options.arguments).exec();
     Err(error).context("psql cannot be started")
 }
 
-/// Becomes `tail` on a log of `cargo xtask dev`.
+/// Replaces this process with `tail` on a log of `cargo xtask dev`.
 fn logs(options: &Logs) -> Result<Never> {
     let folder = dev_folder(options.folder.as_deref())?;
     let file = folder.join(options.log.file());
@@ -161,7 +165,7 @@ fn logs(options: &Logs) -> Result<Never> {
     let mut tail = Process::new("tail");
     tail.args(["-n", &options.lines.to_string()]);
     if options.follow {
-        // By its name: a new run begins a new file.
+        // -F follows the name, not the open file: a new run creates a new file.
         tail.arg("-F");
     }
     let error = tail.arg(file).exec();
@@ -172,8 +176,8 @@ fn not_running(folder: &Path) -> String {
     format!("no 'cargo xtask dev' runs in {} (start it, or name its folder by --folder)", folder.display())
 }
 
-/// The value of a variable in a file of `export NAME='value'` lines, as `cargo xtask dev` writes it.
-fn exported(file: &Path, name: &str) -> Option<String> {
+/// Returns a variable's value from a file of `export NAME='value'` lines, as written by `cargo xtask dev`.
+fn exported_value(file: &Path, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(name)?.strip_prefix('='))?;
     Some(value.strip_prefix('\'')?.strip_suffix('\'')?.replace(r"'\''", "'"))

@@ -1,5 +1,5 @@
-//! Which OpenSSL the programs of this machine use: the system's, which is there in seconds, or one compiled from source, which
-//! takes two minutes. What is deployed always has the latter linked in (see shared/Cargo.toml).
+//! Chooses the OpenSSL for local builds: the system's, ready in seconds, or one compiled from source, which takes two
+//! minutes. Deployed binaries always link the one from source (see shared/Cargo.toml).
 use crate::{
     apt,
     place::{find_in_path, variable},
@@ -8,17 +8,18 @@ use crate::{
 use anyhow::{Result, bail};
 use std::process::{Command, Stdio};
 
-/// An OpenSSL to link with.
+/// The OpenSSL to link with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenSsl {
-    /// The system's, or Apple's own TLS on macOS.
+    /// The system's OpenSSL, or Apple's own TLS on macOS.
     System,
     /// Compiled from source.
     Vendored,
 }
 
 impl OpenSsl {
-    /// The system's where it can be compiled against: the crate openssl-sys looks for it in the same places.
+    /// Returns `System` on macOS, or if the system has the headers to compile against. Looks in the same places as the
+    /// crate openssl-sys.
     pub fn find() -> Self {
         let is_there = cfg!(target_os = "macos")
             || variable("OPENSSL_DIR").is_some()
@@ -31,7 +32,8 @@ impl OpenSsl {
         if is_there { Self::System } else { Self::Vendored }
     }
 
-    /// As [`find`](Self::find), after an attempt to install the system's where it is missing. Fails where neither is possible.
+    /// Like [`find`](Self::find), but first tries to install the system's headers if they are missing. Fails if OpenSSL
+    /// cannot be compiled from source either.
     pub fn find_or_install() -> Result<Self> {
         if Self::find() == Self::System || install() {
             return Ok(Self::System);
@@ -51,7 +53,7 @@ impl OpenSsl {
         Ok(Self::Vendored)
     }
 
-    /// What cargo is told, with packages that have the feature `vendored-openssl` by default.
+    /// The flags for cargo. The packages enable the feature `vendored-openssl` by default.
     pub fn cargo_flags(self) -> &'static [&'static str] {
         match self {
             Self::System => &["--no-default-features"],
@@ -60,7 +62,7 @@ impl OpenSsl {
     }
 }
 
-/// Installs the headers by apt, where we may. Whether they are there now.
+/// Installs the headers with apt, if permitted. Returns whether they are installed afterwards.
 fn install() -> bool {
     if !apt::can_install() {
         return false;

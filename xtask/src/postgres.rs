@@ -1,4 +1,4 @@
-//! Where this machine has PostgreSQL's server programs.
+//! Finds PostgreSQL's server programs on this machine.
 use crate::place::find_in_path;
 use anyhow::{Result, bail};
 use std::{
@@ -7,8 +7,8 @@ use std::{
     process::Command,
 };
 
-/// The folder of `postgres`, `initdb` and `pg_ctl`, of one major version or of any: on PATH, or where Debian and Homebrew put
-/// them, the newest first.
+/// Returns the folder of `postgres`, `initdb` and `pg_ctl`, for one major version or any. Looks in PATH first, then in
+/// the folders of Debian and Homebrew, newest version first.
 pub fn installed(major: Option<u32>) -> Option<PathBuf> {
     let mut folders: Vec<(u32, PathBuf)> = Vec::new();
     for (parent, prefix) in
@@ -32,7 +32,7 @@ pub fn installed(major: Option<u32>) -> Option<PathBuf> {
         .find(|folder| folder.join("postgres").is_file() && folder.join("initdb").is_file())
 }
 
-/// The major version of the programs in a folder, by what they say.
+/// Returns the major version that `postgres --version` in a folder reports.
 pub fn major_of(folder: &Path) -> Option<u32> {
     let output = Command::new(folder.join("postgres")).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -40,7 +40,7 @@ pub fn major_of(folder: &Path) -> Option<u32> {
     text.split_whitespace().nth(2)?.split('.').next()?.parse().ok()
 }
 
-/// Fails where PostgreSQL is neither installed nor to be had from npm.
+/// Fails if PostgreSQL is not installed and cannot be installed from npm either.
 pub fn check(major: Option<u32>) -> Result<()> {
     let can_install = ["npm", "node"].iter().all(|program| find_in_path(program).is_some());
     if can_install || installed(major).is_some() {

@@ -1,6 +1,6 @@
-//! What a command says while it works.
+//! Progress output.
 
-/// Prints what is being done.
+/// Prints the step that begins.
 pub fn step(what: impl AsRef<str>) {
     eprintln!("==> {}", what.as_ref());
 }
