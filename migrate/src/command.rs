@@ -1,4 +1,4 @@
-//! What can be asked for by hand, and what a deployment asks for.
+//! The commands that an operator sends by hand, and the one that a deployment runs.
 use crate::{deadline::within, secrets::Secrets};
 use anyhow::{Context as _, Result, anyhow};
 use migrations::{API_ROLE, Migration, State};
@@ -7,27 +7,24 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 use std::time::Duration;
 
-/// How long a migration waits for a lock, in seconds: while it waits, every later writer waits behind it.
+/// Seconds that a migration waits for a lock. While it waits, every later writer queues behind it.
 const LOCK_TIMEOUT_S: u64 = 10;
 
-/// A command, as in `{"command": "down", "to": 6}`.
+/// A command, such as `{"command": "down", "to": 6}`.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
-    /// Which migrations are applied and which are pending.
+    /// List the migrations that are applied and pending.
     Status,
-    /// Whether the database still is what the migrations made of it.
+    /// Check whether the database still matches the migrations.
     Check,
-    /// Apply what is pending, and set the API role's password to that of the API's secret.
+    /// Apply pending migrations, and set the API role's password to the one in the API's secret.
     Up,
-    /// Revert the last migration, or all after a version.
-    Down {
-        /// The version to go back to.
-        to: Option<i64>,
-    },
+    /// Revert the last migration, or all migrations after version `to`.
+    Down { to: Option<i64> },
 }
 
-/// Carries out a command and says what came of it.
+/// Runs a command and returns its result.
 pub async fn run(command: &Command, time_left: Duration) -> Result<Value> {
     within(time_left, async {
         let secrets = Secrets::from_env(time_left).await?;
@@ -35,7 +32,7 @@ pub async fn run(command: &Command, time_left: Duration) -> Result<Value> {
         match command {
             Command::Status => {
                 let migrations = migrations::status(&mut connection).await?;
-                Ok(json!({"migrations": migrations.iter().map(described).collect::<Vec<_>>()}))
+                Ok(json!({"migrations": migrations.iter().map(describe).collect::<Vec<_>>()}))
             }
             Command::Check => Ok(json!({"differences": migrations::check(&mut connection).await?})),
             Command::Up => Ok(json!({"applied": up(&mut connection, &secrets).await?})),
@@ -49,7 +46,7 @@ pub async fn run(command: &Command, time_left: Duration) -> Result<Value> {
     .await
 }
 
-/// Brings the database up to this version, as a deployment does, and says what was done.
+/// Migrates the database to this version, as part of a deployment, and returns what was done.
 pub async fn deploy(time_left: Duration) -> Result<String> {
     within(time_left, async {
         let secrets = Secrets::from_env(time_left).await?;
@@ -57,9 +54,9 @@ pub async fn deploy(time_left: Duration) -> Result<String> {
         let migrations = migrations::status(&mut connection).await?;
         let is_any = |state: State| migrations.iter().any(|it| it.state == state);
         if is_any(State::Unknown) && !is_any(State::Pending) && !is_any(State::Changed) {
-            // An older commit is being deployed, or the stack rolls back and CloudFormation did not say so. Migrations expand
-            // before they contract, so that version works with what the later one has made; failing would leave the stack
-            // without a way back.
+            // An older commit is being deployed, or the stack is rolling back and CloudFormation did not report it.
+            // Migrations expand before they contract, so this version works with the later schema. Failing would leave
+            // the stack with no way to roll back.
             return Ok("the database is ahead of this version, and stays as it is".to_owned());
         }
         let applied = up(&mut connection, &secrets).await?;
@@ -85,7 +82,8 @@ async fn up(connection: &mut PgConnection, secrets: &Secrets) -> Result<Vec<Stri
     Ok(applied)
 }
 
-/// Connects as the owner. The server gives up a statement when this function has to, so that nothing goes on behind it.
+/// Connects as the owner role. `statement_timeout` is the function's time limit, so that no statement runs on after the
+/// function has ended.
 async fn connect(secrets: &Secrets, time_left: Duration) -> Result<PgConnection> {
     let url = secrets.owner_url().await?;
     let mut connection = migrations::connect(&url)
@@ -97,7 +95,7 @@ async fn connect(secrets: &Secrets, time_left: Duration) -> Result<PgConnection>
     Ok(connection)
 }
 
-fn described(migration: &Migration) -> Value {
+fn describe(migration: &Migration) -> Value {
     let state = match migration.state {
         State::Applied => "applied",
         State::Pending => "pending",

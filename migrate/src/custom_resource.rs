@@ -1,4 +1,4 @@
-//! CloudFormation's side: a custom resource that is there when the database is up to date
+//! The custom resource protocol of CloudFormation. The resource exists once the database is up to date
 //! (docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref.html).
 use crate::{command, stack};
 use anyhow::{Context as _, Result, anyhow};
@@ -10,16 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the answer is sent, until one arrives.
+/// Attempts to send the response.
 const ATTEMPTS: u32 = 3;
-/// How long an attempt may take, in seconds.
+/// Seconds that one attempt may take.
 const ATTEMPT_TIMEOUT_S: u64 = 3;
-/// The longest reason that is told, in characters: an answer has at most 4096 bytes.
+/// Characters of the reason that are sent: a response may have at most 4096 bytes.
 const MAX_REASON_CHARACTERS: usize = 800;
-/// It never changes: a new one would make CloudFormation delete the old resource.
+/// Constant, because CloudFormation deletes the old resource when the id changes.
 const PHYSICAL_RESOURCE_ID: &str = "migrations";
 
-/// What CloudFormation asks. Never printed: whoever has the URL can answer.
+/// A request from CloudFormation. Never log it: whoever has the URL can respond to it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct CustomResource {
@@ -50,13 +50,13 @@ struct Answer<'a> {
     logical_resource_id: &'a str,
 }
 
-/// Migrates, and tells CloudFormation in every case how that went: without an answer it waits for an hour.
+/// Migrates, and always reports the outcome to CloudFormation: without a response it waits, by default for an hour.
 ///
 /// # Errors
-/// Only when the answer could not be delivered: then CloudFormation waits for as long as the template says.
+/// Only if the response cannot be delivered. CloudFormation then waits as long as the template allows (ServiceTimeout).
 pub async fn answer(request: &CustomResource, time_left: Duration) -> Result<()> {
     let result = match request.request_type {
-        // A stack that goes must not take the data along; nor may one whose creation failed.
+        // Deleting the stack must not delete the data. Nor may the cleanup after a failed creation.
         RequestType::Delete => Ok("the database stays as it is".to_owned()),
         RequestType::Create | RequestType::Update => AssertUnwindSafe(deploy(request, time_left))
             .catch_unwind()
@@ -92,7 +92,7 @@ async fn deliver(url: &str, answer: &Answer<'_>) -> Result<()> {
     let body = serde_json::to_vec(answer)?;
     let mut attempt = 1;
     loop {
-        // The URL is signed for an empty type.
+        // The URL's signature requires an empty Content-Type.
         let request = client.put(url).header(CONTENT_TYPE, HeaderValue::from_static("")).body(body.clone());
         match request.send().await.and_then(reqwest::Response::error_for_status) {
             Ok(_) => return Ok(()),

@@ -1,6 +1,7 @@
-//! Runs the migrations: as a CloudFormation custom resource at every deployment, and by hand with `{"command": "status"}`.
+//! Runs the migrations: as a CloudFormation custom resource at every deployment, and by hand with commands such as
+//! `{"command": "status"}`.
 //!
-//! This is the one function with the owner's rights, so it is the one that reads the owner's secret.
+//! This is the only function that acts as the owner role, so only it reads the owner's secret.
 mod command;
 mod custom_resource;
 mod deadline;
@@ -18,10 +19,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// How long before Lambda's deadline the work has to be over, in seconds: what is left is for the answer.
+/// Seconds before Lambda's deadline at which the work must end. The rest is for sending the response.
 const MARGIN_S: u64 = 10;
 
-/// What the function is invoked with.
+/// The input of an invocation.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Event {
@@ -44,7 +45,7 @@ async fn main() -> ExitCode {
 async fn answer(event: LambdaEvent<Value>) -> Result<Value, lambda_runtime::Error> {
     let until = event.context.deadline().checked_sub(Duration::from_secs(MARGIN_S)).unwrap_or(SystemTime::UNIX_EPOCH);
     let time_left = until.duration_since(SystemTime::now()).unwrap_or_default();
-    // Read by hand: the error of a parser could quote the event, which has CloudFormation's signed URL.
+    // Not deserialized by the runtime: its error could quote the event, which contains CloudFormation's signed URL.
     let event = serde_json::from_value(event.payload);
     let result = match event {
         Ok(Event::CustomResource(request)) => custom_resource::answer(&request, time_left).await.map(|()| Value::Null),

@@ -1,4 +1,4 @@
-//! The two secrets of AWS Secrets Manager: the owner's URL, and the API's.
+//! The two secrets in AWS Secrets Manager: the owner's URL and the API's URL.
 use anyhow::{Context as _, Result, anyhow, bail};
 use aws_config::{BehaviorVersion, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_secretsmanager::{Client, error::ProvideErrorMetadata as _};
@@ -9,29 +9,29 @@ use std::{
 };
 use tokio::time::sleep;
 
-/// How long Secrets Manager may take to give a secret, with all retries, in seconds.
+/// Seconds that Secrets Manager may take to return a secret, including all retries.
 const FETCH_TIMEOUT_S: u64 = 15;
-/// How long a refused role is taken for one that was just made, in seconds: IAM is eventually consistent, and a new stack's role
-/// may not be known to Secrets Manager yet when this function is called.
-const ROLE_KNOWN_WITHIN_S: u64 = 10;
-/// How long to wait before a refused request is sent again, in seconds.
-const ASK_AGAIN_AFTER_S: u64 = 2;
-/// The codes of the errors with which Secrets Manager refuses a role, known or not.
-const REFUSALS: [&str; 2] = ["AccessDeniedException", "UnrecognizedClientException"];
+/// Seconds during which a refusal is retried, because the role may be new: IAM is eventually consistent, so Secrets
+/// Manager may not know a new stack's role yet when this function is called.
+const NEW_ROLE_GRACE_S: u64 = 10;
+/// Seconds to wait before a refused request is sent again.
+const RETRY_DELAY_S: u64 = 2;
+/// The error codes with which Secrets Manager refuses a role, whether it knows the role or not.
+const REFUSAL_CODES: [&str; 2] = ["AccessDeniedException", "UnrecognizedClientException"];
 
-/// Where the secrets are.
+/// A Secrets Manager client and the ids of the two secrets.
 pub struct Secrets {
     client: Client,
     owner_secret_id: String,
     api_secret_id: String,
-    patient_until: Instant,
+    retry_until: Instant,
 }
 
 impl Secrets {
-    /// As the environment says: `OWNER_SECRET_ID` and `API_SECRET_ID`, a secret's name or ARN each. A refused role is
-    /// waited for within `time_left`.
+    /// Reads `OWNER_SECRET_ID` and `API_SECRET_ID` from the environment. Each is a secret's name or ARN. A refused role
+    /// is retried for [`NEW_ROLE_GRACE_S`], but no longer than `time_left`.
     pub async fn from_env(time_left: Duration) -> Result<Self> {
-        let patient_until = Instant::now() + time_left.min(Duration::from_secs(ROLE_KNOWN_WITHIN_S));
+        let retry_until = Instant::now() + time_left.min(Duration::from_secs(NEW_ROLE_GRACE_S));
         let get = |name: &str| {
             let value = std::env::var(name).ok().filter(|value| !value.trim().is_empty());
             value.with_context(|| format!("{name} is not set: it is the name or ARN of a secret"))
@@ -42,15 +42,15 @@ impl Secrets {
             .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(FETCH_TIMEOUT_S)).build())
             .load()
             .await;
-        Ok(Self { client: Client::new(&config), owner_secret_id, api_secret_id, patient_until })
+        Ok(Self { client: Client::new(&config), owner_secret_id, api_secret_id, retry_until })
     }
 
-    /// The owner's URL of the database, without a pooler.
+    /// Fetches the owner's database URL, which has no pooler.
     pub async fn owner_url(&self) -> Result<DatabaseUrl> {
         self.url("OWNER_SECRET_ID", &self.owner_secret_id, "DATABASE_URL_UNPOOLED").await
     }
 
-    /// The API's URL of the database.
+    /// Fetches the API's database URL.
     pub async fn api_url(&self) -> Result<DatabaseUrl> {
         self.url("API_SECRET_ID", &self.api_secret_id, "DATABASE_URL").await
     }
@@ -65,23 +65,23 @@ impl Secrets {
         DatabaseUrl::parse(url).map_err(|error| anyhow!("{key} in the secret of {setting} {error}"))
     }
 
-    /// A secret's text. None for one that is binary.
+    /// Fetches a secret's text. `None` if the secret is binary.
     async fn text(&self, setting: &str, secret_id: &str) -> Result<Option<String>> {
         loop {
             let error = match self.client.get_secret_value().secret_id(secret_id).send().await {
                 Ok(secret) => return Ok(secret.secret_string),
                 Err(error) => error,
             };
-            let wait = Duration::from_secs(ASK_AGAIN_AFTER_S);
-            match error.code().filter(|code| REFUSALS.contains(code)) {
-                Some(code) if Instant::now() + wait < self.patient_until => {
+            let wait = Duration::from_secs(RETRY_DELAY_S);
+            match error.code().filter(|code| REFUSAL_CODES.contains(code)) {
+                Some(code) if Instant::now() + wait < self.retry_until => {
                     tracing::warn!(
                         setting,
                         code,
                         "the secret is refused, perhaps because the role is new: asking again"
                     );
                 }
-                // Not by the SDK's DisplayErrorContext: it adds the answer's body, which can hold the secret.
+                // The SDK's DisplayErrorContext would add the response body, which can contain the secret.
                 _ => return Err(error).with_context(|| format!("the secret of {setting} cannot be read")),
             }
             sleep(wait).await;

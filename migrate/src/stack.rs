@@ -4,17 +4,18 @@ use aws_config::{BehaviorVersion, retry::RetryConfig};
 use aws_sdk_cloudformation::Client;
 use std::time::Duration;
 
-/// How long CloudFormation may take to report the stack's status, with all retries, in seconds.
+/// Seconds that CloudFormation may take to report the stack's status, including all retries.
 const STATUS_TIMEOUT_S: u64 = 5;
 
-/// Whether the stack is rolling back. False, with a warning in the log, when CloudFormation does not say.
+/// Returns whether the stack is rolling back. Logs a warning and returns false if the status is unknown.
 ///
-/// CloudFormation undoes an Update that failed by another Update, with the old properties. What made the first fail, such as a
-/// wrong password in the owner's secret, makes the second fail too if it migrates, and the stack ends in UPDATE_ROLLBACK_FAILED.
+/// CloudFormation undoes a failed Update with another Update that has the old properties. If that one migrated too, the
+/// cause of the first failure, such as a wrong password in the owner's secret, would make it fail as well, and the
+/// stack would end in UPDATE_ROLLBACK_FAILED.
 ///
-/// The request does not say which of the two it is, and its DeploymentId does not show it: AWS does not document whether
-/// CloudFormation has already put the function's alias back to the previous version when it calls. If it has, the function's own
-/// DeploymentId equals the request's in both cases. Therefore the stack's status decides.
+/// The request does not show which of the two it is, and neither does its DeploymentId. AWS does not document whether
+/// CloudFormation has already moved the function's alias back to the previous version when it calls. If it has, the
+/// function's own DeploymentId equals the request's in both cases. So the stack's status decides.
 pub async fn is_rolling_back(stack_id: &str) -> bool {
     let answer = tokio::time::timeout(Duration::from_secs(STATUS_TIMEOUT_S), status(stack_id)).await;
     match answer.with_context(|| format!("no answer within {STATUS_TIMEOUT_S} s")).flatten() {

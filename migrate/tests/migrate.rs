@@ -1,5 +1,5 @@
-//! The migrate function: the real binary through a Lambda Runtime API, with moto's Secrets Manager, a real PostgreSQL, and a
-//! stand-in for CloudFormation: its API, and the URL at which it waits. `cargo xtask test migrate` starts what they need.
+//! The migrate function: the real binary through a Lambda Runtime API, with moto's Secrets Manager, a real PostgreSQL,
+//! and a fake CloudFormation (its API and its response URL). `cargo xtask test migrate` starts what they need.
 use axum::{
     Router,
     body::Bytes,
@@ -17,28 +17,28 @@ use std::{
 use testing::{Lambda, SERVICES};
 use tokio::{net::TcpListener, sync::mpsc};
 
-/// A path that must not be logged: whoever has it can answer in our place.
+/// A path that must not be logged: whoever has it can respond in the function's place.
 const ANSWER_PATH: &str = "/the-signed-answer-url";
 
 const STACK_ID: &str = "arn:aws:cloudformation:eu-central-1:123456789012:stack/task-api/1";
 
-/// How CloudFormation answers to the question for the stack.
+/// How the fake CloudFormation answers DescribeStacks.
 #[derive(Clone, Copy)]
-enum StackIs {
-    /// With this status.
-    In(&'static str),
-    /// Not to this role.
+enum StackReply {
+    /// With this stack status.
+    Status(&'static str),
+    /// With AccessDenied.
     Denied,
-    /// Never.
-    NotTold,
+    /// Not at all.
+    Silent,
 }
 
-/// An empty database, the function with its secrets, and CloudFormation's API and ear.
+/// An empty database, the function with its secrets, and a fake CloudFormation.
 struct Deployment {
     database: testing::Database,
     function: Lambda,
     settings: Vec<(String, String)>,
-    stack: Arc<Mutex<StackIs>>,
+    stack: Arc<Mutex<StackReply>>,
     answer_url: String,
     answers: mpsc::Receiver<(HeaderMap, Value)>,
 }
@@ -48,7 +48,7 @@ impl Deployment {
         Self::with_owner_url(str::to_owned).await
     }
 
-    /// With the owner's URL as `change` makes it.
+    /// Puts the result of `change` into the owner's secret, instead of the owner's URL.
     async fn with_owner_url(change: impl FnOnce(&str) -> String) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -60,7 +60,7 @@ impl Deployment {
         ] {
             create_secret(&format!("{name}-{number}"), &value).await;
         }
-        let stack = Arc::new(Mutex::new(StackIs::In("UPDATE_IN_PROGRESS")));
+        let stack = Arc::new(Mutex::new(StackReply::Status("UPDATE_IN_PROGRESS")));
         let mut settings = aws_settings();
         settings.push(("AWS_ENDPOINT_URL_CLOUDFORMATION".to_owned(), cloudformation(stack.clone()).await));
         let secrets = [
@@ -78,19 +78,18 @@ impl Deployment {
         Self { database, function, settings, stack, answer_url, answers }
     }
 
-    /// Starts the function anew, with these settings beside those of the SDK.
+    /// Restarts the function with these settings in addition to those of the SDK.
     async fn restart_function(&mut self, settings: &[(&str, &str)]) {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let settings: Vec<_> = self.settings.iter().cloned().chain(settings).collect();
         self.function = Lambda::start(env!("CARGO_BIN_EXE_migrate"), &settings).await;
     }
 
-    /// Says how the stack is from now on.
-    fn set_stack(&self, stack: StackIs) {
+    fn set_stack(&self, stack: StackReply) {
         *self.stack.lock().expect("no panic") = stack;
     }
 
-    /// What CloudFormation sends, and the answer that it gets.
+    /// Sends CloudFormation's request to the function, and returns the function's response.
     async fn request(&mut self, request_type: &str) -> Value {
         let event = self.event(request_type, &self.answer_url);
         self.function.invoke(event).await;
@@ -130,7 +129,7 @@ impl Deployment {
     }
 }
 
-/// Serves on a free port, and gives the address.
+/// Serves on a free port and returns the base URL.
 async fn serve(routes: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("a bound port"));
@@ -138,8 +137,9 @@ async fn serve(routes: Router) -> String {
     url
 }
 
-/// CloudFormation's DescribeStacks, with the answers of docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeStacks.html.
-async fn cloudformation(stack: Arc<Mutex<StackIs>>) -> String {
+/// A fake of CloudFormation's DescribeStacks, with responses as in
+/// docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeStacks.html.
+async fn cloudformation(stack: Arc<Mutex<StackReply>>) -> String {
     let describe = move |question: String| async move {
         assert!(question.contains("Action=DescribeStacks"), "{question}");
         assert!(
@@ -148,7 +148,7 @@ async fn cloudformation(stack: Arc<Mutex<StackIs>>) -> String {
         );
         let stack = *stack.lock().expect("no panic");
         match stack {
-            StackIs::In(status) => (
+            StackReply::Status(status) => (
                 StatusCode::OK,
                 format!(
                     r#"<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">
@@ -167,7 +167,7 @@ async fn cloudformation(stack: Arc<Mutex<StackIs>>) -> String {
                     </DescribeStacksResponse>"#
                 ),
             ),
-            StackIs::Denied => (
+            StackReply::Denied => (
                 StatusCode::FORBIDDEN,
                 r#"<ErrorResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">
                   <Error>
@@ -179,13 +179,13 @@ async fn cloudformation(stack: Arc<Mutex<StackIs>>) -> String {
                 </ErrorResponse>"#
                     .to_owned(),
             ),
-            StackIs::NotTold => std::future::pending().await,
+            StackReply::Silent => std::future::pending().await,
         }
     };
     serve(Router::new().route("/", post(describe))).await
 }
 
-/// What the SDK is told, so that it asks moto.
+/// Settings that point the SDK at moto.
 fn aws_settings() -> Vec<(String, String)> {
     [
         ("AWS_ENDPOINT_URL", &*moto()),
@@ -207,7 +207,7 @@ async fn create_secret(name: &str, value: &Value) {
         .post(moto())
         .header("x-amz-target", "secretsmanager.CreateSecret")
         .header("content-type", "application/x-amz-json-1.1")
-        // moto looks at the region alone.
+        // moto reads only the region.
         .header("authorization", "AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/secretsmanager/aws4_request, SignedHeaders=host, Signature=0");
     let body = json!({"Name": name, "SecretString": value.to_string(), "ClientRequestToken": "00000000-0000-0000-0000-000000000000"});
     let answer = request.body(body.to_string()).send().await.expect("moto answers");
@@ -223,7 +223,11 @@ async fn a_new_stack_gets_its_tables_and_the_apis_role_its_password() {
     let ada = stack.database.sign_up("ada").await;
     assert_eq!(stack.database.number("select count(*) from tasks").await, 0);
     let by_api = format!("select count(*) from caller('{}')", ada.token);
-    assert_eq!(stack.database.number_as_api(&by_api).await, 1, "the API's role is let in, with its secret's password");
+    assert_eq!(
+        stack.database.number_as_api(&by_api).await,
+        1,
+        "the API's role cannot connect with the password in its secret"
+    );
 
     let answer = stack.request("Update").await;
     assert_eq!((&answer["Status"], &answer["Reason"]), (&json!("SUCCESS"), &json!("nothing was pending")));
@@ -232,7 +236,7 @@ async fn a_new_stack_gets_its_tables_and_the_apis_role_its_password() {
 #[tokio::test]
 async fn a_failing_migration_fails_the_deployment_with_its_reason_and_leaves_the_database_as_it_was() {
     let mut stack = Deployment::start().await;
-    // What migration 0003 refuses.
+    // Migration 0003 refuses this table.
     stack.database.sql("create table tasks (id integer)", &[]).await;
     let before = stack.tables().await;
     let answer = stack.request("Create").await;
@@ -243,7 +247,7 @@ async fn a_failing_migration_fails_the_deployment_with_its_reason_and_leaves_the
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_or_refuses_is_an_answer_too() {
+async fn an_unreachable_or_refusing_database_is_reported_as_a_failure() {
     for (change, says) in [
         (
             &(|url: &str| url.replace(&format!(":{}/", SERVICES.postgres_port), ":1/")) as &dyn Fn(&str) -> String,
@@ -263,7 +267,7 @@ async fn a_database_that_is_away_or_refuses_is_an_answer_too() {
 
 #[tokio::test]
 async fn an_answer_comes_before_the_functions_time_is_up() {
-    // Somebody who takes connections and never says a word.
+    // A server that accepts connections and never sends a byte.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = silent.local_addr().expect("a bound port").port();
     let mut stack =
@@ -274,7 +278,7 @@ async fn an_answer_comes_before_the_functions_time_is_up() {
     let answer = stack.request("Create").await;
     assert_eq!(answer["Status"], "FAILED", "{answer}");
     assert!(answer["Reason"].as_str().is_some_and(|reason| reason.contains("not done within")), "{answer}");
-    assert!(began.elapsed() < Duration::from_secs(13), "Lambda would have ended it");
+    assert!(began.elapsed() < Duration::from_secs(13), "Lambda would have ended the function");
 }
 
 #[tokio::test]
@@ -300,7 +304,7 @@ async fn a_stack_that_goes_or_rolls_back_keeps_the_database() {
     let answer = stack.request("Delete").await;
     assert_eq!((&answer["Status"], stack.tables().await), (&json!("SUCCESS"), before));
 
-    // The version before, after a deployment that failed later on.
+    // The previous version is deployed after a later deployment failed.
     stack
         .database
         .sql("insert into _sqlx_migrations values (9999, 'of the next version', now(), true, 'x', 0)", &[])
@@ -309,19 +313,19 @@ async fn a_stack_that_goes_or_rolls_back_keeps_the_database() {
     assert_eq!((&answer["Status"], stack.tables().await), (&json!("SUCCESS"), before), "{answer}");
     assert!(answer["Reason"].as_str().is_some_and(|reason| reason.contains("ahead of this version")), "{answer}");
 
-    // By hand it is not passed over.
+    // By hand, the unknown migration is an error.
     let failure = stack.function.try_invoke(json!({"command": "up"})).await.expect_err("a failure");
     assert!(failure.to_string().contains("9999"), "{failure}");
 }
 
 #[tokio::test]
-async fn a_rollback_ends_although_what_failed_the_deployment_is_still_there() {
+async fn a_rollback_succeeds_while_the_cause_of_the_failure_remains() {
     let mut stack = Deployment::with_owner_url(|url| {
         let (_, rest) = url.split_once('@').expect("a user");
         format!("postgresql://owner_of_one:before@{rest}")
     })
     .await;
-    // An owner of its own: the usual one is every test's.
+    // A separate owner role, because all tests share the usual one.
     let name = stack.database.name.clone();
     stack.database.sql("create role owner_of_one login superuser password 'before'", &[]).await;
     stack.database.sql(&format!("alter database {name} owner to owner_of_one"), &[]).await;
@@ -333,11 +337,11 @@ async fn a_rollback_ends_although_what_failed_the_deployment_is_still_there() {
     assert_eq!(answer["Status"], "FAILED", "{answer}");
     assert!(answer["Reason"].as_str().is_some_and(|reason| reason.contains("password authentication")), "{answer}");
 
-    stack.set_stack(StackIs::In("UPDATE_ROLLBACK_IN_PROGRESS"));
+    stack.set_stack(StackReply::Status("UPDATE_ROLLBACK_IN_PROGRESS"));
     let answer = stack.request("Update").await;
     let expected = json!("the stack is rolling back: the database stays as it is");
     assert_eq!((&answer["Status"], &answer["Reason"]), (&json!("SUCCESS"), &expected));
-    // It asks for no secret before that.
+    // It reads no secret before that, so it succeeds without the secrets' settings.
     stack.restart_function(&[]).await;
     assert_eq!(stack.request("Update").await["Reason"], expected);
     assert_eq!(stack.request("Delete").await["Status"], "SUCCESS");
@@ -346,7 +350,7 @@ async fn a_rollback_ends_although_what_failed_the_deployment_is_still_there() {
 
 #[tokio::test]
 async fn where_the_stacks_status_is_not_known_it_migrates_as_usual() {
-    for (unknown, cause) in [(StackIs::Denied, "AccessDenied"), (StackIs::NotTold, "no answer within 5 s")] {
+    for (unknown, cause) in [(StackReply::Denied, "AccessDenied"), (StackReply::Silent, "no answer within 5 s")] {
         let mut stack = Deployment::start().await;
         stack.set_stack(unknown);
         let began = Instant::now();
@@ -359,8 +363,8 @@ async fn where_the_stacks_status_is_not_known_it_migrates_as_usual() {
     }
 }
 
-/// Secrets Manager's GetSecretValue, which answers its first `refusals` questions with an error of this code, and the others with
-/// the secret, or `broken` JSON.
+/// A fake GetSecretValue of Secrets Manager. The first `refusals` requests get an error with this code. Later ones get
+/// the secret, or truncated JSON if `broken`.
 async fn secrets_manager(refusals: u32, code: &'static str, secret: Value, broken: bool) -> String {
     let asked = AtomicU32::new(0);
     let answer = move |headers: HeaderMap| {
@@ -378,7 +382,7 @@ async fn secrets_manager(refusals: u32, code: &'static str, secret: Value, broke
     serve(Router::new().route("/", post(move |headers: HeaderMap| answer(headers)))).await
 }
 
-/// The settings of both secrets, in one.
+/// The contents of both secrets, merged into one.
 fn both_secrets(database: &testing::Database) -> Value {
     json!({"DATABASE_URL_UNPOOLED": database.owner_url(), "DATABASE_URL": database.api_url()})
 }
@@ -406,7 +410,7 @@ async fn a_role_that_stays_refused_is_a_failure_with_its_reason_before_the_time_
     let settings =
         [("AWS_ENDPOINT_URL_SECRETS_MANAGER", &*url), ("OWNER_SECRET_ID", "both"), ("API_SECRET_ID", "both")];
     stack.restart_function(&settings).await;
-    // Ten of them are kept for the answer.
+    // Each timeout includes the 10 s that are kept for the response.
     for (timeout_s, least_s, most_s) in [(14, 2, 4), (28, 8, 11)] {
         stack.function = stack.function.with_timeout(Duration::from_secs(timeout_s));
         let began = Instant::now();
@@ -453,7 +457,7 @@ async fn without_its_secrets_it_still_answers() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_takes_is_a_failed_invocation_without_the_url() {
+async fn an_undeliverable_answer_fails_the_invocation_without_showing_the_url() {
     let mut stack = Deployment::start().await;
     let event = stack.event("Delete", &format!("http://127.0.0.1:1{ANSWER_PATH}"));
     let failure = stack.function.try_invoke(event).await.expect_err("nobody listens").to_string();
@@ -461,7 +465,7 @@ async fn an_answer_that_nobody_takes_is_a_failed_invocation_without_the_url() {
 }
 
 #[tokio::test]
-async fn by_hand_it_tells_and_does_what_it_is_told() {
+async fn every_command_works_by_hand() {
     let mut stack = Deployment::start().await;
     let function = &mut stack.function;
     let status = function.invoke(json!({"command": "status"})).await;
