@@ -1,4 +1,4 @@
-//! `DELETE /api/tasks`: removes the caller's completed tasks, when the query says `status=completed` and nothing else.
+//! `DELETE /api/tasks`: removes the caller's completed tasks. The query must be exactly `status=completed`.
 use shared::{Caller, Error, Request, Response, serve, tasks};
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -8,7 +8,7 @@ async fn main() -> ExitCode {
 }
 
 async fn clear_completed(caller: Caller, request: Request) -> Result<Response, Error> {
-    // With anything more or less, the client means something else than would be removed.
+    // With any other query, the client means other tasks than those removed here.
     let query: Vec<_> = request.query().collect();
     if !matches!(&*query, [(name, value)] if name == "status" && value == "completed") {
         return Err(Error::invalid("status", "must be completed, and the only parameter"));

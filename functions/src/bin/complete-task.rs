@@ -1,4 +1,4 @@
-//! `PATCH /api/tasks/{id}/complete`: toggles or sets whether one of the caller's tasks is completed.
+//! `PATCH /api/tasks/{id}/complete`: toggles or sets `completed` on one of the caller's tasks.
 use shared::{
     Caller, Error, Request, Response, serve,
     tasks::{self, IfMatch, TaskChanges, TaskId},

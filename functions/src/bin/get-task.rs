@@ -1,4 +1,4 @@
-//! `GET /api/tasks/{id}`: one of the caller's tasks.
+//! `GET /api/tasks/{id}`: returns one of the caller's tasks.
 use shared::{
     Caller, Error, Request, Response, serve,
     tasks::{self, TaskId},

@@ -1,4 +1,4 @@
-//! `GET /health`: whether the database answers. Needs no session and shows nothing.
+//! `GET /health`: reports whether the database answers. Needs no session and reveals nothing else.
 use shared::{Error, Probe, Response, serve_without_session};
 use std::{collections::BTreeMap, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! `GET /api/tasks`: the caller's tasks, newest first, in pages.
+//! `GET /api/tasks`: returns the caller's tasks in pages, newest first by default.
 use shared::{
     Caller, Error, Request, Response, serve,
     tasks::{self, ListQuery},

@@ -1,4 +1,4 @@
-//! `PATCH /api/tasks/{id}`: changes one of the caller's tasks by a JSON Merge Patch, in which null clears the description.
+//! `PATCH /api/tasks/{id}`: changes one of the caller's tasks by a JSON Merge Patch; null clears the description.
 use shared::{
     Caller, Error, Request, Response, serve,
     tasks::{self, IfMatch, TaskChanges, TaskId},

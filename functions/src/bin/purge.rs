@@ -1,4 +1,4 @@
-//! On a schedule: removes expired sessions, which Better Auth leaves where nobody opens them, and whatever else ages.
+//! On a schedule: removes expired rows, such as sessions that Better Auth leaves because nobody uses them again.
 use shared::{purge::purge, serve_schedule};
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `GET /api/session`: who the caller is, and until when.
+//! `GET /api/session`: returns the caller's user id and when the session expires.
 use shared::{Caller, Error, Request, Response, serve, session};
 use std::process::ExitCode;
 

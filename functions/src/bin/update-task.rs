@@ -1,4 +1,4 @@
-//! `PUT /api/tasks/{id}`: changes what the body names of one of the caller's tasks.
+//! `PUT /api/tasks/{id}`: updates one of the caller's tasks with the fields in the body.
 use shared::{
     Caller, Error, Request, Response, serve,
     tasks::{self, IfMatch, TaskChanges, TaskId},
