@@ -1,4 +1,5 @@
-//! A database for each test, in the server that `cargo xtask test` has started, reached through its PgBouncer.
+//! One database per test, on the PostgreSQL server that `cargo xtask test` has started. The API reaches it through
+//! PgBouncer.
 use crate::{
     logs::remember_secret,
     services::{SERVICES, Services},
@@ -6,7 +7,7 @@ use crate::{
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio_postgres::{Client, NoTls, Row, types::ToSql};
 
-/// A person with a session.
+/// A user with a session.
 #[derive(Clone)]
 pub struct User {
     /// `user.id`.
@@ -15,76 +16,76 @@ pub struct User {
     pub token: String,
 }
 
-/// A database of one test's own.
+/// One test's own database.
 pub struct Database {
-    /// Its name.
     pub name: String,
     services: &'static Services,
     admin: Client,
 }
 
 impl Database {
-    /// A copy of the migrated template.
+    /// Creates a copy of the migrated template.
     pub async fn create() -> Self {
         Self::create_in(&SERVICES).await
     }
 
-    /// As [`Database::create`], in other servers than those that most tests share.
+    /// Like [`Database::create`], on servers other than those that most tests share.
     pub async fn create_in(services: &'static Services) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let maintenance = connect(services, "postgres").await;
         let statement = format!("create database {name} template {}", services.template);
-        // Copies of one template that are made at the same moment can get in each other's way.
+        // Concurrent copies of one template can conflict, so they take turns.
         let lock = "select pg_advisory_lock(1)";
         maintenance.batch_execute(lock).await.expect("the lock");
         maintenance.batch_execute(&statement).await.expect("a copy of the template");
-        // What a migration sets for the API's role in a database does not come with the copy.
+        // A copy lacks the settings that a migration made for the API's role in the template.
         let settings = "select format('alter role tasks_api in database %I set %I = %L', $1::text, split_part(setting, '=', 1), split_part(setting, '=', 2))
             from pg_db_role_setting join pg_database on setdatabase = pg_database.oid, unnest(setconfig) as setting
             where datname = $2::text and setrole = 'tasks_api'::regrole";
         for row in maintenance.query(settings, &[&name, &services.template]).await.expect("the settings") {
             maintenance.batch_execute(row.get(0)).await.expect("the setting");
         }
-        // Nor do the rights on the database itself.
+        // It also lacks the rights on the database itself.
         let rights = "select has_database_privilege('public', $1::text, 'temporary')";
         if !maintenance.query_one(rights, &[&services.template]).await.expect("a right").get::<_, bool>(0) {
             let revoke = format!("revoke temporary on database {name} from public");
-            maintenance.batch_execute(&revoke).await.expect("the right is taken");
+            maintenance.batch_execute(&revoke).await.expect("the right is revoked");
         }
         Self { admin: connect(services, &name).await, services, name }
     }
 
-    /// One of the owner's with nothing in it.
+    /// Creates an empty database that belongs to the owner role.
     pub async fn create_empty() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("empty_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let services = &*SERVICES;
         let maintenance = connect(services, "postgres").await;
         maintenance.batch_execute("select pg_advisory_lock(1)").await.expect("the lock");
-        // template0 is as a new server has it; others may be written to by now.
+        // template0 is as in a new server; other databases may have changed by now.
         let statement = format!("create database {name} owner tasks_owner template template0");
         maintenance.batch_execute(&statement).await.expect("an empty database");
         Self { admin: connect(services, &name).await, services, name }
     }
 
-    /// Connects again, after the server was restarted.
+    /// Connects again after a restart of the server.
     pub async fn reconnect(&mut self) {
         self.admin = connect(self.services, &self.name).await;
     }
 
-    /// Adds a person who is signed in for an hour.
+    /// Adds a user with a session of one hour.
     pub async fn sign_up(&self, name: &str) -> User {
-        let id = format!("{name}-{}", self.random().await);
+        let id = format!("{name}-{}", self.random_hex().await);
         let email = format!("{name}@example.com");
         self.sql("insert into \"user\" (id, email, name) values ($1, $2, $2)", &[&id, &email]).await;
         let token = self.sign_in(&id, "1 hour").await;
         User { id, token }
     }
 
-    /// Adds a session that lasts for `interval` from now, and gives its token.
+    /// Adds a session that expires `interval` from now, and returns its token. A negative interval adds an expired
+    /// session.
     pub async fn sign_in(&self, user_id: &str, interval: &str) -> String {
-        let token = self.random().await;
+        let token = self.random_hex().await;
         remember_secret(&token);
         self.sql(
             "insert into session (id, user_id, token, expires_at)
@@ -105,42 +106,42 @@ impl Database {
         self.admin.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
     }
 
-    /// The server's words as it refuses a statement.
-    pub async fn refused(&self, statement: &str) -> String {
+    /// Runs a statement that must fail, as the superuser, and returns the server's error.
+    pub async fn expect_error(&self, statement: &str) -> String {
         match self.admin.query(statement, &[]).await {
-            Ok(_) => panic!("it was not refused: {statement}"),
+            Ok(_) => panic!("PostgreSQL accepted what it must refuse: {statement}"),
             Err(error) => error.as_db_error().map(ToString::to_string).unwrap_or_else(|| error.to_string()),
         }
     }
 
-    /// The number that a statement gives.
+    /// Runs a query for one number, as the superuser.
     pub async fn number(&self, statement: &str) -> i64 {
         self.sql(statement, &[]).await[0].get(0)
     }
 
-    /// The number that a statement gives to the API's role.
+    /// Runs a query for one number, as the API's role.
     pub async fn number_as_api(&self, statement: &str) -> i64 {
-        let client = self.connect_as_api(self.services.postgres_port).await.expect("it is let in");
+        let client = self.connect_as_api(self.services.postgres_port).await.expect("the API's role can connect");
         client.query_one(statement, &[]).await.unwrap_or_else(|error| panic!("{statement}: {error:?}")).get(0)
     }
 
-    /// A client with the API's role, by way of a port of PostgreSQL's, PgBouncer's or a proxy's.
+    /// Connects as the API's role, without TLS. The port is that of PostgreSQL, PgBouncer or a proxy.
     pub async fn connect_as_api(&self, port: u16) -> Result<Client, tokio_postgres::Error> {
         let (client, connection) = tokio_postgres::connect(&self.plain_api_url(port), NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
     }
 
-    async fn random(&self) -> String {
+    async fn random_hex(&self) -> String {
         self.sql("select replace(gen_random_uuid()::text, '-', '')", &[]).await[0].get(0)
     }
 
-    /// The owner's URL of this database, without a pooler.
+    /// The owner role's URL of this database, which bypasses PgBouncer.
     pub fn owner_url(&self) -> String {
         self.services.owner_url.replace(&format!("/{}?", self.services.template), &format!("/{}?", self.name))
     }
 
-    /// The API role's URL of this database, through PgBouncer with TLS.
+    /// The API role's URL of this database: through PgBouncer, with TLS.
     pub fn api_url(&self) -> String {
         let Services { api_password, pooler_port, certificate, .. } = self.services;
         let name = &self.name;
@@ -149,7 +150,7 @@ impl Database {
         )
     }
 
-    /// The same by way of a port without TLS.
+    /// The API role's URL of this database: through this port, without TLS.
     pub fn plain_api_url(&self, port: u16) -> String {
         format!("postgresql://tasks_api:{}@127.0.0.1:{port}/{}?sslmode=disable", self.services.api_password, self.name)
     }

@@ -1,33 +1,33 @@
-//! API Gateway as a function meets it: which route a request takes, and the event that comes of it (payload format 2.0).
+//! API Gateway as a function sees it: chooses the route of a request and builds the event (payload format 2.0).
 use crate::openapi::{OpenApi, Route};
 use serde_json::{Map, Value, json};
 
-/// A request as API Gateway passes it on.
+/// A request as API Gateway forwards it to a function.
 #[derive(Debug, Clone, Default)]
 pub struct GatewayRequest {
-    /// In upper case.
+    /// Upper case.
     pub method: String,
     /// Without the query.
     pub path: String,
-    /// Without its question mark.
+    /// Without the question mark.
     pub query: String,
-    /// By names in lower case, without cookies.
+    /// Names are in lower case. Cookies are not included.
     pub headers: Map<String, Value>,
-    /// Each as `name=value`.
+    /// One `name=value` each.
     pub cookies: Vec<String>,
-    /// As it stands in the event.
+    /// As in the event.
     pub body: Option<String>,
-    /// Whether the body is marked as base64.
+    /// Whether the event marks the body as base64.
     pub is_base64: bool,
-    /// API Gateway's id of the request.
+    /// API Gateway's request id.
     pub id: String,
-    /// When it arrived, in milliseconds since 1970.
+    /// Time of arrival, in milliseconds since 1970.
     pub time_ms: u64,
 }
 
 impl OpenApi {
-    /// The route that a request takes, and its parameters as they stand in the path: of several routes that match, the one with
-    /// the fewest parameters.
+    /// Returns the route of a request and its path parameters, still percent-encoded. If several routes match, the one
+    /// with the fewest parameters wins.
     pub fn route(&self, method: &str, path: &str) -> Option<(&Route, Map<String, Value>)> {
         let segments: Vec<_> = path.split('/').collect();
         let matching = self.routes.iter().filter(|route| route.method == method).filter_map(|route| {
@@ -48,7 +48,7 @@ impl OpenApi {
 }
 
 impl GatewayRequest {
-    /// The event that the function behind a route gets.
+    /// Builds the event that a route's function receives.
     pub fn event(&self, route: &Route, parameters: &Map<String, Value>) -> Value {
         let route_key = route.to_string();
         let mut event = json!({

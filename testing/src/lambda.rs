@@ -1,8 +1,8 @@
 //! A Lambda Runtime API, and one real function binary that polls it.
 //!
-//! Written by hand because the emulators that exist run one call at a time from a command line of their own; the protocol
-//! is two routes (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html).
-use crate::logs::keep;
+//! Hand-written because the existing emulators run one call at a time from their own command line. The protocol is
+//! small (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html).
+use crate::logs::append_line;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Path, State},
@@ -32,16 +32,16 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a function may take to answer before the test gives up, in seconds: no measure of speed.
+/// Seconds to wait for a response before the test fails. It is not a performance limit.
 const ANSWER_TIMEOUT_S: u64 = 30;
 
-/// How many of the last lines are at hand, of which tests ask for a few.
+/// The most log lines to keep in memory. Tests read only the last few.
 const MAX_LOG_LINES: usize = 2_000;
 
-/// What a function gave for an event: an answer, or the error that it reported.
+/// The outcome of an invocation: a response, or the error that the function reported.
 pub type Invoked = Result<Value, Value>;
 
-/// One running instance of a function.
+/// A running function process.
 pub struct Lambda {
     name: String,
     timeout: Duration,
@@ -58,12 +58,13 @@ struct RuntimeApi {
 }
 
 impl Lambda {
-    /// Starts a binary with the environment that Lambda would give it, and `settings`.
+    /// Starts a binary with Lambda's environment variables and `settings`.
     pub async fn start(program: &str, settings: &[(String, String)]) -> Self {
         Self::start_under(&[], program, settings).await
     }
 
-    /// As [`Lambda::start`], by the command of a tool that watches it: one that becomes the binary, or passes signals on to it.
+    /// Like [`Lambda::start`], under a tool such as strace or Valgrind. The tool must become the binary, or forward
+    /// signals to it.
     pub async fn start_under(tool: &[&str], program: &str, settings: &[(String, String)]) -> Self {
         let (events, waiting) = mpsc::channel(1);
         let (answered, answers) = mpsc::channel(1);
@@ -77,7 +78,7 @@ impl Lambda {
             .with_state(Arc::new(api));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound port").to_string();
-        // Without, an answer of several packets waits for the other side's acknowledgement.
+        // Without TCP_NODELAY, a response of several packets waits for the other side's acknowledgement.
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         tokio::spawn(async move { axum::serve(listener, routes).await });
 
@@ -97,36 +98,36 @@ impl Lambda {
             .spawn()
             .unwrap_or_else(|error| panic!("{program} cannot be started: {error}"));
         let log = Arc::new(StdMutex::new(Vec::new()));
-        // Lambda takes both for the log.
+        // Lambda logs both streams.
         tokio::spawn(read_log(name.to_owned(), process.stdout.take().expect("a pipe"), log.clone()));
         tokio::spawn(read_log(name.to_owned(), process.stderr.take().expect("a pipe"), log.clone()));
         Self { name: name.to_owned(), timeout: Duration::from_secs(ANSWER_TIMEOUT_S), events, answers, log, process }
     }
 
-    /// Sets the timeout that the function is told, as a template would.
+    /// Sets the timeout that the function's deadline is computed from, like `Timeout` in template.yaml.
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// Hands an event to the function and waits for its answer.
+    /// Sends an event to the function and waits for its response.
     pub async fn invoke(&mut self, event: Value) -> Value {
         self.send(event).await;
         self.receive().await
     }
 
-    /// As [`Lambda::invoke`], for a function that may report an error.
+    /// Like [`Lambda::invoke`], for a function that may report an error.
     pub async fn try_invoke(&mut self, event: Value) -> Invoked {
         self.send(event).await;
         self.try_receive().await
     }
 
-    /// As [`Lambda::try_invoke`], with bytes that need not be an event.
+    /// Like [`Lambda::try_invoke`], with bytes that need not be a valid event.
     pub async fn try_invoke_bytes(&mut self, event: Vec<u8>) -> Invoked {
         self.send_bytes(event).await;
         self.try_receive().await
     }
 
-    /// Hands an event to the function.
+    /// Sends an event to the function, without waiting for its response.
     pub async fn send(&self, event: Value) {
         self.send_bytes(event.to_string().into_bytes()).await;
     }
@@ -136,7 +137,7 @@ impl Lambda {
         self.events.send((event, (now + self.timeout).as_millis())).await.expect("the Runtime API runs");
     }
 
-    /// Waits for the answer to the event before.
+    /// Waits for the response to an event that was sent.
     pub async fn receive(&mut self) -> Value {
         match self.try_receive().await {
             Ok(answer) => answer,
@@ -149,50 +150,49 @@ impl Lambda {
         answer.unwrap_or_else(|_| panic!("{} did not answer", self.name)).expect("the Runtime API runs")
     }
 
-    /// The environment that the process has now.
+    /// The environment variables that the process was started with, as `NAME=value`.
     pub fn environment(&self) -> Vec<String> {
-        let environment = std::fs::read(format!("/proc/{}/environ", self.process_id())).expect("Linux tells it");
+        let environment = std::fs::read(format!("/proc/{}/environ", self.process_id())).expect("a process in /proc");
         environment.split(|byte| *byte == 0).map(|entry| String::from_utf8_lossy(entry).into_owned()).collect()
     }
 
-    /// Asks the process to end, as Lambda does in its shutdown phase.
+    /// Sends SIGTERM, as Lambda does in its shutdown phase.
     pub fn terminate(&self) {
         self.signal(Signal::SIGTERM);
     }
 
-    /// Holds the process still, as Lambda does between two invocations.
+    /// Stops the process with SIGSTOP, as Lambda freezes it between two invocations.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
     }
 
-    /// Lets a frozen process go on.
+    /// Continues a frozen process with SIGCONT.
     pub fn thaw(&self) {
         self.signal(Signal::SIGCONT);
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.process_id()).expect("a process's id");
-        kill(Pid::from_raw(pid), signal).expect("it runs");
+        let pid = i32::try_from(self.process_id()).expect("a process id");
+        kill(Pid::from_raw(pid), signal).expect("the process runs");
     }
 
-    /// The process's id.
     pub fn process_id(&self) -> u32 {
-        self.process.id().expect("it runs")
+        self.process.id().expect("the process runs")
     }
 
-    /// Waits for the process to end by itself, and gives its exit code and all that it logged.
+    /// Waits for the process to exit, and returns its exit code and all that it logged.
     pub async fn ended(mut self) -> (Option<i32>, Vec<String>) {
         let status = timeout(Duration::from_secs(ANSWER_TIMEOUT_S), self.process.wait());
-        let status = status.await.expect("the function ends by itself").expect("a status");
+        let status = status.await.expect("the function exits").expect("an exit status");
         (status.code(), self.log_lines(0).await)
     }
 
-    /// Everything logged so far, at least `count` lines.
+    /// Waits for at least `count` log lines and returns everything logged so far.
     pub async fn log_lines(&self, count: usize) -> Vec<String> {
         for _ in 0..500 {
             let lines = self.log.lock().expect("no panic").clone();
             if lines.len() >= count {
-                // What is still in the pipe comes within a moment.
+                // Lines that are still in the pipe arrive within a moment.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 return self.log.lock().expect("no panic").clone();
             }
@@ -205,9 +205,9 @@ impl Lambda {
 async fn read_log(name: String, pipe: impl AsyncRead + Unpin, log: Arc<StdMutex<Vec<String>>>) {
     let mut lines = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        keep(&name, &line);
+        append_line(&name, &line);
         let mut log = log.lock().expect("no panic");
-        // A process that is driven for long: the file has it all.
+        // Long runs: drop the older half. The log file has everything.
         if log.len() >= MAX_LOG_LINES {
             log.drain(..MAX_LOG_LINES / 2);
         }

@@ -1,10 +1,10 @@
-//! What the tests of several packages use: a Lambda Runtime API that drives the real binaries, the routes of openapi.yaml with
-//! the events of API Gateway, and a database for each test in the servers that `cargo xtask test` has started.
+//! Test support for several packages: a Lambda Runtime API that drives the real binaries, the routes of openapi.yaml
+//! with API Gateway's events, and a database for each test on the servers that `cargo xtask test` has started.
 //!
-//! It stays light: functions/tests must compile neither sqlx nor the AWS SDK.
+//! Keep the dependencies few: functions/tests must compile neither sqlx nor the AWS SDK.
 //!
-//! Every line that a binary writes is kept in a file, with every secret that the tests make, so that `cargo xtask test` can
-//! look for the one in the other.
+//! Every log line of a binary and every secret that the tests create goes to a file. `cargo xtask test` then searches
+//! the logs for the secrets.
 mod database;
 mod gateway;
 mod lambda;

@@ -1,4 +1,4 @@
-//! The routes of openapi.yaml, in the order of the file, and what its extensions (`x-...`) say about them.
+//! Reads the routes of openapi.yaml, in the order of the file, and their extensions (`x-...`).
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -11,92 +11,92 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The contract.
+/// The parsed openapi.yaml.
 pub struct OpenApi {
-    /// The whole document. Its objects are sorted by their keys.
+    /// The whole file. Keys of objects are sorted, unlike in the file.
     pub document: Value,
-    /// In the order of the file.
+    /// All routes, in the order of the file.
     pub routes: Vec<Route>,
 }
 
-/// An operation: a method and path, the function that answers it, and a request that succeeds.
+/// An operation: its method and path, its function, and an example request that succeeds.
 #[derive(Clone, PartialEq)]
 pub struct Route {
-    /// In upper case.
+    /// Upper case.
     pub method: String,
-    /// With parameters' names in braces, such as `/api/tasks/{id}`.
+    /// With parameter names in braces, such as `/api/tasks/{id}`.
     pub path: String,
-    /// The function's program.
+    /// The name of the function's binary, such as `get-task`.
     pub function: String,
-    /// What the function reads from Secrets Manager.
+    /// The secret that the function reads from Secrets Manager.
     pub secret: Secret,
-    /// Its limit in API Gateway, where that is not the stage's.
+    /// The limit in API Gateway; `None` if the stage's limit applies.
     pub throttle: Option<Throttle>,
-    /// The status of success.
+    /// The status of a successful response.
     pub status: u16,
-    /// The query that is required, with example values.
+    /// The required query parameters with example values, such as `status=completed`.
     pub query: String,
-    /// The body that is required, by its first example, and its media type.
+    /// The media type and first example of the body, if a body is required.
     pub body: Option<(String, Value)>,
     path_examples: Vec<(String, String)>,
 }
 
-/// What a function reads from Secrets Manager.
+/// The secret that a function reads from Secrets Manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secret {
-    /// The API's secret, to check sessions.
+    /// The API's secret, which is needed to check sessions.
     Api,
-    /// `DATABASE_URL` alone.
+    /// The secret that holds only `DATABASE_URL`.
     Database,
-    /// Nothing: it has no database.
+    /// No secret: the function does not use the database.
     None,
 }
 
-/// A limit in API Gateway.
+/// A rate limit in API Gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Throttle {
-    /// Requests a second.
+    /// Requests per second.
     pub rate: u32,
-    /// Requests at once.
+    /// Requests at once, API Gateway's burst limit.
     pub burst: u32,
 }
 
 impl OpenApi {
-    /// Where it is.
+    /// The path of openapi.yaml.
     pub fn file() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../openapi.yaml")
     }
 
-    /// Reads openapi.yaml of the project.
+    /// Reads the project's openapi.yaml.
     ///
     /// # Errors
-    /// When it is no YAML, or an operation lacks what this module needs; the message names the operation.
+    /// If the file is not valid YAML, or an operation lacks what this module needs. The message names the operation.
     pub fn read() -> io::Result<Self> {
         Self::parse(&fs::read_to_string(Self::file())?)
     }
 
-    /// As [`OpenApi::read`], from a text.
+    /// Parses the text of an openapi.yaml.
     ///
     /// # Errors
     /// See [`OpenApi::read`].
     pub fn parse(text: &str) -> io::Result<Self> {
-        let document: Value = serde_saphyr::from_str(text).map_err(no_contract)?;
-        let ordered: Document = serde_saphyr::from_str(text).map_err(no_contract)?;
+        let document: Value = serde_saphyr::from_str(text).map_err(contract_error)?;
+        let ordered: Document = serde_saphyr::from_str(text).map_err(contract_error)?;
         let write_throttle: Throttle = serde_json::from_value(document["x-write-throttle"].clone())
-            .map_err(|error| no_contract(format!("x-write-throttle: {error}")))?;
+            .map_err(|error| contract_error(format!("x-write-throttle: {error}")))?;
         let mut routes = Vec::new();
         for (path, item) in &ordered.paths.0 {
             let shared = item.0.iter().find(|(name, _)| name == "parameters").map_or(&Value::Null, |(_, it)| it);
             for (method, operation) in item.0.iter().filter(|(name, _)| name != "parameters") {
                 let method = method.to_uppercase();
                 let route = Route::new(&document, &method, path, shared, operation, write_throttle);
-                routes.push(route.map_err(|error| no_contract(format!("{method} {path}: {error}")))?);
+                routes.push(route.map_err(|error| contract_error(format!("{method} {path}: {error}")))?);
             }
         }
         Ok(Self { document, routes })
     }
 
-    /// The functions with their routes, in the order of their first route.
+    /// Returns the functions with their routes, in the order of their first route.
     pub fn functions(&self) -> Vec<(&str, Vec<&Route>)> {
         let mut functions: Vec<(&str, Vec<&Route>)> = Vec::new();
         for route in &self.routes {
@@ -108,7 +108,7 @@ impl OpenApi {
         functions
     }
 
-    /// What a `$ref` stands for; any other value is returned as it is.
+    /// Returns the target of a `$ref`; any other value is returned unchanged.
     pub fn resolve<'d>(&'d self, value: &'d Value) -> &'d Value {
         resolve(&self.document, value)
     }
@@ -173,22 +173,22 @@ impl Route {
         }
     }
 
-    /// Whether it asks for a session.
+    /// Whether the route requires a session.
     pub fn needs_session(&self) -> bool {
         self.secret == Secret::Api
     }
 
-    /// Whether it changes anything.
+    /// Whether the route changes data: every method except GET.
     pub fn is_write(&self) -> bool {
         self.method != "GET"
     }
 
-    /// Whether its path names the user, as the twin of a path without.
+    /// Whether the path contains the user's id. Each such route has a twin without it.
     pub fn names_user(&self) -> bool {
         self.path.contains("/{user_id}/")
     }
 
-    /// The path with these values, and with examples for other parameters; and with the required query.
+    /// Returns the path and required query, with these ids and with examples for the other parameters.
     pub fn path_and_query(&self, user_id: &str, id: &str) -> String {
         let mut path = self.path.replace("{user_id}", user_id).replace("{id}", id);
         for (name, example) in &self.path_examples {
@@ -198,21 +198,21 @@ impl Route {
     }
 }
 
-/// As API Gateway names it: `GET /api/tasks/{id}`.
+/// Formats the route key of API Gateway: `GET /api/tasks/{id}`.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.method, self.path)
     }
 }
 
-/// Short: tests print it.
+/// Short, because tests print it: `GET /api/tasks/{id} (get-task)`.
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self} ({})", self.function)
     }
 }
 
-/// A function's logical id in template.yaml, by its program's name: `get-task` is `GetTask`.
+/// Converts a binary's name to its logical id in template.yaml: `get-task` becomes `GetTask`.
 pub fn logical_id(program: &str) -> String {
     let capitalised = |word: &str| {
         let mut letters = word.chars();
@@ -221,7 +221,7 @@ pub fn logical_id(program: &str) -> String {
     program.split(['-', '.', '_']).map(capitalised).collect()
 }
 
-fn no_contract(error: impl fmt::Display) -> Error {
+fn contract_error(error: impl fmt::Display) -> Error {
     Error::other(format!("openapi.yaml: {error}"))
 }
 
@@ -244,7 +244,7 @@ struct Document {
     paths: Ordered<Ordered<Value>>,
 }
 
-/// An object in the order of the file.
+/// The entries of an object, in the order of the file.
 struct Ordered<T>(Vec<(String, T)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {

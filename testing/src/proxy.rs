@@ -1,7 +1,7 @@
-//! A network between the functions and their database: it can be broken, and listened in on.
+//! A TCP proxy between the functions and their database, which can simulate faults and record protocol messages.
 //!
-//! Written by hand: toxiproxy is a Go program that no package of crates.io or npm brings along, and its port to Rust, the crate
-//! noxious, is no longer kept.
+//! Hand-written because toxiproxy is a Go program that no crate or npm package ships, and its Rust port, the crate
+//! noxious, is unmaintained.
 use std::{
     collections::BTreeSet,
     io::Result,
@@ -22,44 +22,46 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-/// What the network does with what it carries.
+/// How the simulated network treats data.
 #[derive(Clone, Copy)]
 pub enum Network {
-    /// It carries everything.
+    /// Forwards everything.
     Whole,
-    /// It carries nothing, not even a goodbye, and nobody is told.
+    /// Silently drops everything, including the end of a connection.
     Lossy,
-    /// Of the next answer on each connection that was there before, half is carried, and then the connection is reset.
+    /// Forwards half of the next read from the server, then resets the connection. Only affects connections that were
+    /// open when this was set.
     CutsAnswers,
-    /// Connections are accepted, and led on only this long after the first of them.
+    /// Accepts new connections, but connects to the server only this long after the first of them, like a database that
+    /// wakes up.
     Asleep(Duration),
 }
 
-/// A running proxy; dropping it closes everything.
+/// A running proxy. Dropping it closes all connections.
 pub struct Proxy {
     port: u16,
     state: Arc<watch::Sender<State>>,
     connections: Arc<AtomicU64>,
-    open: Arc<Open>,
+    open: Arc<OpenConnections>,
     task: JoinHandle<()>,
 }
 
-/// What went by, in order: one letter a message of PostgreSQL's protocol ("Message Formats" in its documentation), `0` for the
-/// first message of a client, which has none. Of connections with TLS this says nothing.
+/// The recorded messages of PostgreSQL's protocol, in order, each by its type byte ("Message Formats" in PostgreSQL's
+/// documentation). `0` stands for a client's first message, which has no type byte. Does not work with TLS.
 #[derive(Clone, Default)]
 pub struct Messages(Arc<Mutex<Vec<(Side, char)>>>);
 
-/// Whose message it is.
+/// The sender of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The function's.
+    /// The function.
     Client,
-    /// PostgreSQL's, or its pooler's.
+    /// PostgreSQL, or its pooler.
     Server,
 }
 
 impl Messages {
-    /// Takes what has been seen since the last look.
+    /// Removes and returns the messages recorded since the last call.
     pub fn take(&self) -> Vec<(Side, char)> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -69,15 +71,15 @@ impl Messages {
     }
 }
 
-/// Finds the messages in one direction of one connection.
+/// Splits one direction of one connection into messages.
 struct Parser {
     side: Side,
     messages: Messages,
-    /// The first message of a client has no letter.
+    /// Whether the next message is a client's first, which has no type byte.
     is_startup: bool,
-    /// The head of a message that has not come whole yet.
+    /// The bytes of an incomplete message header.
     head: Vec<u8>,
-    /// How many bytes of a message's body are still to come.
+    /// Bytes of the current message's body that have not arrived yet.
     body: usize,
 }
 
@@ -97,7 +99,7 @@ impl Parser {
             bytes = &bytes[wanted..];
             if let Some(length) = self.head.get(length_at..).and_then(|length| length.try_into().ok()) {
                 self.messages.push(self.side, if self.is_startup { '0' } else { self.head[0].into() });
-                // The length counts itself.
+                // The length field includes itself.
                 self.body = usize::try_from(u32::from_be_bytes(length)).unwrap_or_default().saturating_sub(4);
                 self.head.clear();
                 self.is_startup = false;
@@ -106,11 +108,11 @@ impl Parser {
     }
 }
 
-/// The numbers of the connections that are not closed.
+/// The numbers of the open connections.
 #[derive(Default)]
-struct Open(Mutex<BTreeSet<u64>>);
+struct OpenConnections(Mutex<BTreeSet<u64>>);
 
-impl Open {
+impl OpenConnections {
     fn numbers(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -119,27 +121,27 @@ impl Open {
 #[derive(Clone, Copy)]
 struct State {
     network: Network,
-    /// Connections with a lower number were there before the network became what it is.
+    /// Connections with a lower number are older than the current `network`.
     first_new: u64,
-    /// Connections with a lower number are closed.
+    /// Connections with a lower number must close.
     first_open: u64,
-    /// When what is asleep will have woken.
+    /// When the server wakes up, once a connection has arrived while it is [`Network::Asleep`].
     awake_at: Option<Instant>,
 }
 
 impl Proxy {
-    /// Listens on a free port of 127.0.0.1, and leads to another one there.
+    /// Listens on a free port of 127.0.0.1 and forwards to the port `to` on 127.0.0.1.
     pub async fn start(to: u16) -> Result<Self> {
         Self::start_on(0, to).await
     }
 
-    /// As [`start`](Self::start), on a port that is known before.
+    /// Like [`start`](Self::start), on a given port.
     pub async fn start_on(port: u16, to: u16) -> Result<Self> {
         Self::start_with(port, to, None).await
     }
 
-    /// As [`start`](Self::start), with the messages that go by.
-    pub async fn listening_in(to: u16) -> Result<(Self, Messages)> {
+    /// Like [`start`](Self::start), and records the messages.
+    pub async fn start_recording(to: u16) -> Result<(Self, Messages)> {
         let messages = Messages::default();
         Ok((Self::start_with(0, to, Some(messages.clone())).await?, messages))
     }
@@ -147,10 +149,10 @@ impl Proxy {
     async fn start_with(port: u16, to: u16, messages: Option<Messages>) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let port = listener.local_addr()?.port();
-        let whole = State { network: Network::Whole, first_new: 0, first_open: 0, awake_at: None };
-        let state = Arc::new(watch::Sender::new(whole));
+        let initial = State { network: Network::Whole, first_new: 0, first_open: 0, awake_at: None };
+        let state = Arc::new(watch::Sender::new(initial));
         let connections = Arc::new(AtomicU64::new(0));
-        let open = Arc::<Open>::default();
+        let open = Arc::<OpenConnections>::default();
         let (sender, counter, all) = (state.clone(), connections.clone(), open.clone());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -160,7 +162,7 @@ impl Proxy {
                 let messages = messages.clone();
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = carry(client, to, number, &sender, messages) => {}
+                        () = relay(client, to, number, &sender, messages) => {}
                         _ = watched.wait_for(|state| number < state.first_open) => {}
                     }
                     all.numbers().remove(&number);
@@ -170,26 +172,26 @@ impl Proxy {
         Ok(Self { port, state, connections, open, task })
     }
 
-    /// The port that it listens on.
+    /// The port that the proxy listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Changes the network.
+    /// Changes how the network behaves from now on.
     pub fn set(&self, network: Network) {
         let first_new = self.connections.load(Ordering::SeqCst);
         self.state.send_modify(|state| *state = State { network, first_new, awake_at: None, ..*state });
     }
 
-    /// Closes all connections that there are, and waits until both sides have been told.
+    /// Closes all open connections and waits until both ends have been closed.
     pub async fn close_all(&self) {
-        let first_open = self.begin_to_close();
+        let first_open = self.start_closing();
         while self.open.numbers().range(..first_open).next().is_some() {
             sleep(Duration::from_millis(1)).await;
         }
     }
 
-    fn begin_to_close(&self) -> u64 {
+    fn start_closing(&self) -> u64 {
         let first_open = self.connections.load(Ordering::SeqCst);
         self.state.send_modify(|state| state.first_open = first_open);
         first_open
@@ -199,12 +201,12 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
-        self.begin_to_close();
+        self.start_closing();
     }
 }
 
-/// Carries one connection until either side closes it.
-async fn carry(client: TcpStream, to: u16, number: u64, state: &watch::Sender<State>, messages: Option<Messages>) {
+/// Relays one connection until either side closes it.
+async fn relay(client: TcpStream, to: u16, number: u64, state: &watch::Sender<State>, messages: Option<Messages>) {
     let network = state.borrow().network;
     if let Network::Asleep(wakes_after) = network {
         state.send_if_modified(|state| {
@@ -215,7 +217,8 @@ async fn carry(client: TcpStream, to: u16, number: u64, state: &watch::Sender<St
         sleep_until(awake_at.unwrap_or_else(Instant::now)).await;
     }
     let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else { return };
-    // As both ends have it: or else what comes in pieces waits for the other side's acknowledgement.
+    // Both real ends set TCP_NODELAY too. Without it, data in several packets waits for the other side's
+    // acknowledgement.
     for side in [&client, &server] {
         let _ = side.set_nodelay(true);
     }
@@ -240,18 +243,18 @@ async fn forward(
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
-        // Before it is passed on: whoever has an answer finds its messages.
+        // Record before forwarding, so that whoever has the response finds its messages recorded.
         if let Some(parser) = &mut parser {
             parser.read(&buffer[..length]);
         }
         let now = *state.borrow();
         match now.network {
-            // What is lost once is lost for good; so is the end of the connection.
+            // Data that is lost is never sent again, and neither is the end of the connection.
             Network::Lossy => std::future::pending().await,
             Network::CutsAnswers if side == Side::Server && number < now.first_new => {
                 to.write_all(&buffer[..length / 2]).await?;
                 to.flush().await?;
-                // A close that lingers for no time is a reset.
+                // Closing with zero linger sends a reset.
                 return to.as_ref().set_zero_linger();
             }
             _ if length == 0 => return Ok(()),

@@ -1,5 +1,5 @@
-//! AWS Secrets Manager as a function meets it: moto behind TLS, with a front that counts the requests, can be switched off,
-//! and can answer as AWS does where moto does not.
+//! AWS Secrets Manager as a function sees it: moto behind a TLS front. The front counts requests, can be stopped, and
+//! can return AWS errors that moto does not produce.
 use crate::{logs::remember_secret, services::SERVICES};
 use native_tls::Identity;
 use serde_json::{Value, json};
@@ -17,10 +17,10 @@ use tokio::{
 };
 use tokio_native_tls::TlsAcceptor;
 
-/// The region of the tests' secrets.
+/// The AWS region of the tests' secrets.
 const REGION: &str = "eu-central-1";
 
-/// A secret in moto, and the front through which functions ask for it. It ends when this is dropped.
+/// A secret in moto, and the TLS front through which functions read it. Dropping this stops the front.
 pub struct SecretsManager {
     secret: String,
     address: SocketAddr,
@@ -30,18 +30,18 @@ pub struct SecretsManager {
 
 #[derive(Default)]
 struct State {
-    asked: AtomicU32,
-    /// What the front answers by itself, as status and body.
+    requests: AtomicU32,
+    /// Status and body of the error that the front returns instead of asking moto.
     refusal: Mutex<Option<(u16, String)>>,
 }
 
 impl SecretsManager {
-    /// A new secret with this content.
+    /// Creates a secret with this content.
     pub async fn with_secret(content: &Value) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("api-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        remember(content);
-        let made = ask("CreateSecret", json!({"Name": name, "SecretString": content.to_string()})).await;
+        remember_secrets(content);
+        let made = call_moto("CreateSecret", json!({"Name": name, "SecretString": content.to_string()})).await;
         let secret = made["ARN"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
         let (listener, address) = listen("127.0.0.1:0".parse().expect("an address")).await;
         let mut manager = Self { secret, address, state: Arc::default(), front: None };
@@ -54,7 +54,7 @@ impl SecretsManager {
         &self.secret
     }
 
-    /// The environment of a function that reads the secret from here.
+    /// Returns the environment variables of a function that reads this secret.
     pub fn settings(&self) -> Vec<(String, String)> {
         [
             ("API_SECRET_ID", &*self.secret),
@@ -68,39 +68,39 @@ impl SecretsManager {
         .into()
     }
 
-    /// Gives the secret another content.
+    /// Replaces the content of the secret.
     pub async fn put(&self, content: &Value) {
-        remember(content);
+        remember_secrets(content);
         self.put_text(&content.to_string()).await;
     }
 
-    /// As [`SecretsManager::put`], with what need not be JSON.
+    /// Like [`SecretsManager::put`], with text that need not be JSON.
     pub async fn put_text(&self, text: &str) {
-        ask("PutSecretValue", json!({"SecretId": self.secret, "SecretString": text})).await;
+        call_moto("PutSecretValue", json!({"SecretId": self.secret, "SecretString": text})).await;
     }
 
-    /// As [`SecretsManager::put`], with what is no text; base64.
+    /// Like [`SecretsManager::put`], with binary content in base64.
     pub async fn put_binary(&self, base64: &str) {
-        ask("PutSecretValue", json!({"SecretId": self.secret, "SecretBinary": base64})).await;
+        call_moto("PutSecretValue", json!({"SecretId": self.secret, "SecretBinary": base64})).await;
     }
 
-    /// Deletes the secret at once.
+    /// Deletes the secret immediately, without a recovery window.
     pub async fn delete(&self) {
-        ask("DeleteSecret", json!({"SecretId": self.secret, "ForceDeleteWithoutRecovery": true})).await;
+        call_moto("DeleteSecret", json!({"SecretId": self.secret, "ForceDeleteWithoutRecovery": true})).await;
     }
 
-    /// How often the secret was asked for.
-    pub fn times_asked(&self) -> u32 {
-        self.state.asked.load(Ordering::Relaxed)
+    /// The number of requests that have reached the front.
+    pub fn request_count(&self) -> u32 {
+        self.state.requests.load(Ordering::Relaxed)
     }
 
-    /// From now on answers by itself, with an error type of AWS's; `None` asks moto again.
+    /// Makes the front return this status and AWS error type; with `None` it forwards to moto again.
     pub fn refuse(&self, refusal: Option<(u16, &str)>) {
         let refusal = refusal.map(|(status, error)| (status, json!({"__type": error, "Message": "no"}).to_string()));
-        *self.state.refusal.lock().expect("no test panicked in it") = refusal;
+        *self.state.refusal.lock().expect("no thread panicked with the lock") = refusal;
     }
 
-    /// Refuses connections from now on.
+    /// Stops accepting connections.
     pub fn stop(&mut self) {
         if let Some(front) = self.front.take() {
             front.abort();
@@ -133,7 +133,7 @@ impl Drop for SecretsManager {
     }
 }
 
-/// A listener; where the port was used a moment ago, as soon as it is free.
+/// Binds a listener, and waits up to a second for a port that was in use just now.
 async fn listen(address: SocketAddr) -> (TcpListener, SocketAddr) {
     for _ in 0..100 {
         if let Ok(listener) = TcpListener::bind(address).await {
@@ -142,14 +142,14 @@ async fn listen(address: SocketAddr) -> (TcpListener, SocketAddr) {
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    panic!("{address} is taken");
+    panic!("{address} is in use");
 }
 
 async fn answer(acceptor: Arc<TlsAcceptor>, stream: TcpStream, state: Arc<State>) {
-    // A client that does not trust the certificate breaks off.
+    // A client that does not trust the certificate aborts the handshake.
     let Ok(mut stream) = acceptor.accept(stream).await else { return };
-    state.asked.fetch_add(1, Ordering::Relaxed);
-    let refusal = state.refusal.lock().expect("no test panicked in it").clone();
+    state.requests.fetch_add(1, Ordering::Relaxed);
+    let refusal = state.refusal.lock().expect("no thread panicked with the lock").clone();
     if let Some((status, body)) = refusal {
         let mut request = [0; 8192];
         let _ = stream.read(&mut request).await;
@@ -166,10 +166,10 @@ fn moto_address() -> &'static str {
     SERVICES.moto_url.trim_start_matches("http://")
 }
 
-/// Notes what no log may have.
-fn remember(content: &Value) {
+/// Records the secrets among these settings, which must not appear in any log.
+fn remember_secrets(content: &Value) {
     for value in content.as_object().into_iter().flat_map(|settings| settings.values()) {
-        // URLs have the names of tests' databases in them, which may be logged: their passwords may not.
+        // Of a URL, only the password is secret: the name of a test's database may be logged.
         let text = value.as_str().unwrap_or_default();
         let secret = text.split_once("://").map_or(text, |(_, rest)| {
             rest.split(['@', '/']).next().and_then(|user| user.split_once(':')).map_or("", |(_, password)| password)
@@ -180,8 +180,8 @@ fn remember(content: &Value) {
     }
 }
 
-/// Asks moto for an operation, without a signature: as the tests start it, it looks at the region alone.
-async fn ask(operation: &str, mut body: Value) -> Value {
+/// Calls an operation of moto. The signature is a dummy: as the tests start moto, it only reads the region from it.
+async fn call_moto(operation: &str, mut body: Value) -> Value {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let (head, tail) = (std::process::id(), number);
@@ -197,7 +197,7 @@ async fn ask(operation: &str, mut body: Value) -> Value {
     let mut answer = Vec::new();
     moto.read_to_end(&mut answer).await.expect("moto answers");
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP: {answer}"));
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not an HTTP response: {answer}"));
     assert!(head.starts_with("HTTP/1.1 200"), "{operation}: {answer}");
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
 }

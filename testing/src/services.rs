@@ -2,39 +2,38 @@
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
 
-/// What `cargo xtask test` has started.
+/// The ports, passwords and files of the servers that `cargo xtask test` has started.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Services {
-    /// PostgreSQL's port on 127.0.0.1, where the superuser needs no TLS.
+    /// PostgreSQL's port on 127.0.0.1. The superuser may connect without TLS.
     pub postgres_port: u16,
-    /// The superuser's password.
     pub superuser_password: String,
-    /// The owner's URL of the template, without a pooler.
+    /// The owner role's URL of the template database, which bypasses PgBouncer.
     pub owner_url: String,
     /// PgBouncer's port on 127.0.0.1.
     pub pooler_port: u16,
-    /// The API role's password.
+    /// The password of the role `tasks_api`.
     pub api_password: String,
-    /// The migrated database that each test's is a copy of.
+    /// The migrated database that is copied for each test.
     pub template: String,
-    /// The certificate of all servers, which is its own root.
+    /// The file with the self-signed certificate of all servers.
     pub certificate: String,
-    /// Its key.
+    /// The file with the private key of `certificate`.
     #[serde(default)]
     pub certificate_key: String,
-    /// Where moto answers as AWS Secrets Manager, without TLS; empty where it does not run.
+    /// The URL of moto, which stands in for AWS Secrets Manager, without TLS. Empty if moto does not run.
     #[serde(default)]
     pub moto_url: String,
-    /// moto's program, for a test that needs a server with other settings.
+    /// The path of moto's server, for a test that starts one with other settings.
     #[serde(default)]
     pub moto_server: String,
-    /// The file of PostgreSQL's log.
+    /// PostgreSQL's log file.
     pub postgres_log: String,
-    /// Where what the functions log is kept, and the secrets that must not be in it.
+    /// The folder with the functions' logs and the secrets that must not appear in them.
     pub logs: String,
 }
 
-/// What `cargo xtask test` has started, as it says in a file.
+/// The servers of this run, from the file that `TASKS_TEST_SERVICES` names.
 pub static SERVICES: LazyLock<Services> = LazyLock::new(|| {
     let file = std::env::var("TASKS_TEST_SERVICES").unwrap_or_else(|_| {
         panic!("these tests need PostgreSQL and PgBouncer: run them with 'cargo xtask test', which starts them")

@@ -1,6 +1,6 @@
-//! Who may do what: every route, with every kind of credential.
+//! Access control: every route, with every kind of credential.
 use crate::{
-    api::{Answer, Api, ORIGIN, SECRET, fitting, get, patch, post, put, session_cookie, signed},
+    api::{Answer, Api, ORIGIN, SECRET, get, patch, post, put, session_cookie, signed, valid_request},
     contract::ROUTES,
 };
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ fn needs_session(route: &&Route) -> bool {
     route.needs_session()
 }
 
-/// Everything that the requests of these tests could change.
+/// Returns all tasks of all users, to check that nothing has changed.
 async fn all_tasks(api: &Api) -> Vec<String> {
     let rows = api.database.sql("select tasks::text from tasks order by id", &[]).await;
     rows.iter().map(|row| row.get(0)).collect()
@@ -23,7 +23,7 @@ async fn every_route_serves_its_owner_by_every_kind_of_credential() {
     for route in ROUTES.iter().filter(needs_session) {
         for credential in ["bare bearer", "signed bearer", "encoded bearer", "cookie"] {
             let task = api.make_task(&ada, "Ada's").await;
-            let request = fitting(route, &ada, task);
+            let request = valid_request(route, &ada, task);
             let request = match credential {
                 "bare bearer" => request.bearer(&ada.token),
                 "signed bearer" => request.bearer(&signed(&ada.token, SECRET)),
@@ -46,7 +46,7 @@ async fn nobody_without_a_live_session_gets_anywhere() {
     let other_secret = "another-secret-of-the-tests-0123456789";
 
     for route in ROUTES.iter().filter(needs_session) {
-        let request = || fitting(route, &ada, task);
+        let request = || valid_request(route, &ada, task);
         let mut bodies = Vec::new();
         for (kind, request) in [
             ("nothing", request()),
@@ -77,13 +77,16 @@ async fn nobody_without_a_live_session_gets_anywhere() {
             assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
             bodies.push(answer.body);
         }
-        assert!(bodies.iter().all(|body| *body == bodies[0]), "the cause shows: {bodies:?}");
+        assert!(
+            bodies.iter().all(|body| *body == bodies[0]),
+            "the body must not reveal why the credential was rejected: {bodies:?}"
+        );
     }
     assert_eq!(all_tasks(&api).await, before);
 }
 
 #[tokio::test]
-async fn another_users_task_is_like_none() {
+async fn another_users_task_looks_like_a_missing_one() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let bob = api.database.sign_up("bob").await;
@@ -91,10 +94,10 @@ async fn another_users_task_is_like_none() {
     let before = all_tasks(&api).await;
     for route in ROUTES.iter().filter(needs_session).filter(|route| route.path.contains("{id}")) {
         for path_user in [&ada, &bob] {
-            let answer = api.call(fitting(route, path_user, task).bearer(&bob.token)).await;
+            let answer = api.call(valid_request(route, path_user, task).bearer(&bob.token)).await;
             let is_foreign_path = route.path.contains("{user_id}") && path_user.id == ada.id;
             assert_eq!(answer.status, if is_foreign_path { 403 } else { 404 }, "{route:?}: {answer:?}");
-            let missing = api.call(fitting(route, path_user, 2_000_000_000).bearer(&bob.token)).await;
+            let missing = api.call(valid_request(route, path_user, 2_000_000_000).bearer(&bob.token)).await;
             assert_eq!((answer.status, &answer.body["detail"]), (missing.status, &missing.body["detail"]));
         }
     }
@@ -110,21 +113,21 @@ async fn the_path_of_another_user_is_forbidden_and_nothing_happens() {
     let bobs_task = api.make_task(&bob, "Bob's").await;
     let before = all_tasks(&api).await;
     for route in ROUTES.iter().filter(|route| route.path.contains("{user_id}")) {
-        // Not even for a task of the caller's own.
-        let answer = api.call(fitting(route, &ada, bobs_task).bearer(&bob.token)).await;
+        // Even if the task itself is the caller's.
+        let answer = api.call(valid_request(route, &ada, bobs_task).bearer(&bob.token)).await;
         assert_eq!(answer.status, 403, "{route:?}: {answer:?}");
         for strange in ["%00", "%", "..", "%2F", "Zo%C3%AB", &"x".repeat(1000)] {
             let user = User { id: strange.to_owned(), token: String::new() };
-            let answer = api.call(fitting(route, &user, bobs_task).bearer(&bob.token)).await;
+            let answer = api.call(valid_request(route, &user, bobs_task).bearer(&bob.token)).await;
             assert_eq!(answer.status, 403, "{strange} on {route:?}: {answer:?}");
-            assert_eq!(api.call(fitting(route, &user, bobs_task)).await.status, 401);
+            assert_eq!(api.call(valid_request(route, &user, bobs_task)).await.status, 401);
         }
     }
     assert_eq!(all_tasks(&api).await, before);
 }
 
 #[tokio::test]
-async fn a_session_is_asked_for_before_anything_else_is_said() {
+async fn the_session_is_checked_before_anything_else() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let bob = api.database.sign_up("bob").await;
@@ -158,7 +161,7 @@ async fn a_write_by_cookie_needs_a_trusted_origin() {
     for route in ROUTES.iter().filter(needs_session) {
         for (origin, is_trusted) in [
             (Some(ORIGIN), true),
-            // Where Better Auth is by default: it trusts its own address.
+            // Better Auth's default address: it trusts its own origin.
             (Some("http://localhost:3000"), true),
             (None, false),
             (Some(""), false),
@@ -171,7 +174,7 @@ async fn a_write_by_cookie_needs_a_trusted_origin() {
         ] {
             let task = api.make_task(&ada, "Ada's").await;
             let before = all_tasks(&api).await;
-            let mut request = fitting(route, &ada, task).raw_cookie(&session_cookie(&ada.token, SECRET));
+            let mut request = valid_request(route, &ada, task).raw_cookie(&session_cookie(&ada.token, SECRET));
             if let Some(origin) = origin {
                 request = request.header("origin", origin);
             }
@@ -183,16 +186,17 @@ async fn a_write_by_cookie_needs_a_trusted_origin() {
                 assert_eq!(all_tasks(&api).await, before);
             }
         }
-        // A bearer needs none: a page of another origin cannot make a browser send it.
+        // A bearer token needs no Origin: a page of another origin cannot make a browser send it.
         let task = api.make_task(&ada, "Ada's").await;
-        let answer =
-            api.call(fitting(route, &ada, task).bearer(&ada.token).header("origin", "https://evil.example.com")).await;
+        let answer = api
+            .call(valid_request(route, &ada, task).bearer(&ada.token).header("origin", "https://evil.example.com"))
+            .await;
         assert!((200..300).contains(&answer.status), "{route:?}: {answer:?}");
     }
 }
 
 #[tokio::test]
-async fn credentials_have_the_librarys_order() {
+async fn credentials_have_the_same_order_as_in_better_auth() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let bob = api.database.sign_up("bob").await;
@@ -201,22 +205,26 @@ async fn credentials_have_the_librarys_order() {
     let bob_is = (200, Value::from(bob.id.clone()));
     let session = || get("/api/session");
 
-    assert_eq!(who(api.call(session().bearer(&ada.token).cookie(&bob.token)).await), ada_is, "a bearer wins");
-    assert_eq!(api.call(session().bearer("unknown").cookie(&bob.token)).await.status, 401, "even an unknown one");
+    assert_eq!(
+        who(api.call(session().bearer(&ada.token).cookie(&bob.token)).await),
+        ada_is,
+        "a bearer token wins over a cookie"
+    );
+    assert_eq!(api.call(session().bearer("unknown").cookie(&bob.token)).await.status, 401, "even if it is unknown");
     let badly_signed = session().bearer(&format!("{}.bad", ada.token)).cookie(&bob.token);
-    assert_eq!(who(api.call(badly_signed).await), bob_is, "a badly signed one does not");
+    assert_eq!(who(api.call(badly_signed).await), bob_is, "a badly signed bearer token does not win");
     let twice = session().cookie(&ada.token).cookie(&bob.token);
     assert_eq!(who(api.call(twice).await), ada_is, "the first of two cookies counts");
     let strange = session().raw_cookie("name=Zoë").raw_cookie("=").raw_cookie("x").cookie(&ada.token);
     assert_eq!(who(api.call(strange).await), ada_is, "cookies of others do not matter");
     let header = session().header("Cookie", &format!("a=b; {}", session_cookie(&ada.token, SECRET)));
-    assert_eq!(who(api.call(header).await), ada_is, "the header is read where a gateway lists no cookies");
+    assert_eq!(who(api.call(header).await), ada_is, "the Cookie header is read if the gateway lists no cookies");
     let quoted = session_cookie(&ada.token, SECRET).replace("token=", "token=\"") + "\"";
     assert_eq!(who(api.call(session().raw_cookie(&quoted)).await), ada_is, "quotes are stripped");
 }
 
 #[tokio::test]
-async fn the_cookies_name_follows_the_settings() {
+async fn the_cookie_name_follows_the_settings() {
     let mut api = Api::with_settings(&[
         ("BETTER_AUTH_URL", "https://app.example.com/"),
         ("BETTER_AUTH_COOKIE_PREFIX", "acme"),
@@ -241,19 +249,19 @@ async fn the_cookies_name_follows_the_settings() {
 }
 
 #[tokio::test]
-async fn a_session_ends_at_its_time_wherever_the_clocks_are() {
+async fn a_session_expires_on_time_in_every_time_zone() {
     for time_zone in ["UTC", "Pacific/Kiritimati", "Pacific/Niue", "Asia/Kolkata"] {
         let mut api = Api::with_settings(&[("TZ", "America/New_York")]).await;
         let statement = format!("alter database {} set timezone = '{time_zone}'", api.database.name);
         api.database.sql(&statement, &[]).await;
         let ada = api.database.sign_up("ada").await;
-        let over = api.database.sign_in(&ada.id, "-1 minute").await;
-        let nearly_over = api.database.sign_in(&ada.id, "1 minute").await;
-        assert_eq!(api.call(get("/api/session").bearer(&over)).await.status, 401, "{time_zone}");
-        let answer = api.call(get("/api/session").bearer(&nearly_over)).await;
+        let expired = api.database.sign_in(&ada.id, "-1 minute").await;
+        let nearly_expired = api.database.sign_in(&ada.id, "1 minute").await;
+        assert_eq!(api.call(get("/api/session").bearer(&expired)).await.status, 401, "{time_zone}");
+        let answer = api.call(get("/api/session").bearer(&nearly_expired)).await;
         assert_eq!(answer.status, 200, "{time_zone}");
         let end = "select to_char(expires_at, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') from session where token = $1";
-        let end: String = api.database.sql(end, &[&nearly_over]).await[0].get(0);
+        let end: String = api.database.sql(end, &[&nearly_expired]).await[0].get(0);
         assert_eq!(answer.body["expires_at"], end, "{time_zone}");
 
         let task = api.call(post("/api/tasks").bearer(&ada.token).json(json!({"title": "x"}))).await.body;
@@ -264,7 +272,7 @@ async fn a_session_ends_at_its_time_wherever_the_clocks_are() {
 }
 
 #[tokio::test]
-async fn a_session_is_over_at_once_when_it_is_gone() {
+async fn a_deleted_session_ends_immediately() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.status, 200);
@@ -279,7 +287,7 @@ async fn a_session_is_over_at_once_when_it_is_gone() {
 }
 
 #[tokio::test]
-async fn better_auths_own_spelling_of_its_columns_works_alike() {
+async fn better_auths_camel_case_columns_work_too() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let expired = api.database.sign_in(&ada.id, "-1 minute").await;
@@ -299,7 +307,7 @@ async fn better_auths_own_spelling_of_its_columns_works_alike() {
 }
 
 #[tokio::test]
-async fn the_apis_role_has_no_right_on_what_is_better_auths() {
+async fn the_apis_role_has_no_right_on_better_auths_tables() {
     let api = Api::start().await;
     let allowed = api.database.sql(
         "select table_name || ' ' || privilege

@@ -1,4 +1,4 @@
-//! The API as a client meets it: the routes of the local gateway, and behind each the real function.
+//! The API as a client sees it: requests take the routes of openapi.yaml to the real functions.
 use crate::contract::{self, OPENAPI};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -9,10 +9,10 @@ use testing::{Database, GatewayRequest, Lambda, Route, User};
 
 /// The secret that signs cookies in the tests.
 pub const SECRET: &str = testing::SECRET;
-/// An origin that is trusted in the tests.
+/// The origin that `TRUSTED_ORIGINS` holds in the tests.
 pub const ORIGIN: &str = "https://app.example.com";
 
-/// The whole API on a database of its own.
+/// The whole API, on its own database.
 pub struct Api {
     pub database: Database,
     settings: Vec<(String, String)>,
@@ -24,7 +24,7 @@ impl Api {
         Self::with_settings(&[]).await
     }
 
-    /// As [`Api::start`], with settings beside or instead of the usual.
+    /// Like [`Api::start`], with additional or replaced settings.
     pub async fn with_settings(changes: &[(&str, &str)]) -> Self {
         let database = Database::create().await;
         let usual =
@@ -37,13 +37,13 @@ impl Api {
         Self { database, settings, functions: HashMap::new() }
     }
 
-    /// Changes a setting for the functions that have not been called yet.
+    /// Changes a setting for all functions that have not been started yet.
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(known, _)| known != name);
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Sends a request and checks what holds of every answer: that it has an id, and that openapi.yaml knows it.
+    /// Sends a request and checks that the response has a request id and matches openapi.yaml.
     pub async fn call(&mut self, request: Request) -> Answer {
         let (route, parameters) = request.route();
         let answer = self.function(&route.function).await.invoke(request.event(&route, &parameters)).await;
@@ -53,7 +53,7 @@ impl Api {
         answer
     }
 
-    /// The function by its binary's name, started when it is first asked for.
+    /// Returns a function by its binary's name; the first call starts it.
     pub async fn function(&mut self, name: &str) -> &mut Lambda {
         if !self.functions.contains_key(name) {
             let lambda = Lambda::start(&binary(name), &self.settings).await;
@@ -62,17 +62,17 @@ impl Api {
         self.functions.get_mut(name).expect("just started")
     }
 
-    /// What the functions are started with.
+    /// The settings that functions are started with.
     pub fn settings(&self) -> &[(String, String)] {
         &self.settings
     }
 
-    /// Takes a function out, so that its end can be watched.
-    pub fn stop(&mut self, name: &str) -> Lambda {
+    /// Removes a running function and hands it over, so that a test can wait for its exit.
+    pub fn take_function(&mut self, name: &str) -> Lambda {
         self.functions.remove(name).expect("it was called")
     }
 
-    /// Makes a task and gives its id.
+    /// Creates a task and returns its id.
     pub async fn make_task(&mut self, owner: &User, title: &str) -> i64 {
         let answer = self.call(post("/api/tasks").bearer(&owner.token).json(json!({"title": title}))).await;
         assert_eq!(answer.status, 201, "{answer:?}");
@@ -80,47 +80,46 @@ impl Api {
     }
 }
 
-/// A person who asks the API, by her session's token: what most tests need.
+/// An API and a user who calls it with a bearer token: enough for most tests.
 pub struct Person {
-    /// The whole API.
     pub api: Api,
-    /// Who asks.
     pub user: User,
 }
 
 impl Person {
-    /// Starts the API and signs somebody up: `let mut ada = Person::sign_up().await; ada.get("/api/tasks").await`.
+    /// Starts the API and signs up a user: `let mut ada = Person::sign_up().await; ada.get("/api/tasks").await`.
     pub async fn sign_up() -> Self {
         let api = Api::start().await;
         let user = api.database.sign_up("ada").await;
         Self { api, user }
     }
 
-    /// Asks for a path.
+    /// Sends a GET request.
     pub async fn get(&mut self, path: &str) -> Answer {
         self.call(get(path)).await
     }
 
-    /// Sends a body to a path.
+    /// Sends a POST request with a JSON body.
     pub async fn post(&mut self, path: &str, body: Value) -> Answer {
         self.call(post(path).json(body)).await
     }
 
-    /// Sends a request of any other kind.
+    /// Sends any other request.
     pub async fn call(&mut self, request: Request) -> Answer {
         self.api.call(request.bearer(&self.user.token)).await
     }
 }
 
-/// The program of a function or a job, as Cargo built it for this test.
+/// Returns the path of a function's binary, as Cargo built it for this test.
 pub fn binary(name: &str) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_health")).with_file_name(name);
     assert!(program.is_file(), "there is no function {name}: functions/src/bin/{name}.rs");
     program.display().to_string()
 }
 
-/// A request that succeeds when `owner` sends it: to a route, about a task of the owner's, with the examples of openapi.yaml.
-pub fn fitting(route: &Route, owner: &User, task: i64) -> Request {
+/// Builds a request to a route that succeeds if `owner` sends it: about the owner's `task`, with the examples of
+/// openapi.yaml.
+pub fn valid_request(route: &Route, owner: &User, task: i64) -> Request {
     let request = request(&route.method, &route.path_and_query(&owner.id, &task.to_string()));
     match &route.body {
         Some((media_type, body)) => request.header("content-type", media_type).text(&body.to_string()),
@@ -183,13 +182,13 @@ impl Request {
         self.header("authorization", &format!("Bearer {token}"))
     }
 
-    /// A cookie as it is, `name=value`.
+    /// Adds a cookie as it is: `name=value`.
     pub fn raw_cookie(mut self, cookie: &str) -> Self {
         self.cookies.push(cookie.to_owned());
         self
     }
 
-    /// The session cookie, signed, with the origin of a page that is trusted.
+    /// Adds the signed session cookie and a trusted `Origin`.
     pub fn cookie(self, token: &str) -> Self {
         self.raw_cookie(&session_cookie(token, SECRET)).header("origin", ORIGIN)
     }
@@ -207,13 +206,13 @@ impl Request {
         self.header("content-type", "application/json").base64(&STANDARD.encode(body))
     }
 
-    /// A body marked as base64, whether it is or not.
+    /// Sets a body that the event marks as base64, even if it is not.
     pub fn base64(mut self, body: &str) -> Self {
         self.is_base64 = true;
         self.text(body)
     }
 
-    /// The event that API Gateway makes of it.
+    /// Returns the event that API Gateway makes of this request.
     pub fn routed_event(&self) -> Value {
         let (route, parameters) = self.route();
         self.event(&route, &parameters)
@@ -221,7 +220,8 @@ impl Request {
 
     fn route(&self) -> (Route, Map<String, Value>) {
         let route = OPENAPI.route(&self.method, &self.path);
-        let (route, parameters) = route.unwrap_or_else(|| panic!("{} {} is no route", self.method, self.path));
+        let (route, parameters) =
+            route.unwrap_or_else(|| panic!("openapi.yaml has no route for {} {}", self.method, self.path));
         (route.clone(), parameters)
     }
 
@@ -241,16 +241,16 @@ impl Request {
     }
 }
 
-/// An answer that came back.
+/// A response of a function.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u64,
     pub headers: Map<String, Value>,
-    /// The body, when it is JSON.
+    /// The body if it is JSON, else null.
     pub body: Value,
-    /// The body as it came: base64 where it is binary.
+    /// The body as in the response: base64 if it is binary.
     pub text: String,
-    /// How large the whole answer was, as the function sent it, in bytes.
+    /// The size of the whole response as JSON for Lambda, in bytes.
     pub encoded_bytes: usize,
 }
 
@@ -270,14 +270,14 @@ impl Answer {
         self.headers.get(name)?.as_str()
     }
 
-    /// The path and query of the next page.
+    /// Returns the path and query of the next page, from the `Link` header.
     pub fn next_page(&self) -> Option<&str> {
         let link = self.header("link")?;
         link.strip_prefix('<')?.strip_suffix(">; rel=\"next\"")
     }
 }
 
-/// The session cookie as Better Auth would set it: `name=value`.
+/// Returns the session cookie as Better Auth would set it: `name=value`.
 pub fn session_cookie(token: &str, secret: &str) -> String {
     format!(
         "better-auth.session_token={}",
@@ -285,7 +285,7 @@ pub fn session_cookie(token: &str, secret: &str) -> String {
     )
 }
 
-/// `token.signature`.
+/// Signs a token like Better Auth: `token.signature`.
 pub fn signed(token: &str, secret: &str) -> String {
     let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any key").chain_update(token);
     format!("{token}.{}", STANDARD.encode(mac.finalize().into_bytes()))

@@ -1,9 +1,9 @@
-//! Conditional requests: what the client has need not be sent again, and what it has not seen is not overwritten.
+//! Conditional requests: `If-None-Match` avoids sending an unchanged task again, `If-Match` prevents lost updates.
 use crate::api::{Api, Request, delete, get, patch, put};
 use serde_json::json;
 use std::collections::BTreeSet;
 
-/// One of the ways to write to a task.
+/// Returns every kind of write to a task, with the name of its function.
 fn writes(id: i64) -> [(&'static str, Request); 4] {
     let path = format!("/api/tasks/{id}");
     [
@@ -67,9 +67,9 @@ async fn a_write_happens_only_to_the_version_that_it_names() {
         let long = api.call(write.clone().bearer(&ada.token).header("if-match", &"x".repeat(8001))).await;
         assert_eq!((long.status, &long.body["errors"][0]["field"]), (422, &json!("If-Match")), "{name}");
         let answer = api.call(write.clone().bearer(&bob.token).header("if-match", &now)).await;
-        assert_eq!(answer.status, 404, "{name}: someone else's tag says nothing");
+        assert_eq!(answer.status, 404, "{name}: another user's tag does not reveal that the task exists");
         let still = api.call(get(&path).bearer(&ada.token)).await;
-        assert_eq!(still.header("etag"), Some(&*now), "{name} has written");
+        assert_eq!(still.header("etag"), Some(&*now), "{name} must not have written");
 
         let written = api.call(write.clone().bearer(&ada.token).header("if-match", &format!("{tag}, {now}"))).await;
         assert!(written.status < 300, "{name}: {written:?}");
@@ -122,7 +122,11 @@ async fn the_time_of_the_last_change_only_grows_under_many_writers() {
             times.push(task["updated_at"].as_str().expect("a time").to_owned());
         }
     }
-    assert_eq!(times.iter().collect::<BTreeSet<_>>().len(), 100, "two changes have one time, and so one tag");
+    assert_eq!(
+        times.iter().collect::<BTreeSet<_>>().len(),
+        100,
+        "two changes have the same updated_at, and so the same tag"
+    );
     let last = api.call(get(&path).bearer(&ada.token)).await.body["updated_at"].clone();
     assert_eq!(Some(&*last.as_str().expect("a time").to_owned()), times.iter().max().map(|time| &**time));
 }
@@ -166,7 +170,7 @@ async fn a_merge_patch_changes_what_it_names_and_null_clears_only_the_descriptio
 }
 
 #[tokio::test]
-async fn clearing_removes_the_callers_completed_tasks_and_only_when_it_is_said_exactly() {
+async fn clearing_removes_the_callers_completed_tasks_and_needs_the_exact_query() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let bob = api.database.sign_up("bob").await;
@@ -201,5 +205,5 @@ async fn clearing_removes_the_callers_completed_tasks_and_only_when_it_is_said_e
     let answer = api.call(delete(&format!("/api/{}/tasks?status=completed", ada.id)).bearer(&ada.token)).await;
     assert_eq!(answer.body, json!({"deleted": 0}));
     assert_eq!(api.database.number("select count(*) from tasks where not completed").await, 2);
-    assert_eq!(api.database.number("select count(*) from tasks").await, 4, "bob's are all there");
+    assert_eq!(api.database.number("select count(*) from tasks").await, 4, "Bob still has all of his");
 }

@@ -1,4 +1,5 @@
-//! Holds openapi.yaml, the local gateway's routes, template.yaml and the functions together, and answers against them.
+//! Checks that openapi.yaml, the local gateway's routes, template.yaml and the functions agree, and that responses
+//! match openapi.yaml.
 use crate::api::Answer;
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
@@ -10,29 +11,28 @@ use std::{
 };
 use testing::{OpenApi, Route};
 
-/// The contract.
+/// The project's openapi.yaml.
 pub static OPENAPI: LazyLock<OpenApi> = LazyLock::new(|| OpenApi::read().unwrap_or_else(|error| panic!("{error}")));
 
 /// Every route of openapi.yaml.
 pub static ROUTES: LazyLock<&[Route]> = LazyLock::new(|| &OPENAPI.routes);
 
-/// Fails when two sets differ: with what is missing and what is too much in a file, by which rule, and the command that runs this
-/// test alone.
-pub fn assert_same(file: &str, is: &BTreeSet<String>, should_be: &BTreeSet<String>, rule: &str) {
+/// Fails if two sets differ. The message names the file, the rule, what is missing and what is too much, and the
+/// command that runs this test alone.
+pub fn assert_same(file: &str, actual: &BTreeSet<String>, expected: &BTreeSet<String>, rule: &str) {
     let list = |title: &str, names: Vec<&String>| -> String {
         names.iter().map(|name| format!("\n  {title} {name}")).collect()
     };
-    let missing = list("missing: ", should_be.difference(is).collect());
-    let too_much = list("too much:", is.difference(should_be).collect());
+    let missing = list("missing: ", expected.difference(actual).collect());
+    let too_much = list("too much:", actual.difference(expected).collect());
     if !(missing.is_empty() && too_much.is_empty()) {
         let thread = std::thread::current();
         let test = thread.name().unwrap_or_default();
-        panic!("{file}: {rule}{missing}{too_much}\nThis test runs alone by 'cargo xtask test api --filter {test}'");
+        panic!("{file}: {rule}{missing}{too_much}\nTo run only this test: 'cargo xtask test api --filter {test}'");
     }
 }
 
-/// Fails when an answer is not one that openapi.yaml gives for its route: status, headers, media type, and the body by its
-/// JSON Schema.
+/// Fails if a response does not match openapi.yaml: its status, headers, media type, and body by JSON Schema.
 pub fn check_answer(route: &Route, answer: &Answer) {
     let operation = &OPENAPI.document["paths"][&route.path][&route.method.to_lowercase()];
     let response = OPENAPI.resolve(&operation["responses"][&answer.status.to_string()]);
@@ -49,9 +49,8 @@ pub fn check_answer(route: &Route, answer: &Answer) {
     }
     let content = response["content"].as_object();
     let media_type = content.and_then(|content| {
-        let is_the_answers =
-            |known: &&String| answer.header("content-type").is_some_and(|it| it.starts_with(&***known));
-        content.keys().find(is_the_answers).or(content.keys().next())
+        let is_sent_type = |known: &&String| answer.header("content-type").is_some_and(|it| it.starts_with(&***known));
+        content.keys().find(is_sent_type).or(content.keys().next())
     });
     let sent = answer.header("content-type").map(|it| it.split(';').next().unwrap_or(it));
     assert_eq!(sent, media_type.map(String::as_str), "{place}");
@@ -60,7 +59,7 @@ pub fn check_answer(route: &Route, answer: &Answer) {
     }
 }
 
-/// Checks a value by a schema of openapi.yaml (JSON Schema 2020-12).
+/// Checks a value against a schema of openapi.yaml (JSON Schema 2020-12).
 fn check_value(value: &Value, schema: &Value, place: &str) {
     static VALIDATORS: LazyLock<Mutex<HashMap<String, Arc<Validator>>>> = LazyLock::new(Mutex::default);
     let text = schema.to_string();
@@ -74,11 +73,11 @@ fn check_value(value: &Value, schema: &Value, place: &str) {
         validator
     });
     if let Err(error) = validator.validate(value) {
-        panic!("{place} is not what openapi.yaml says: {error} at {}: {value}", error.instance_path());
+        panic!("{place} does not match openapi.yaml: {error} at {}: {value}", error.instance_path());
     }
 }
 
-/// The routes as texts, to be compared.
+/// Returns the routes as text, for comparison.
 fn route_names() -> BTreeSet<String> {
     ROUTES.iter().map(|route| format!("{route:?}")).collect()
 }
@@ -127,7 +126,7 @@ fn the_template_has_the_routes_of_openapi_yaml() {
 }
 
 #[test]
-fn every_function_is_behind_a_route_and_names_it_in_its_first_line() {
+fn every_function_has_a_route_and_names_it_in_its_first_line() {
     let mut routes_of: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for route in ROUTES.iter() {
         routes_of.entry(&route.function).or_default().push(format!("//! `{route}`:"));
@@ -143,7 +142,10 @@ fn every_function_is_behind_a_route_and_names_it_in_its_first_line() {
             continue;
         }
         let routes = routes_of.get(&*name).unwrap_or_else(|| panic!("{name} has no route in openapi.yaml"));
-        assert!(routes.iter().any(|route| first_line.starts_with(route)), "{name}: {first_line} is none of {routes:?}");
+        assert!(
+            routes.iter().any(|route| first_line.starts_with(route)),
+            "{name}: the first line is {first_line}; it must start with one of {routes:?}"
+        );
         functions.insert(name);
     }
     let named = routes_of.keys().map(|name| (*name).to_owned()).collect();

@@ -1,4 +1,4 @@
-//! Credentials that nobody has made in this way: thousands of mutations, held against what Better Auth itself says of them.
+//! Thousands of mutated credentials: the API must accept exactly those that Better Auth itself accepts.
 use crate::api::{Api, SECRET, get, session_cookie, signed};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use proptest::{
@@ -13,17 +13,17 @@ use serde_json::json;
 use std::{io::Write as _, path::PathBuf, process::Stdio};
 use testing::User;
 
-/// How many are tried under each configuration, when `PROPTEST_CASES` says nothing else.
+/// Credentials to try under each configuration, unless `PROPTEST_CASES` is set.
 const CASES: usize = 4000;
 
-/// What a request carries.
+/// The credential headers of a request.
 #[derive(Debug, Clone)]
 struct Headers {
     cookie: Option<String>,
     authorization: Option<String>,
 }
 
-/// What becomes of a text.
+/// One change to a text.
 #[derive(Debug, Clone)]
 enum Mutation {
     Replace(Index, char),
@@ -40,7 +40,7 @@ enum Mutation {
     Decode,
     UrlSafe,
     WithoutPadding,
-    Again,
+    Duplicate,
 }
 
 impl Mutation {
@@ -59,7 +59,7 @@ impl Mutation {
             Self::Decode => return percent_decode_str(text).decode_utf8_lossy().into_owned(),
             Self::UrlSafe => return text.replace('+', "-").replace('/', "_"),
             Self::WithoutPadding => return text.trim_end_matches('=').to_owned(),
-            Self::Again => return format!("{text}.{text}"),
+            Self::Duplicate => return format!("{text}.{text}"),
             _ if chars.is_empty() => {}
             Self::Replace(index, character) => chars[place(index)] = *character,
             Self::Insert(index, character) => chars.insert(place(index), *character),
@@ -109,11 +109,11 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         Just(Mutation::Decode),
         Just(Mutation::UrlSafe),
         Just(Mutation::WithoutPadding),
-        Just(Mutation::Again),
+        Just(Mutation::Duplicate),
     ]
 }
 
-/// A text that begins as one of `bases`, and often stays so.
+/// Generates one of `bases` with up to three mutations, often with none.
 fn mutated(bases: Vec<String>) -> impl Strategy<Value = String> {
     (select(bases), prop_oneof![2 => vec(mutation(), 0..1), 3 => vec(mutation(), 1..2), 2 => vec(mutation(), 2..4)])
         .prop_map(|(base, mutations)| mutations.iter().fold(base, |text, mutation| mutation.apply(&text)))
@@ -124,7 +124,7 @@ fn headers(users: &[User], cookie_name: &str, secret: &str) -> impl Strategy<Val
     let mut values = vec![String::new(), signed("", secret), signed("unknown", secret), signed("a.b", secret)];
     for User { token, .. } in users {
         let good = signed(token, secret);
-        // The last character before the padding has two bits that decoders may look at or not.
+        // The last character before the padding has two unused bits, which some decoders check and others ignore.
         let (start, last) = good.trim_end_matches('=').split_at(good.len() - 2);
         let other_bits = char::from(last.as_bytes()[0] + 1);
         values.extend([
@@ -162,7 +162,7 @@ fn headers(users: &[User], cookie_name: &str, secret: &str) -> impl Strategy<Val
     weighted_schemes.extend(["Bearer "; 12]);
     let authorization =
         (select(weighted_schemes), mutated(values)).prop_map(|(scheme, value)| format!("{scheme}{value}"));
-    // As HTTP has them: of ASCII, and without white space around the value.
+    // HTTP header values as they arrive: ASCII, without surrounding white space.
     let as_sent = |value: Option<String>| {
         let value = value?.replace(|it: char| !matches!(it, ' '..='~' | '\t'), "x");
         Some(value.trim_matches([' ', '\t']).to_owned())
@@ -172,8 +172,8 @@ fn headers(users: &[User], cookie_name: &str, secret: &str) -> impl Strategy<Val
     })
 }
 
-/// What the library says of each: the user's id, or null.
-fn judge(
+/// Asks Better Auth about each credential: returns the user's id, or `None` if it is rejected.
+fn ask_better_auth(
     base_url: &str,
     prefix: &str,
     require_signature: bool,
@@ -196,7 +196,7 @@ fn judge(
         json!({"baseURL": base_url, "prefix": prefix, "requireSignature": require_signature, "secret": secret});
     let folder: PathBuf =
         std::env::var_os("BETTER_AUTH").expect("'cargo xtask test better-auth' names its folder").into();
-    let mut library = std::process::Command::new("node")
+    let mut better_auth = std::process::Command::new("node")
         .arg("judge.mjs")
         .current_dir(folder)
         .stdin(Stdio::piped())
@@ -204,15 +204,15 @@ fn judge(
         .spawn()
         .expect("Node.js");
     let input = json!({"options": options, "sessions": sessions, "requests": requests}).to_string();
-    library.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
-    let output = library.wait_with_output().expect("it ends");
+    better_auth.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("judge.mjs reads its input");
+    let output = better_auth.wait_with_output().expect("judge.mjs exits");
     assert!(output.status.success());
     serde_json::from_slice(&output.stdout).expect("verdicts")
 }
 
 #[tokio::test]
 #[ignore = "needs Better Auth, which 'cargo xtask test better-auth' installs"]
-async fn the_library_itself_says_the_same_of_every_credential() {
+async fn better_auth_agrees_on_every_credential() {
     let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse().ok());
     let cases = number("PROPTEST_CASES").unwrap_or(CASES);
     for (base_url, prefix, require_signature) in
@@ -229,17 +229,17 @@ async fn the_library_itself_says_the_same_of_every_credential() {
         let cookie_name =
             format!("{}{prefix}.session_token", if base_url.starts_with("https") { "__Secure-" } else { "" });
         let strategy = headers(&users, &cookie_name, secret);
-        // The tokens are new each time, so a seed alone would not bring a case back: what disagrees is printed whole.
+        // Tokens differ in each run, so a seed alone would not reproduce a case: disagreements are printed in full.
         let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
         let cases: Vec<Headers> =
             (0..cases).map(|_| strategy.new_tree(&mut runner).expect("a case").current()).collect();
-        let verdicts = judge(base_url, prefix, require_signature, secret, &users, &cases);
+        let verdicts = ask_better_auth(base_url, prefix, require_signature, secret, &users, &cases);
 
         let (mut accepted, mut disagreements) = (0, Vec::new());
-        for (number, (case, library)) in cases.iter().zip(&verdicts).enumerate() {
+        for (number, (case, expected)) in cases.iter().zip(&verdicts).enumerate() {
             let mut request = get("/api/session");
             if let Some(cookie) = &case.cookie {
-                // As API Gateway lists them, as one, and as emulators leave them.
+                // In turn: a list of cookies like API Gateway's, one single cookie, and the Cookie header of emulators.
                 request = match number % 3 {
                     0 => cookie
                         .split(';')
@@ -258,12 +258,15 @@ async fn the_library_itself_says_the_same_of_every_credential() {
                 _ => panic!("{case:?}: {answer:?}"),
             };
             accepted += usize::from(user.is_some());
-            if user != *library {
-                disagreements.push(format!("{case:?}\n    the library: {library:?}, here: {user:?}"));
+            if user != *expected {
+                disagreements.push(format!("{case:?}\n    Better Auth: {expected:?}, this API: {user:?}"));
             }
         }
         println!("{base_url}: {} credentials, {accepted} accepted, {} disagreements", cases.len(), disagreements.len());
-        assert!(accepted * 10 > cases.len(), "too few are good for the rest to mean something: {accepted}");
+        assert!(
+            accepted * 10 > cases.len(),
+            "less than a tenth was accepted, too few for a meaningful test: {accepted}"
+        );
         disagreements.truncate(20);
         assert!(disagreements.is_empty(), "{}", disagreements.join("\n"));
     }

@@ -1,4 +1,5 @@
-//! Habits of front ends that were written against other back ends of the same specification, and what browsers are told.
+//! Compatibility with front ends that were written for other back ends of the same specification, and headers for
+//! browsers.
 use crate::api::{Api, get, patch, post};
 use serde_json::json;
 
@@ -16,9 +17,7 @@ async fn a_fastapi_front_end_finds_its_parameters() {
         let path = format!("/api/{}/tasks?status=all&sort=created&limit=20&offset={offset}", ada.id);
         let answer = api.call(get(&path).bearer(&ada.token)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        seen.extend(
-            answer.body.as_array().expect("an array, and nothing around it").iter().map(|task| task["id"].clone()),
-        );
+        seen.extend(answer.body.as_array().expect("a bare array").iter().map(|task| task["id"].clone()));
     }
     assert_eq!(json!(seen), json!(ids));
     api.call(patch(&format!("/api/tasks/{}/complete", ids[30])).bearer(&ada.token).json(json!({}))).await;
@@ -27,7 +26,7 @@ async fn a_fastapi_front_end_finds_its_parameters() {
 }
 
 #[tokio::test]
-async fn completing_takes_an_empty_object_and_turns_over() {
+async fn completing_accepts_an_empty_object_and_toggles() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let path = format!("/api/{}/tasks/{}/complete", ada.id, api.make_task(&ada, "a").await);
@@ -56,7 +55,7 @@ async fn the_detail_of_every_error_is_a_sentence_for_a_person() {
 }
 
 #[tokio::test]
-async fn browsers_and_caches_are_told_to_keep_nothing_that_is_private() {
+async fn browsers_and_caches_must_not_store_private_responses() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let id = api.make_task(&ada, "a").await;
@@ -90,14 +89,14 @@ async fn the_contract_and_its_page_are_served_to_anybody_without_a_database() {
     assert_eq!(contract.body, crate::contract::OPENAPI.document);
     let page = api.call(get("/docs")).await;
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
-    // All that the page loads is there, and from here.
+    // Every file that the page loads is served from here.
     let loaded: Vec<_> = page.text.split('"').filter(|text| text.starts_with("docs/")).map(str::to_owned).collect();
     assert_eq!(loaded.len(), 3, "{}", page.text);
     for file in loaded {
         let answer = api.call(get(&format!("/{file}"))).await;
         assert!(answer.status == 200 && !answer.text.is_empty(), "{file}");
         let is_compressed = answer.header("content-encoding") == Some("gzip");
-        // 1f8b in base64: gzip's first bytes.
+        // gzip's first bytes, 1f 8b, in base64.
         assert_eq!(answer.text.starts_with("H4sI"), is_compressed, "{file}");
     }
     for file in ["other.js", "..", "%2e%2e%2fopenapi.json", "docs", "openapi.json", "index.html"] {

@@ -1,7 +1,7 @@
-//! What no client and no gateway should send: recorded events, mutated. Most go through the library in this process, as far as
-//! the first statement; one in twenty goes to the real functions and the database. `cargo xtask fuzz` runs it.
+//! Fuzzing with mutated events. Most cases run in this process, up to the first SQL statement. One in twenty goes to
+//! the real functions and the database. `cargo xtask fuzz` runs it.
 use crate::{
-    api::{Answer, Api, SECRET, fitting, get, session_cookie, signed},
+    api::{Answer, Api, SECRET, get, session_cookie, signed, valid_request},
     contract::{self, OPENAPI, ROUTES},
 };
 use base64::{
@@ -25,14 +25,14 @@ use std::{
 };
 use testing::{Route, User};
 
-/// How many cases there are for each one that goes to a real function.
+/// One out of this many cases goes to a real function.
 const REAL_EVERY: u64 = 20;
-/// How many cases there are for each two with a body of 6 MB, which is the most that Lambda takes.
+/// Two out of this many cases have a body of 6 MB, Lambda's limit.
 const HUGE_EVERY: u64 = 20_000;
-/// After how many cases the real functions are asked something sensible, and the tasks that have come are removed.
+/// After this many cases for the real functions, a valid request must succeed, and the tasks they created are removed.
 const CHECK_EVERY: u64 = 100;
 
-/// Events as API Gateway has sent them.
+/// Events recorded from API Gateway.
 const RECORDED: [&str; 5] = [
     include_str!("../../../devtools/tests/events/get-unknown-id.json"),
     include_str!("../../../devtools/tests/events/get-with-cookies-and-query.json"),
@@ -41,7 +41,7 @@ const RECORDED: [&str; 5] = [
     include_str!("../../../devtools/tests/events/put-with-user-id.json"),
 ];
 
-/// What is put where a text is expected.
+/// Values for places where a text is expected.
 const TEXTS: [&str; 40] = [
     "",
     " ",
@@ -85,7 +85,7 @@ const TEXTS: [&str; 40] = [
     "all",
 ];
 
-/// Texts that a cursor could have, before its encoding.
+/// Cursors before their encoding.
 const CURSORS: [&str; 10] = [
     "-created_at all 1700000000123456 1",
     "-created_at all 9223372036854775807 1",
@@ -99,14 +99,14 @@ const CURSORS: [&str; 10] = [
     "\0 \0 \0",
 ];
 
-/// A case: which function gets what.
+/// An event for the function behind a route.
 struct Case {
     route: Route,
     event: Vec<u8>,
 }
 
 impl Case {
-    /// Whether what the gateway itself writes is still as it would be: only then the contract's statuses are all there are.
+    /// Whether the fields that the gateway sets are still consistent. Only then must the response match openapi.yaml.
     fn is_routed(&self) -> bool {
         let event: Value = serde_json::from_slice(&self.event).unwrap_or_default();
         event["requestContext"]["http"]["method"] == *self.route.method
@@ -115,11 +115,11 @@ impl Case {
     }
 }
 
-/// Makes cases, the same ones for the same seed.
+/// Generates cases; the same seed generates the same cases.
 struct Generator {
     seed: u64,
     events: Vec<(Route, Value)>,
-    /// What is put where a credential is expected.
+    /// Values for places where a credential is expected.
     credentials: Vec<String>,
 }
 
@@ -128,7 +128,7 @@ impl Generator {
         let good = format!("Bearer {}", user.token);
         let mut events: Vec<(Route, Value)> = Vec::new();
         for route in ROUTES.iter().filter(|route| route.needs_session()) {
-            let request = fitting(route, user, task);
+            let request = valid_request(route, user, task);
             events.push((route.clone(), request.clone().bearer(&user.token).routed_event()));
             events.push((route.clone(), request.cookie(&user.token).routed_event()));
         }
@@ -159,7 +159,7 @@ impl Generator {
         for _ in 0..random.random_range(1..4) {
             self.mutate(&mut event, random);
         }
-        // One for the real functions, and one for this process.
+        // The first goes to a real function, the second runs in this process.
         if number % HUGE_EVERY < 2 {
             let unit = *["x", "[", "{\"a\":", "\u{1F4BB}", "A", "\\u0000"].choose(random).expect("a unit");
             *field(&mut event, "body") = json!(unit.repeat(6_000_000 / unit.len()));
@@ -171,7 +171,7 @@ impl Generator {
         Case { route, event }
     }
 
-    /// Changes something of an event.
+    /// Changes one part of an event.
     fn mutate(&self, event: &mut Value, random: &mut StdRng) {
         match random.random_range(0..14) {
             0 => {
@@ -239,7 +239,7 @@ impl Generator {
         query.join("&")
     }
 
-    /// A body, and whether it is said to be base64.
+    /// Generates a body, and whether the event marks it as base64.
     fn body(&self, random: &mut StdRng) -> (Value, bool) {
         let names = ["title", "description", "completed", "x"];
         let mut body = Map::new();
@@ -283,7 +283,7 @@ fn strange_text(random: &mut StdRng) -> String {
     text
 }
 
-/// Anything that JSON has. Credentials are only put where clients put them: what a gateway says comes into the log.
+/// Generates any JSON value. It contains no credential, because values from a gateway's fields may be logged.
 fn value(random: &mut StdRng, depth: usize) -> Value {
     match random.random_range(0..12) {
         0 => Value::Null,
@@ -302,7 +302,7 @@ fn value(random: &mut StdRng, depth: usize) -> Value {
     }
 }
 
-/// A field of what is an object, or becomes one.
+/// Returns a field of an object; any other value becomes an object first.
 fn field<'v>(value: &'v mut Value, name: &str) -> &'v mut Value {
     if !value.is_object() {
         *value = json!({});
@@ -310,7 +310,7 @@ fn field<'v>(value: &'v mut Value, name: &str) -> &'v mut Value {
     &mut value[name]
 }
 
-/// Any part of a JSON text.
+/// Returns a random node of a JSON value.
 fn any_node<'v>(value: &'v mut Value, random: &mut StdRng) -> &'v mut Value {
     let length = match &*value {
         Value::Object(fields) => fields.len(),
@@ -329,7 +329,7 @@ fn any_node<'v>(value: &'v mut Value, random: &mut StdRng) -> &'v mut Value {
     any_node(inner.expect("one of them"), random)
 }
 
-/// Flips, cuts, repeats and puts in bytes.
+/// Flips, truncates, repeats and inserts bytes.
 fn mutate_bytes(bytes: &mut Vec<u8>, random: &mut StdRng) {
     for _ in 0..random.random_range(1..4) {
         let place = random.random_range(0..=bytes.len());
@@ -350,9 +350,9 @@ fn mutate_bytes(bytes: &mut Vec<u8>, random: &mut StdRng) {
     }
 }
 
-/// What the handler of a function reads of a request before it asks the database. A function that reads something of its own is
-/// named here; of any other, the query, the id and a JSON body are read, where its route has them.
-fn read(route: &Route, request: &Request) -> Result<Response, Error> {
+/// Parses a request like the function's handler does before it queries the database. Add a function here if it parses
+/// anything special; for all others this parses the query, the id and a JSON body, as far as the route has them.
+fn parse_request(route: &Route, request: &Request) -> Result<Response, Error> {
     match &*route.function {
         "list-tasks" => drop(ListQuery::from_request(request)?),
         "create-task" => {
@@ -360,12 +360,12 @@ fn read(route: &Route, request: &Request) -> Result<Response, Error> {
             IdempotencyKey::from_request(request)?;
         }
         "update-task" | "patch-task" | "complete-task" => {
-            let read = match &*route.function {
+            let parse_changes = match &*route.function {
                 "update-task" => TaskChanges::from_put_request,
                 "patch-task" => TaskChanges::from_patch_request,
                 _ => TaskChanges::from_completion_request,
             };
-            read(request)?;
+            parse_changes(request)?;
             TaskId::from_request(request)?;
             IfMatch::from_request(request)?;
         }
@@ -386,17 +386,17 @@ fn read(route: &Route, request: &Request) -> Result<Response, Error> {
     Ok(Response::no_content())
 }
 
-/// What is wrong with an answer, if anything is.
-fn fault_of(answer: &Value) -> Option<&'static str> {
+/// Returns what is wrong with a response, if anything.
+fn find_fault(answer: &Value) -> Option<&'static str> {
     let status = answer["statusCode"].as_u64().unwrap_or_default();
     let body = answer["body"].as_str().unwrap_or_default();
     let parsed: Option<Value> = serde_json::from_str(body).ok();
     if !(200..500).contains(&status) {
-        Some("its status")
+        Some("wrong status")
     } else if answer["headers"]["x-request-id"].is_null() {
-        Some("its headers")
+        Some("no x-request-id")
     } else if status >= 400 && parsed.is_none_or(|problem| problem["status"] != status) {
-        Some("its problem details")
+        Some("invalid problem details")
     } else if answer["headers"].to_string().contains("\\n") || answer["headers"].to_string().contains("\\r") {
         Some("a line break in a header")
     } else {
@@ -410,19 +410,19 @@ fn report(generator: &Generator, number: u64, why: &str, case: &Case) -> ! {
     panic!("seed {}, case {number}, {:?}: {why}\n{event}", generator.seed, case.route)
 }
 
-/// How many of the cases that were tried are which.
+/// Counts cases by their outcome.
 #[derive(Default)]
 struct Counts {
     tried: AtomicU64,
     refused: AtomicU64,
-    no_event: AtomicU64,
+    invalid_events: AtomicU64,
 }
 
 impl Counts {
     fn add(&self, status: Option<u64>) {
         self.tried.fetch_add(1, Ordering::Relaxed);
         match status {
-            None => self.no_event.fetch_add(1, Ordering::Relaxed),
+            None => self.invalid_events.fetch_add(1, Ordering::Relaxed),
             Some(400..) => self.refused.fetch_add(1, Ordering::Relaxed),
             Some(_) => 0,
         };
@@ -430,33 +430,34 @@ impl Counts {
 
     fn print(&self, place: &str) {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let (tried, refused, no_event) = (get(&self.tried), get(&self.refused), get(&self.no_event));
-        let accepted = tried - refused - no_event;
+        let (tried, refused, invalid_events) = (get(&self.tried), get(&self.refused), get(&self.invalid_events));
+        let accepted = tried - refused - invalid_events;
         println!(
-            "{place:12} {tried:>9} cases: {accepted} accepted, {refused} refused (4xx), {no_event} no event at all; no 5xx, no panic"
+            "{place:12} {tried:>9} cases: {accepted} accepted, {refused} refused (4xx), {invalid_events} invalid events; no 5xx, no panic"
         );
     }
 }
 
-/// Tries cases in this process.
-fn try_here(generator: &Generator, numbers: impl Iterator<Item = u64>, counts: &Counts) {
+/// Runs cases in this process.
+fn run_in_process(generator: &Generator, numbers: impl Iterator<Item = u64>, counts: &Counts) {
     let settings = [("DATABASE_URL", "postgresql://tasks_api:x@localhost/tasks"), ("BETTER_AUTH_SECRET", SECRET)];
     let setting = |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
     let function = DryRun::new(Config::from_settings(setting).expect("good settings"));
     for number in numbers {
         let case = generator.case(number);
-        let answer =
-            catch_unwind(AssertUnwindSafe(|| function.answer(&case.event, |request| read(&case.route, request)).ok()));
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            function.answer(&case.event, |request| parse_request(&case.route, request)).ok()
+        }));
         match answer {
             Err(_) => report(generator, number, "a panic", &case),
             Ok(None) => counts.add(None),
             Ok(Some((response, line))) => {
                 let answer = serde_json::to_value(&response).unwrap_or_default();
-                if let Some(fault) = fault_of(&answer) {
+                if let Some(fault) = find_fault(&answer) {
                     report(generator, number, fault, &case);
                 }
                 if line.matches('\n').count() != 1 || serde_json::from_str::<Value>(&line).is_err() {
-                    report(generator, number, "its line in the log", &case);
+                    report(generator, number, "its log entry is not one line of JSON", &case);
                 }
                 counts.add(answer["statusCode"].as_u64());
             }
@@ -464,8 +465,8 @@ fn try_here(generator: &Generator, numbers: impl Iterator<Item = u64>, counts: &
     }
 }
 
-/// Tries cases with the real functions and the database.
-async fn try_for_real(
+/// Runs cases with the real functions and the database.
+async fn run_with_real_functions(
     generator: &Generator,
     api: &mut Api,
     user: &User,
@@ -477,7 +478,7 @@ async fn try_for_real(
         let invoked = api.function(&case.route.function).await.try_invoke_bytes(case.event.clone()).await;
         match invoked {
             Ok(answer) => {
-                if let Some(fault) = fault_of(&answer) {
+                if let Some(fault) = find_fault(&answer) {
                     report(generator, number, &format!("{fault}: {answer}"), &case);
                 }
                 if case.is_routed() {
@@ -485,7 +486,7 @@ async fn try_for_real(
                 }
                 counts.add(answer["statusCode"].as_u64());
             }
-            // The invocation has failed, and says of what kind; the process has to live on.
+            // The invocation failed with an error that the runtime reported. The process must survive.
             Err(failure)
                 if failure["error"]
                     .as_str()
@@ -504,7 +505,7 @@ async fn try_for_real(
 
 #[test]
 #[ignore = "a million cases: cargo xtask fuzz"]
-fn nothing_that_can_be_sent_is_a_5xx_or_a_panic() {
+fn no_event_causes_a_5xx_or_a_panic() {
     let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse().ok());
     let cases = number("FUZZ_CASES").unwrap_or(20_000);
     let seed = number("FUZZ_SEED").unwrap_or(0);
@@ -518,38 +519,38 @@ fn nothing_that_can_be_sent_is_a_5xx_or_a_panic() {
         (api, user, task)
     });
     let generator = Arc::new(Generator::new(seed, &user, task));
-    let (here, for_real) = (Arc::new(Counts::default()), Counts::default());
+    let (in_process, real) = (Arc::new(Counts::default()), Counts::default());
     let threads = std::thread::available_parallelism().map_or(1, |it| it.get() as u64);
     let workers: Vec<_> = (0..threads)
         .map(|worker| {
-            let (generator, here) = (generator.clone(), here.clone());
+            let (generator, in_process) = (generator.clone(), in_process.clone());
             std::thread::spawn(move || {
                 let numbers = (worker..cases).step_by(threads as usize).filter(|number| number % REAL_EVERY != 0);
-                try_here(&generator, numbers, &here);
+                run_in_process(&generator, numbers, &in_process);
             })
         })
         .collect();
     let progress = {
-        let here = here.clone();
+        let in_process = in_process.clone();
         std::thread::spawn(move || {
-            let mut told = 0;
-            while Arc::strong_count(&here) > 2 {
+            let mut reported = 0;
+            while Arc::strong_count(&in_process) > 2 {
                 std::thread::sleep(std::time::Duration::from_millis(500));
-                let tried = here.tried.load(Ordering::Relaxed);
-                if tried - told >= 50_000 {
-                    told = tried;
+                let tried = in_process.tried.load(Ordering::Relaxed);
+                if tried - reported >= 50_000 {
+                    reported = tried;
                     println!("{tried} of {cases} cases, {:.0} s", began.elapsed().as_secs_f64());
                 }
             }
         })
     };
     let numbers = (0..cases).filter(|number| number % REAL_EVERY == 0);
-    runtime.block_on(try_for_real(&generator, &mut api, &user, numbers, &for_real));
+    runtime.block_on(run_with_real_functions(&generator, &mut api, &user, numbers, &real));
     for worker in workers {
         worker.join().expect("no finding");
     }
     progress.join().expect("no panic");
-    here.print("in process");
-    for_real.print("for real");
+    in_process.print("in process");
+    real.print("real");
     println!("seed {seed}: {cases} cases in {:.0} s", began.elapsed().as_secs_f64());
 }

@@ -1,4 +1,4 @@
-//! Creating with an Idempotency-Key: asked for twice, made once.
+//! Creation with an Idempotency-Key: a repeated request creates one task.
 use crate::api::{Answer, Api, Request, binary, delete, get, patch, post, put, request};
 use serde_json::{Value, json};
 use testing::{Lambda, Network, Proxy, SERVICES};
@@ -7,7 +7,7 @@ fn create(token: &str, key: &str, body: Value) -> Request {
     post("/api/tasks").bearer(token).header("idempotency-key", key).json(body)
 }
 
-fn same(first: &Answer, second: &Answer) {
+fn assert_replayed(first: &Answer, second: &Answer) {
     assert_eq!((first.status, second.status), (201, 201), "{second:?}");
     assert_eq!(first.text, second.text);
     for header in ["location", "etag"] {
@@ -17,31 +17,27 @@ fn same(first: &Answer, second: &Answer) {
 }
 
 #[tokio::test]
-async fn the_same_key_and_body_gives_the_first_answer_again() {
+async fn the_same_key_and_body_return_the_first_response_again() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let body = json!({"title": "Water the plants", "description": "all \"of\" them"});
     let first = api.call(create(&ada.token, "k", body.clone())).await;
-    same(&first, &api.call(create(&ada.token, "k", body.clone())).await);
-    // The same by its meaning: other spaces, another order.
+    assert_replayed(&first, &api.call(create(&ada.token, "k", body.clone())).await);
+    // The same content, with different white space and field order.
     let spaced =
         post("/api/tasks").bearer(&ada.token).header("idempotency-key", "k").header("content-type", "application/json");
     let spaced = spaced.text("{ \"description\": \"all \\\"of\\\" them\", \"title\": \"  Water the plants \" }");
-    same(&first, &api.call(spaced).await);
+    assert_replayed(&first, &api.call(spaced).await);
 
-    // As first answered, whatever has become of the task.
+    // The first response is replayed, even after the task was changed or deleted.
     let path = first.header("location").expect("a place").to_owned();
     assert_eq!(api.call(get(&path).bearer(&ada.token)).await.text, first.text);
     api.call(delete(&path).bearer(&ada.token)).await;
-    same(&first, &api.call(create(&ada.token, "k", body.clone())).await);
+    assert_replayed(&first, &api.call(create(&ada.token, "k", body.clone())).await);
     assert_eq!(api.database.number("select count(*) from tasks").await, 0);
 
     let other = api.call(create(&ada.token, "K", body)).await;
-    assert_eq!(
-        (other.status, other.header("idempotent-replayed")),
-        (201, None),
-        "keys are what they are, letter by letter"
-    );
+    assert_eq!((other.status, other.header("idempotent-replayed")), (201, None), "keys are case-sensitive");
 }
 
 #[tokio::test]
@@ -56,14 +52,14 @@ async fn the_same_key_with_another_body_is_refused() {
         assert_eq!((answer.status, &answer.body["errors"][0]["field"]), (422, &json!("Idempotency-Key")), "{other}");
     }
     assert_eq!(api.database.number("select count(*) from tasks").await, 1);
-    same(
+    assert_replayed(
         &api.call(create(&ada.token, "k2", json!({"title": "a", "description": null}))).await,
         &api.call(create(&ada.token, "k2", json!({"title": "a"}))).await,
     );
 }
 
 #[tokio::test]
-async fn keys_of_one_user_never_meet_anothers() {
+async fn keys_of_different_users_are_independent() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let bob = api.database.sign_up("bob").await;
@@ -71,7 +67,7 @@ async fn keys_of_one_user_never_meet_anothers() {
     let second = api.call(create(&bob.token, "k", json!({"title": "b"}))).await;
     assert_eq!((second.status, second.header("idempotent-replayed")), (201, None));
     assert_eq!((&first.body["user_id"], &second.body["user_id"]), (&json!(ada.id), &json!(bob.id)));
-    // Through the path of another: nothing is made, and no key is kept.
+    // With another user's path, no task is created and no key is stored.
     let path = format!("/api/{}/tasks", ada.id);
     let request = post(&path).bearer(&bob.token).header("idempotency-key", "mine").json(json!({"title": "x"}));
     assert_eq!(api.call(request).await.status, 403);
@@ -92,7 +88,7 @@ async fn a_key_has_1_to_255_characters() {
 }
 
 #[tokio::test]
-async fn two_processes_at_the_same_moment_make_one_task() {
+async fn concurrent_processes_create_one_task() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let settings = api.settings().to_vec();
@@ -128,12 +124,12 @@ async fn a_connection_lost_between_write_and_answer_makes_no_second_task() {
     let url = api.database.plain_api_url(network.port());
     api.set("DATABASE_URL", &url);
     assert_eq!(api.call(create(&ada.token, "warm", json!({"title": "warm"}))).await.status, 201);
-    // The statement arrives, its answer does not: with a key the function asks again, and is told what was made.
+    // The statement runs, but its response is lost. With a key, the function repeats it and finds the task.
     network.set(Network::CutsAnswers);
     let answer = api.call(create(&ada.token, "k", json!({"title": "a"}))).await;
     assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, Some("true")));
     assert_eq!(api.database.number("select count(*) from tasks where title = 'a'").await, 1);
-    // Without one it cannot know, and says so.
+    // Without a key, it cannot know the outcome and returns 503.
     network.set(Network::CutsAnswers);
     let answer = api.call(post("/api/tasks").bearer(&ada.token).json(json!({"title": "b"}))).await;
     assert_eq!(answer.status, 503);
@@ -164,7 +160,7 @@ async fn a_write_whose_answer_is_lost_is_not_sent_again_by_the_function() {
         let warm = request(&write.method, "/api/tasks/0").json(json!({"title": "x"})).bearer(&ada.token);
         assert_eq!(api.call(warm).await.status, 404);
         network.set(Network::CutsAnswers);
-        // 404 would say that there was nothing to remove.
+        // A repeated delete would return 404, as if there had been nothing to remove.
         assert_eq!(api.call(write.bearer(&ada.token)).await.status, 503);
         assert_eq!(
             api.database.number("select count(*) from writes").await,
@@ -174,7 +170,7 @@ async fn a_write_whose_answer_is_lost_is_not_sent_again_by_the_function() {
 }
 
 #[tokio::test]
-async fn a_key_is_good_for_a_day() {
+async fn a_key_is_valid_for_a_day() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let first = api.call(create(&ada.token, "k", json!({"title": "a"}))).await;
@@ -188,6 +184,6 @@ async fn a_key_is_good_for_a_day() {
     let second = api.call(create(&ada.token, "k", json!({"title": "b"}))).await;
     assert_eq!((second.status, second.header("idempotent-replayed")), (201, None));
     assert_ne!(second.body["id"], first.body["id"]);
-    same(&second, &api.call(create(&ada.token, "k", json!({"title": "b"}))).await);
+    assert_replayed(&second, &api.call(create(&ada.token, "k", json!({"title": "b"}))).await);
     assert_eq!(api.database.number("select count(*) from tasks").await, 2);
 }

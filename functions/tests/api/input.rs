@@ -1,4 +1,4 @@
-//! What clients send: every limit from both sides, and what no client should send.
+//! Input validation: both sides of every limit, and invalid input.
 use crate::api::{Api, delete, get, patch, post, put};
 use serde_json::json;
 
@@ -49,7 +49,7 @@ async fn a_description_has_at_most_10000_characters() {
 }
 
 #[tokio::test]
-async fn what_a_field_cannot_be_is_refused_by_its_name() {
+async fn an_invalid_field_is_rejected_by_name() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let id = api.make_task(&ada, "kept").await;
@@ -136,7 +136,7 @@ async fn an_id_that_no_task_can_have_is_not_found() {
             assert_eq!(answer.status, 404, "{} {id}: {answer:?}", request.method);
         }
     }
-    // Percent-encoded by the client, and not decoded by every gateway.
+    // A client may percent-encode the id, and not every gateway decodes it.
     assert_eq!(api.call(get("/api/tasks/%31").bearer(&ada.token)).await.body["title"], "number 1");
     api.database.sql("select setval('tasks_id_seq', 2147483646)", &[]).await;
     assert_eq!(api.make_task(&ada, "the last").await, 2_147_483_647);
@@ -144,7 +144,7 @@ async fn an_id_that_no_task_can_have_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_body_that_cannot_be_read_is_told_apart() {
+async fn each_kind_of_body_has_its_own_status() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let send = || post("/api/tasks").bearer(&ada.token);
@@ -153,30 +153,30 @@ async fn a_body_that_cannot_be_read_is_told_apart() {
         ("UTF-8 as base64", send().bytes("{\"title\":\"Zoë\"}".as_bytes()), 201),
         ("no media type", send().text("{\"title\":\"x\"}"), 201),
         (
-            "parameters of the media type",
+            "a media type with parameters",
             send().text("{\"title\":\"x\"}").header("Content-Type", "application/json; charset=UTF-8"),
             201,
         ),
-        ("the largest", send().text(&padded(256 * 1024)), 201),
+        ("the largest body", send().text(&padded(256 * 1024)), 201),
         ("one too large", send().text(&padded(256 * 1024 + 1)), 413),
         ("one too large in base64", send().bytes(padded(256 * 1024 + 1).as_bytes()), 413),
         ("one of 5 MB", send().text(&padded(5_000_000)), 413),
-        ("nothing", send(), 400),
-        ("an end in the middle", send().text("{\"title\":"), 400),
+        ("no body", send(), 400),
+        ("truncated JSON", send().text("{\"title\":"), 400),
         ("text", send().text("title"), 400),
         ("two values", send().text("{\"title\":\"x\"} {}"), 400),
         ("a byte order mark", send().text("\u{FEFF}{\"title\":\"x\"}"), 400),
         ("a lone surrogate", send().text(r#"{"title":"\ud800"}"#), 400),
         ("a control character", send().text("{\"title\":\"a\nb\"}"), 400),
-        ("a number that is none", send().text("{\"title\":\"x\",\"n\":1e999999}"), 400),
-        ("great depth", send().text(&"[".repeat(100_000)), 400),
-        ("bytes that are not UTF-8", send().bytes(b"{\"title\":\"\xff\xfe\"}"), 400),
+        ("a number out of range", send().text("{\"title\":\"x\",\"n\":1e999999}"), 400),
+        ("deep nesting", send().text(&"[".repeat(100_000)), 400),
+        ("invalid UTF-8", send().bytes(b"{\"title\":\"\xff\xfe\"}"), 400),
         ("a truncated character", send().bytes(b"{\"title\":\"\xc3"), 400),
         ("an encoded surrogate", send().bytes(b"{\"title\":\"\xed\xa0\x80\"}"), 400),
-        ("what is not base64", send().base64("{\"title\":\"x\"}"), 400),
+        ("invalid base64", send().base64("{\"title\":\"x\"}"), 400),
         ("base64 without its padding", send().base64("eyJ0aXRsZSI6IngifQ"), 400),
         ("a form", send().text("title=x").header("content-type", "application/x-www-form-urlencoded"), 415),
-        ("a media type that is none", send().text("{\"title\":\"x\"}").header("content-type", "json"), 415),
+        ("an invalid media type", send().text("{\"title\":\"x\"}").header("content-type", "json"), 415),
     ] {
         let answer = api.call(request).await;
         assert_eq!(answer.status, status, "{kind}: {answer:?}");

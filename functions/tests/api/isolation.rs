@@ -1,5 +1,5 @@
-//! Who sees what, by a model: people do anything with each other's ids, cursors, tags and keys, and a few lines of plain Rust
-//! say what each answer has to be. `PROPTEST_CASES` sets how many series of requests are tried.
+//! Isolation between users, checked against a model: people use each other's ids, cursors, tags and keys at random, and
+//! a simple model in Rust predicts each response. `PROPTEST_CASES` sets the number of request series.
 use crate::api::{
     Answer, Api, ORIGIN, Request, SECRET, delete, get, patch, post, put, request, session_cookie, signed,
 };
@@ -15,21 +15,21 @@ use std::collections::HashMap;
 use testing::User;
 use tokio::sync::Mutex;
 
-/// How many series are tried, when nothing else is said.
+/// The number of request series, unless `PROPTEST_CASES` is set.
 const CASES: u32 = 128;
-/// How many requests a series has at most.
+/// Every series has fewer requests than this.
 const MAX_REQUESTS: usize = 40;
-/// How many people there are.
+/// The number of users.
 const PEOPLE: usize = 3;
 
 /// One request.
 #[derive(Debug, Clone)]
 struct Step {
-    /// Which of the people asks.
+    /// The user who sends it.
     person: usize,
     credential: Credential,
-    /// Whose path, in `/api/{user_id}/tasks`; `/api/tasks` without one.
-    path_of: Option<usize>,
+    /// The user in the path `/api/{user_id}/tasks`; `None` is `/api/tasks`.
+    path_owner: Option<usize>,
     action: Action,
 }
 
@@ -51,7 +51,8 @@ enum Action {
         title: &'static str,
         key: Option<&'static str>,
     },
-    /// `cursor` is one that anybody has been given, used as it came or with another order.
+    /// `cursor` is one that any user has received. With `true` it is sent with its own status and order, else with
+    /// those of this request.
     List {
         status: &'static str,
         sort: &'static str,
@@ -85,14 +86,14 @@ enum Action {
     Clear,
 }
 
-/// What a conditional request names.
+/// The entity tag in a conditional request.
 #[derive(Debug, Clone)]
 enum Tag {
     None,
     Any,
-    /// The one that the task has now.
+    /// The task's current tag.
     Current,
-    /// One that any task of anybody's has or has had.
+    /// A current or former tag of any user's task.
     Seen(Index),
 }
 
@@ -107,7 +108,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Credential::Nothing),
     ];
     (0..PEOPLE, credential, option::weighted(0.4, 0..PEOPLE), action())
-        .prop_map(|(person, credential, path_of, action)| Step { person, credential, path_of, action })
+        .prop_map(|(person, credential, path_owner, action)| Step { person, credential, path_owner, action })
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -143,13 +144,13 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// A task as its owner was last told of it.
+/// A task as its owner last saw it.
 #[derive(Debug, Clone)]
 struct Task {
     owner: usize,
     json: Value,
     tag: String,
-    is_there: bool,
+    exists: bool,
 }
 
 impl Task {
@@ -161,13 +162,13 @@ impl Task {
         self.json["completed"] == true
     }
 
-    /// What a list in this order goes by.
-    fn place(&self, sort: &str) -> (String, i64) {
+    /// The key that a list in this order sorts by.
+    fn sort_key(&self, sort: &str) -> (String, i64) {
         (self.json[sort.trim_start_matches('-')].as_str().expect("a time").to_owned(), self.id())
     }
 }
 
-/// A place in a list that somebody was told of.
+/// A cursor that some user has received, with the list it belongs to and its position.
 #[derive(Debug, Clone)]
 struct Cursor {
     text: String,
@@ -176,19 +177,19 @@ struct Cursor {
     after: (String, i64),
 }
 
-/// What there is, and what has been told to anybody.
+/// The expected state, and every tag and cursor that any user has received.
 #[derive(Default)]
 struct Model {
-    /// In the order of their making, also those that are gone.
+    /// In order of creation, including deleted ones.
     tasks: Vec<Task>,
     tags: Vec<String>,
     cursors: Vec<Cursor>,
-    /// Whose key made which task, of what title, and the answer's text.
+    /// The title and the response text of each creation, by user and key.
     keys: HashMap<(usize, &'static str), (&'static str, String)>,
 }
 
 impl Model {
-    /// The task that an index names, which can be anybody's; none when there is none yet.
+    /// Picks a task of any user; `None` if there is none yet.
     fn pick(&self, index: &Index) -> Option<usize> {
         (!self.tasks.is_empty()).then(|| index.index(self.tasks.len()))
     }
@@ -202,7 +203,7 @@ impl Model {
         }
     }
 
-    /// What a person's list has, in order.
+    /// Returns a user's list, in order.
     fn list(&self, person: usize, status: &str, sort: &str) -> Vec<&Task> {
         let is_listed = |task: &&Task| match status {
             "pending" => !task.is_completed(),
@@ -210,18 +211,18 @@ impl Model {
             _ => true,
         };
         let mut listed: Vec<_> =
-            self.tasks.iter().filter(|task| task.owner == person && task.is_there).filter(is_listed).collect();
-        listed.sort_by_key(|task| task.place(sort));
+            self.tasks.iter().filter(|task| task.owner == person && task.exists).filter(is_listed).collect();
+        listed.sort_by_key(|task| task.sort_key(sort));
         if sort.starts_with('-') {
             listed.reverse();
         }
         listed
     }
 
-    fn learn(&mut self, owner: usize, answer: &Answer) {
+    fn record(&mut self, owner: usize, answer: &Answer) {
         let tag = answer.header("etag").expect("a tag").to_owned();
         self.tags.push(tag.clone());
-        let task = Task { owner, json: answer.body.clone(), tag, is_there: true };
+        let task = Task { owner, json: answer.body.clone(), tag, exists: true };
         match self.tasks.iter_mut().find(|known| known.json["id"] == task.json["id"]) {
             Some(known) => *known = task,
             None => self.tasks.push(task),
@@ -229,7 +230,7 @@ impl Model {
     }
 }
 
-/// A series of requests in the making.
+/// A running series of requests.
 struct Series<'a> {
     api: &'a mut Api,
     people: Vec<User>,
@@ -240,7 +241,7 @@ struct Series<'a> {
 impl Series<'_> {
     async fn run(&mut self, step: &Step) {
         let person = step.person;
-        let base = match step.path_of {
+        let base = match step.path_owner {
             Some(owner) => format!("/api/{}/tasks", self.people[owner].id),
             None => "/api/tasks".to_owned(),
         };
@@ -284,7 +285,7 @@ impl Series<'_> {
                     cursor = Some(index.get(&self.model.cursors).clone());
                 }
                 match (&cursor, wanted) {
-                    // The list that the cursor is of: of a parameter that is sent twice, the last counts.
+                    // Append the parameters of the cursor's own list: the last value of a parameter counts.
                     (Some(Cursor { status, sort, text, .. }), Some((_, true))) => {
                         get(&format!("{path}&status={status}&sort={sort}&cursor={text}"))
                     }
@@ -316,11 +317,11 @@ impl Series<'_> {
         let sent = self.with_credential(sent, step);
         let answer = self.api.call(sent).await;
 
-        // Whoever may not do this learns nothing of it.
+        // A refused request reveals nothing and changes nothing.
         let refused = match step.credential {
             Credential::Expired | Credential::Forged | Credential::Nothing => Some(401),
             Credential::CookieWithoutOrigin if is_write => Some(403),
-            _ if !is_session && step.path_of.is_some_and(|owner| owner != person) => Some(403),
+            _ if !is_session && step.path_owner.is_some_and(|owner| owner != person) => Some(403),
             _ => None,
         };
         if let Some(status) = refused {
@@ -344,7 +345,7 @@ impl Series<'_> {
                 self.check_page(person, status, sort, limit.unwrap_or(1000), after, &answer);
             }
             Action::Get { .. } => {
-                let Some(known) = self.own(person, task, &answer) else { return };
+                let Some(known) = self.own_task(person, task, &answer) else { return };
                 let is_known = tag.is_some_and(|tag| tag == "*" || tag == known.tag);
                 assert_eq!(answer.status, if is_known { 304 } else { 200 }, "{answer:?}");
                 assert_eq!(answer.header("etag"), Some(&*known.tag));
@@ -371,18 +372,18 @@ impl Series<'_> {
                 });
             }
             Action::Delete { .. } => {
-                let Some(known) = self.own(person, task, &answer) else { return };
+                let Some(known) = self.own_task(person, task, &answer) else { return };
                 let may = tag.is_none_or(|tag| tag == "*" || tag == known.tag);
                 assert_eq!(answer.status, if may { 204 } else { 412 }, "{answer:?}");
                 if may {
-                    self.model.tasks[task.expect("it is there")].is_there = false;
+                    self.model.tasks[task.expect("own_task found it")].exists = false;
                 }
             }
             Action::Clear => {
                 let mut deleted = 0;
                 for task in self.model.tasks.iter_mut() {
-                    if task.owner == person && task.is_there && task.is_completed() {
-                        task.is_there = false;
+                    if task.owner == person && task.exists && task.is_completed() {
+                        task.exists = false;
                         deleted += 1;
                     }
                 }
@@ -406,10 +407,10 @@ impl Series<'_> {
         }
     }
 
-    /// The task, when it is there and the person's own; else the answer has to be 404.
-    fn own(&self, person: usize, task: Option<usize>, answer: &Answer) -> Option<Task> {
+    /// Returns the task if it exists and belongs to this user; otherwise asserts a 404.
+    fn own_task(&self, person: usize, task: Option<usize>, answer: &Answer) -> Option<Task> {
         let known = task.map(|task| self.model.tasks[task].clone());
-        let own = known.filter(|task| task.owner == person && task.is_there);
+        let own = known.filter(|task| task.owner == person && task.exists);
         if own.is_none() {
             assert_eq!(answer.status, 404, "{answer:?}");
         }
@@ -432,8 +433,11 @@ impl Series<'_> {
             (&body["user_id"], &body["title"], &body["description"], &body["completed"]),
             (&json!(self.people[person].id), &json!(title), &Value::Null, &json!(false))
         );
-        assert!(self.model.tasks.iter().all(|task| task.json["id"] != body["id"]), "the id is another task's: {body}");
-        self.model.learn(person, answer);
+        assert!(
+            self.model.tasks.iter().all(|task| task.json["id"] != body["id"]),
+            "the id belongs to another task: {body}"
+        );
+        self.model.record(person, answer);
         if let Some(key) = key {
             self.model.keys.insert((person, key), (title, answer.text.clone()));
         }
@@ -447,7 +451,7 @@ impl Series<'_> {
         answer: &Answer,
         change: impl Fn(&mut Value),
     ) {
-        let Some(known) = self.own(person, task, answer) else { return };
+        let Some(known) = self.own_task(person, task, answer) else { return };
         if tag.is_some_and(|tag| tag != "*" && tag != known.tag) {
             assert_eq!(answer.status, 412, "{answer:?}");
             return;
@@ -457,7 +461,7 @@ impl Series<'_> {
         assert!(answer.body["updated_at"].as_str() > expected["updated_at"].as_str(), "{answer:?}");
         expected["updated_at"] = answer.body["updated_at"].clone();
         assert_eq!((answer.status, &answer.body), (200, &expected));
-        self.model.learn(person, answer);
+        self.model.record(person, answer);
     }
 
     fn check_page(
@@ -472,12 +476,12 @@ impl Series<'_> {
         let mut listed = self.model.list(person, status, sort);
         if let Some(after) = after {
             let is_after =
-                |place: (String, i64)| if sort.starts_with('-') { place < after.after } else { place > after.after };
-            listed.retain(|task| is_after(task.place(sort)));
+                |key: (String, i64)| if sort.starts_with('-') { key < after.after } else { key > after.after };
+            listed.retain(|task| is_after(task.sort_key(sort)));
         }
         let page: Vec<_> = listed.iter().take(limit).map(|task| task.json.clone()).collect();
         assert_eq!((answer.status, &answer.body), (200, &json!(page)));
-        let last = listed.get(limit.min(listed.len()).wrapping_sub(1)).map(|task| task.place(sort));
+        let last = listed.get(limit.min(listed.len()).wrapping_sub(1)).map(|task| task.sort_key(sort));
         let has_more = listed.len() > limit;
         let next = answer.next_page();
         assert_eq!(next.is_some(), has_more, "{answer:?}");
@@ -487,8 +491,8 @@ impl Series<'_> {
         }
     }
 
-    /// What the database holds is what the model holds, and nothing else.
-    async fn check_the_database(&self) {
+    /// Asserts that the database holds exactly the model's tasks.
+    async fn check_database(&self) {
         for (person, user) in self.people.iter().enumerate() {
             let rows = "select json_build_array(id, title, description, completed)::text from tasks where user_id = $1 order by id";
             let rows = self.api.database.sql(rows, &[&user.id]).await;
@@ -522,7 +526,7 @@ fn everybody_sees_and_changes_their_own_and_nothing_else() {
     let result = TestRunner::new(config).run(&vec(step(), 1..MAX_REQUESTS), |steps| {
         runtime.block_on(async {
             let api: &mut Api = &mut *api.lock().await;
-            // With them goes what was theirs.
+            // Deleting users also deletes everything that belongs to them.
             api.database.sql("delete from \"user\"", &[]).await;
             let mut people = Vec::new();
             let mut expired = Vec::new();
@@ -535,7 +539,7 @@ fn everybody_sees_and_changes_their_own_and_nothing_else() {
             for step in &steps {
                 series.run(step).await;
             }
-            series.check_the_database().await;
+            series.check_database().await;
         });
         Ok(())
     });

@@ -1,4 +1,4 @@
-//! Lists: their order, their filters, and paging.
+//! Lists: order, filters and paging.
 use crate::api::{Api, get, patch};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ fn ids(list: &Value) -> Vec<i64> {
     list.as_array().expect("a list").iter().map(|task| task["id"].as_i64().expect("an id")).collect()
 }
 
-/// Follows the links from `path` to the last page.
+/// Follows the `next` links from `path` to the last page, and returns the ids.
 async fn all_pages(api: &mut Api, user: &User, path: &str) -> Vec<i64> {
     let mut found = Vec::new();
     let mut next = Some(path.to_owned());
@@ -47,7 +47,7 @@ async fn a_list_is_newest_first_and_filtered() {
 }
 
 #[tokio::test]
-async fn a_parameter_that_cannot_be_is_refused_by_its_name() {
+async fn an_invalid_parameter_is_rejected_by_name() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     for (query, field) in [
@@ -85,7 +85,7 @@ async fn a_parameter_that_cannot_be_is_refused_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_thousand_tasks_of_one_moment_are_paged_without_a_gap_or_a_repeat_while_others_come() {
+async fn a_thousand_tasks_of_one_moment_are_paged_without_gaps_or_repeats_while_others_are_added() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let bob = api.database.sign_up("bob").await;
@@ -98,7 +98,7 @@ async fn a_thousand_tasks_of_one_moment_are_paged_without_a_gap_or_a_repeat_whil
             )
             .await;
     }
-    let theirs: Vec<i64> = api
+    let original: Vec<i64> = api
         .database
         .sql("select id from tasks where user_id = $1 order by id desc", &[&ada.id])
         .await
@@ -113,7 +113,7 @@ async fn a_thousand_tasks_of_one_moment_are_paged_without_a_gap_or_a_repeat_whil
         assert!(page.body.as_array().expect("a list").len() <= 37);
         found.extend(ids(&page.body));
         next = page.next_page().map(str::to_owned);
-        // One that is newer than all, one of the same moment, one that is older; and of another user's the same.
+        // For each user, add a task that is newer than all, one of the same moment, and one that is older.
         for user in [&ada, &bob] {
             api.database
                 .sql(
@@ -125,9 +125,9 @@ async fn a_thousand_tasks_of_one_moment_are_paged_without_a_gap_or_a_repeat_whil
         }
     }
     let unique: BTreeSet<_> = found.iter().collect();
-    assert_eq!(unique.len(), found.len(), "a task came twice");
-    let original: Vec<_> = found.into_iter().filter(|id| theirs.contains(id)).collect();
-    assert_eq!(original, theirs, "a task is missing or out of order");
+    assert_eq!(unique.len(), found.len(), "a task appeared twice");
+    let found: Vec<_> = found.into_iter().filter(|id| original.contains(id)).collect();
+    assert_eq!(found, original, "a task is missing or out of order");
 }
 
 #[tokio::test]
@@ -152,11 +152,11 @@ async fn pages_of_every_size_give_the_same_list() {
         }
     }
     let last = api.call(get("/api/tasks?limit=25").bearer(&ada.token)).await;
-    assert_eq!(last.next_page(), None, "a list that ends with the page has no next");
+    assert_eq!(last.next_page(), None, "a list that ends with this page has no next page");
 }
 
 #[tokio::test]
-async fn a_cursor_is_good_for_its_own_list_only() {
+async fn a_cursor_is_valid_only_for_its_own_list() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let bob = api.database.sign_up("bob").await;
@@ -172,13 +172,13 @@ async fn a_cursor_is_good_for_its_own_list_only() {
     assert_eq!(
         api.call(get(&next).bearer(&bob.token)).await.body,
         json!([]),
-        "another's cursor shows nothing of theirs"
+        "another user's cursor reveals none of their tasks"
     );
 
     let user_page = api.call(get(&format!("/api/{}/tasks?limit=1", ada.id)).bearer(&ada.token)).await;
     assert!(user_page.next_page().expect("a next page").starts_with(&format!("/api/{}/tasks?limit=1&cursor=", ada.id)));
 
-    // Made by hand, with everything that a number can be.
+    // Hand-made cursors with extreme numbers.
     for micros in ["-62135596800000000", "-200000000000000000", "253402300799999999", "0"] {
         for id in ["-2147483648", "0", "2147483647"] {
             let cursor = URL_SAFE_NO_PAD.encode(format!("-created_at all {micros} {id}"));
@@ -218,15 +218,15 @@ async fn a_page_ends_before_lambdas_limit_whatever_it_holds() {
         }
         assert_eq!(found.iter().collect::<BTreeSet<_>>().len(), 700, "{kind}");
         assert_eq!(found.len(), 700, "{kind}");
-        assert!(pages > 1, "{kind}: too small to show anything");
+        assert!(pages > 1, "{kind}: one page, so the limit was not tested");
     }
 }
 
 #[tokio::test]
-async fn every_order_is_paged_without_a_gap_or_a_repeat() {
+async fn every_order_is_paged_without_gaps_or_repeats() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
-    // Groups of one moment, so that the id decides as well.
+    // Several tasks per moment, so that the id must break ties.
     api.database
         .sql(
             "insert into tasks (user_id, title, completed, created_at, updated_at)
@@ -267,7 +267,7 @@ async fn every_order_is_paged_without_a_gap_or_a_repeat() {
 }
 
 #[tokio::test]
-async fn a_search_finds_text_in_either_field_whatever_its_case_and_signs() {
+async fn a_search_finds_text_in_either_field_in_any_case_and_with_any_punctuation() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     for (title, description) in [

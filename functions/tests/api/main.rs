@@ -1,5 +1,5 @@
-//! The API's tests: the real functions, driven through a Lambda Runtime API of the test's own, against a real PostgreSQL
-//! with TLS behind a real PgBouncer in transaction mode. `cargo xtask test api` starts what they need.
+//! The API's tests. Each drives the real functions through its own Lambda Runtime API, on a real PostgreSQL with TLS
+//! behind a real PgBouncer in transaction mode. `cargo xtask test api` starts these servers.
 mod access;
 mod api;
 mod conditional;

@@ -1,17 +1,17 @@
-//! How the database finds what the list asks for, among a million tasks: which index, and how many buffers. The plans are
-//! those of the functions' own statements, as PostgreSQL's auto_explain logs them. `cargo xtask test plans` runs it.
+//! Query plans of the list among a million tasks: which index it uses, and how many buffers. PostgreSQL's auto_explain
+//! logs the plans of the functions' own statements. `cargo xtask test plans` runs it.
 use crate::api::{Api, get};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 use std::time::Duration;
 use testing::{SERVICES, User};
 
-/// Of how many users, each with how many tasks; one more has a hundred thousand.
+/// Users with `TASKS_EACH` tasks each. One more user has `TASKS_OF_ONE`.
 const USERS: i64 = 10_000;
 const TASKS_EACH: i64 = 100;
 const TASKS_OF_ONE: i64 = 100_000;
 
-/// What a plan comes to.
+/// The indexes and costs of a plan.
 #[derive(Debug)]
 struct Cost {
     indexes: Vec<String>,
@@ -22,7 +22,7 @@ struct Cost {
 
 #[tokio::test]
 #[ignore = "loads 1,100,000 tasks: cargo xtask test plans"]
-async fn every_list_is_read_from_an_index_and_a_page_far_on_costs_what_the_first_does() {
+async fn every_list_uses_an_index_and_a_late_page_costs_what_the_first_does() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let bob = api.database.sign_up("bob").await;
@@ -70,8 +70,8 @@ async fn every_list_is_read_from_an_index_and_a_page_far_on_costs_what_the_first
             ("q=number%201", ""),
             ("offset=1000", ""),
         ] {
-            let cost = cost(&mut api, user, query).await;
-            show(whose, query, &cost);
+            let cost = measure(&mut api, user, query).await;
+            print_row(whose, query, &cost);
             assert!(!cost.indexes.is_empty(), "{whose} {query}: {cost:?}");
             if user.id == ada.id && !index.is_empty() {
                 assert!(cost.indexes.iter().any(|it| it == index) && !cost.sorts, "{whose} {query}: {cost:?}");
@@ -84,36 +84,36 @@ async fn every_list_is_read_from_an_index_and_a_page_far_on_costs_what_the_first
     for sort in ["-created_at", "created_at", "-updated_at", "updated_at"] {
         let column = sort.trim_start_matches('-');
         let direction = if sort.starts_with('-') { "desc" } else { "asc" };
-        let place = format!(
+        let position = format!(
             "select (extract(epoch from {column}) * 1000000)::bigint, id from tasks where user_id = $1
             order by {column} {direction}, id {direction} limit 1 offset 49949"
         );
-        let row = &api.database.sql(&place, &[&ada.id]).await[0];
+        let row = &api.database.sql(&position, &[&ada.id]).await[0];
         let (micros, id): (i64, i32) = (row.get(0), row.get(1));
         let cursor = URL_SAFE_NO_PAD.encode(format!("{sort} all {micros} {id}"));
-        let first = cost(&mut api, &ada, &format!("sort={sort}")).await;
-        let thousandth = cost(&mut api, &ada, &format!("sort={sort}&cursor={cursor}")).await;
-        show("100,000 of 1,100,000", &format!("sort={sort}, page 1,000 by cursor"), &thousandth);
+        let first = measure(&mut api, &ada, &format!("sort={sort}")).await;
+        let thousandth = measure(&mut api, &ada, &format!("sort={sort}&cursor={cursor}")).await;
+        print_row("100,000 of 1,100,000", &format!("sort={sort}, page 1,000 by cursor"), &thousandth);
         assert_eq!(thousandth.rows, 51);
         assert!(thousandth.buffers <= first.buffers + 10, "{sort}: {first:?} {thousandth:?}");
     }
 }
 
-fn show(whose: &str, query: &str, cost: &Cost) {
-    let query = if query.is_empty() { "as it is" } else { query };
+fn print_row(whose: &str, query: &str, cost: &Cost) {
+    let query = if query.is_empty() { "no parameters" } else { query };
     let sorts = if cost.sorts { "yes" } else { "no" };
     println!("| {whose} | {query} | {} | {sorts} | {} | {} |", cost.indexes.join(", "), cost.rows, cost.buffers);
 }
 
-/// Lists a page twice, so that what it reads is in memory, and gives what the second cost.
-async fn cost(api: &mut Api, user: &User, query: &str) -> Cost {
+/// Lists a page twice, so that everything is in memory, and returns the cost of the second run.
+async fn measure(api: &mut Api, user: &User, query: &str) -> Cost {
     let mut last = None;
     for _ in 0..2 {
-        let before = log().len();
+        let before = postgres_log().len();
         let path = format!("/api/tasks?limit=50&{query}");
         let answer = api.call(get(&path).bearer(&user.token)).await;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        last = Some(plan(before).await);
+        last = Some(logged_plan(before).await);
     }
     let plan = last.expect("two runs");
     let mut cost = Cost { indexes: Vec::new(), sorts: false, buffers: 0, rows: 0 };
@@ -130,17 +130,17 @@ fn visit(node: &Value, cost: &mut Cost) {
         cost.indexes.push(index.to_owned());
         cost.rows += node["Actual Rows"].as_f64().unwrap_or_default() as u64;
     }
-    assert_ne!(node["Node Type"], "Seq Scan", "every task of everybody was read");
+    assert_ne!(node["Node Type"], "Seq Scan", "the tasks of all users were read");
     cost.sorts |= node["Node Type"].as_str().is_some_and(|kind| kind.contains("Sort"));
     for child in node["Plans"].as_array().into_iter().flatten() {
         visit(child, cost);
     }
 }
 
-/// The plan that PostgreSQL's log has after a place.
-async fn plan(after: usize) -> Value {
+/// Waits for a plan in PostgreSQL's log after this byte offset, and returns it.
+async fn logged_plan(after: usize) -> Value {
     for _ in 0..200 {
-        let text = String::from_utf8_lossy(&log()[after..]).into_owned();
+        let text = String::from_utf8_lossy(&postgres_log()[after..]).into_owned();
         if let Some(begin) = text.find("plan:\n").map(|at| at + "plan:\n".len()) {
             let mut plans = serde_json::Deserializer::from_str(&text[begin..]).into_iter::<Value>();
             if let Some(Ok(plan)) = plans.next()
@@ -154,6 +154,6 @@ async fn plan(after: usize) -> Value {
     panic!("{} has no plan: PostgreSQL needs its auto_explain module", SERVICES.postgres_log)
 }
 
-fn log() -> Vec<u8> {
+fn postgres_log() -> Vec<u8> {
     std::fs::read(&SERVICES.postgres_log).expect("PostgreSQL's log")
 }

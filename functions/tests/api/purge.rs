@@ -1,9 +1,9 @@
-//! The scheduled purge: what is over goes, what is not stays.
+//! The scheduled purge: expired rows go, all others stay.
 use crate::api::{Api, get};
 use serde_json::{Value, json};
 
-/// What EventBridge sends.
-fn schedule() -> Value {
+/// A scheduled event of EventBridge.
+fn scheduled_event() -> Value {
     json!({"version": "0", "source": "aws.events", "detail-type": "Scheduled Event", "detail": {}, "resources": []})
 }
 
@@ -16,7 +16,7 @@ async fn expired_sessions_and_verifications_go_and_live_ones_stay() {
     api.database
         .sql(
             "insert into verification (id, identifier, value, expires_at) values
-            ('over', 'reset', 'x', now() at time zone 'utc' - interval '1 minute'),
+            ('expired', 'reset', 'x', now() at time zone 'utc' - interval '1 minute'),
             ('live', 'reset', 'x', now() at time zone 'utc' + interval '1 minute')",
             &[],
         )
@@ -24,19 +24,19 @@ async fn expired_sessions_and_verifications_go_and_live_ones_stay() {
     api.database
         .sql(
             "insert into idempotency_keys (user_id, key, request_hash, task_id, created_at) values
-            ($1, 'over', '', 1, now() at time zone 'utc' - interval '25 hours'),
+            ($1, 'expired', '', 1, now() at time zone 'utc' - interval '25 hours'),
             ($1, 'live', '', 2, now() at time zone 'utc' - interval '23 hours')",
             &[&ada.id],
         )
         .await;
-    let purged = api.function("purge").await.invoke(schedule()).await;
+    let purged = api.function("purge").await.invoke(scheduled_event()).await;
     assert_eq!(purged, json!({"sessions": 2, "verifications": 1, "idempotency_keys": 1, "is_complete": true}));
     assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.status, 200);
     assert_eq!(api.database.number("select count(*) from session").await, 1);
     assert_eq!(api.database.number("select count(*) from idempotency_keys where key = 'live'").await, 1);
     assert_eq!(api.database.number("select count(*) from verification where id = 'live'").await, 1);
 
-    let purged = api.function("purge").await.invoke(schedule()).await;
+    let purged = api.function("purge").await.invoke(scheduled_event()).await;
     assert_eq!(purged, json!({"sessions": 0, "verifications": 0, "idempotency_keys": 0, "is_complete": true}));
     let lines = api.function("purge").await.log_lines(3).await;
     let line: Value = serde_json::from_str(&lines[1]).expect("a JSON line");
@@ -44,7 +44,7 @@ async fn expired_sessions_and_verifications_go_and_live_ones_stay() {
 }
 
 #[tokio::test]
-async fn many_rows_go_in_bounded_batches_past_those_in_use() {
+async fn many_rows_are_removed_in_batches_that_skip_locked_rows() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     api.database
@@ -56,10 +56,10 @@ async fn many_rows_go_in_bounded_batches_past_those_in_use() {
         .await;
     api.database.sql("begin", &[]).await;
     api.database.sql("select from session where id = 's1' for update", &[]).await;
-    let purged = api.function("purge").await.invoke(schedule()).await;
+    let purged = api.function("purge").await.invoke(scheduled_event()).await;
     assert_eq!(purged, json!({"sessions": 2499, "verifications": 0, "idempotency_keys": 0, "is_complete": true}));
     api.database.sql("commit", &[]).await;
-    assert_eq!(api.function("purge").await.invoke(schedule()).await["sessions"], 1);
+    assert_eq!(api.function("purge").await.invoke(scheduled_event()).await["sessions"], 1);
 }
 
 #[tokio::test]
@@ -67,18 +67,18 @@ async fn a_purge_without_a_database_is_a_failed_invocation() {
     let mut api = Api::start().await;
     let url = api.database.plain_api_url(1);
     api.set("DATABASE_URL", &url);
-    let failure = api.function("purge").await.try_invoke(schedule()).await.expect_err("no database");
+    let failure = api.function("purge").await.try_invoke(scheduled_event()).await.expect_err("no database");
     let text = failure.to_string();
     assert!(text.contains("onnection refused") && !text.contains(&testing::SERVICES.api_password), "{text}");
 }
 
 #[tokio::test]
-async fn the_apis_role_can_purge_what_is_over_and_nothing_else() {
+async fn the_apis_role_can_purge_only_expired_rows() {
     let api = Api::start().await;
     api.database.sql("set role tasks_api", &[]).await;
     assert_eq!(api.database.number("select purge_expired('session', 10)").await, 0);
     for kind in ["user", "account", "tasks", "pg_class", "session where true; --"] {
-        let error = api.database.refused(&format!("select purge_expired('{kind}', 10)")).await;
+        let error = api.database.expect_error(&format!("select purge_expired('{kind}', 10)")).await;
         assert!(error.contains("nothing expires in"), "{error}");
     }
 }

@@ -1,20 +1,21 @@
-//! What somebody could do who has stolen the API's connection: the role `tasks_api`, with any SQL.
+//! What an attacker can do with a stolen connection of the API: any SQL, as the role `tasks_api`.
 use crate::api::Api;
 use testing::SERVICES;
 
-/// A test's database with somebody's rows in it, and a connection of the API's role.
-async fn connected() -> (Api, impl AsyncFn(&str) -> String) {
+/// Returns an API with one user's rows in its database, and a function that runs a statement as the API's role.
+async fn connect() -> (Api, impl AsyncFn(&str) -> String) {
     let api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let account = "insert into account (id, user_id, provider, provider_account_id, password) values ('a', $1, 'credential', 'a', 'hash')";
     api.database.sql(account, &[&ada.id]).await;
     api.database.sql("insert into tasks (user_id, title) values ($1, 'Ada''s')", &[&ada.id]).await;
-    let client = api.database.connect_as_api(SERVICES.postgres_port).await.expect("it is let in");
+    let client = api.database.connect_as_api(SERVICES.postgres_port).await.expect("the API's role can connect");
     let name = api.database.name.clone();
-    // Each statement runs in a transaction that is rolled back, so that none changes what the next one meets.
+    // Each statement is rolled back, so that it cannot affect the next one. Two kinds cannot run in a transaction.
     let run = async move |statement: &str| {
-        let is_outside = ["alter system", "drop database"].iter().any(|start| statement.starts_with(start));
-        client.batch_execute(if is_outside { "" } else { "begin" }).await.expect("a transaction");
+        let runs_outside_transaction =
+            ["alter system", "drop database"].iter().any(|start| statement.starts_with(start));
+        client.batch_execute(if runs_outside_transaction { "" } else { "begin" }).await.expect("a transaction");
         let verdict = match client.batch_execute(statement).await {
             Ok(()) => "done".to_owned(),
             Err(error) => {
@@ -28,9 +29,9 @@ async fn connected() -> (Api, impl AsyncFn(&str) -> String) {
     (api, run)
 }
 
-/// Fails unless PostgreSQL refuses each statement, with this SQLSTATE and, where all its versions use the same ones, these words.
-async fn refused(statements: &[(&str, &str)]) {
-    let (_api, run) = connected().await;
+/// Fails unless PostgreSQL refuses each statement with this SQLSTATE and, if all versions word it alike, this message.
+async fn assert_refused(statements: &[(&str, &str)]) {
+    let (_api, run) = connect().await;
     let mut others = Vec::new();
     for (statement, refusal) in statements {
         let verdict = run(statement).await;
@@ -44,7 +45,7 @@ async fn refused(statements: &[(&str, &str)]) {
 
 #[tokio::test]
 async fn the_apis_role_sees_no_credential_and_no_person() {
-    refused(&[
+    assert_refused(&[
         ("select token from session", "42501 permission denied for table session"),
         ("select count(*) from session", "42501 permission denied for table session"),
         ("select email from \"user\"", "42501 permission denied for table user"),
@@ -87,7 +88,7 @@ async fn the_apis_role_sees_no_credential_and_no_person() {
 
 #[tokio::test]
 async fn the_apis_role_changes_nothing_but_tasks_and_idempotency_keys() {
-    refused(&[
+    assert_refused(&[
         ("insert into \"user\" (id, email) values ('eve', 'eve@example.com')", "42501 permission denied for table user"),
         ("insert into session (id, user_id, token, expires_at) select 'x', user_id, 'x', '2100-01-01' from tasks", "42501 permission denied for table session"),
         ("update session set expires_at = '2100-01-01'", "42501 permission denied for table session"),
@@ -137,7 +138,7 @@ async fn the_apis_role_changes_nothing_but_tasks_and_idempotency_keys() {
 
 #[tokio::test]
 async fn the_apis_role_cannot_become_another_or_rule_the_server() {
-    refused(&[
+    assert_refused(&[
         ("set role tasks_owner", "42501 permission denied to set role \"tasks_owner\""),
         ("set role postgres", "42501 permission denied to set role \"postgres\""),
         ("set session authorization postgres", "42501 permission denied to set session authorization \"postgres\""),
@@ -180,8 +181,8 @@ async fn the_apis_role_cannot_become_another_or_rule_the_server() {
     ]).await;
 }
 
-/// An operator that fits a token of type varchar better than PostgreSQL's own does. It takes every guess for the token, and
-/// grants the sessions to the API's role if it runs as their owner.
+/// An operator that matches a varchar token better than PostgreSQL's own `=`. It accepts every guess as the token, and
+/// grants the API's role access to `session` if it runs with the owner's rights.
 const OPERATOR: &str = "
     create function public.grants_the_sessions(token varchar, guess text) returns boolean language plpgsql as $$
     begin
@@ -192,28 +193,29 @@ const OPERATOR: &str = "
 
 #[tokio::test]
 async fn an_operator_of_the_apis_role_is_not_run_with_the_owners_rights() {
-    // The way back restores the function that could be deceived: with it, the attack has to work.
-    const FORMER: &str = include_str!("../../../migrations/0012_caller_search_path.down.sql");
-    for (definition, is_deceived) in [(FORMER, true), ("", false)] {
+    // The down migration restores the vulnerable function. With it the attack must work, or the test would prove
+    // nothing.
+    const VULNERABLE: &str = include_str!("../../../migrations/0012_caller_search_path.down.sql");
+    for (definition, is_vulnerable) in [(VULNERABLE, true), ("", false)] {
         let api = Api::start().await;
         let ada = api.database.sign_up("ada").await;
         api.database.batch("alter table session alter token type varchar(255)").await;
         api.database.batch("grant create on schema public to tasks_api").await;
         api.database.batch(definition).await;
-        let thief = api.database.connect_as_api(SERVICES.postgres_port).await.expect("it is let in");
-        thief.batch_execute(OPERATOR).await.expect("it may create objects");
+        let thief = api.database.connect_as_api(SERVICES.postgres_port).await.expect("the API's role can connect");
+        thief.batch_execute(OPERATOR).await.expect("the role may create objects");
         let people = thief.query("select user_id from public.caller('a guess')", &[]).await.expect("an answer");
-        assert_eq!(people.is_empty(), !is_deceived);
-        assert_eq!(thief.query("select token from session", &[]).await.is_ok(), is_deceived);
+        assert_eq!(people.is_empty(), !is_vulnerable);
+        assert_eq!(thief.query("select token from session", &[]).await.is_ok(), is_vulnerable);
         let known = thief.query(&format!("select user_id from public.caller('{}')", ada.token), &[]).await;
-        assert_eq!(known.expect("an answer").len(), 1, "a session is still found");
+        assert_eq!(known.expect("an answer").len(), 1, "a valid token must still be found");
     }
 }
 
-/// What cannot be withheld from a role that does the API's work. SECURITY.md says so.
+/// What cannot be denied to the role that does the API's work. SECURITY.md lists it.
 #[tokio::test]
 async fn what_a_stolen_connection_can_do_is_known() {
-    let (_api, run) = connected().await;
+    let (_api, run) = connect().await;
     for statement in [
         "select user_id, title from tasks",
         "insert into tasks (user_id, title) select user_id, 'x' from tasks",
@@ -247,7 +249,7 @@ async fn what_a_stolen_connection_can_do_is_known() {
 async fn the_apis_role_does_not_see_what_others_are_doing() {
     let api = Api::start().await;
     api.database.sign_up("ada").await;
-    let client = api.database.connect_as_api(SERVICES.postgres_port).await.expect("it is let in");
+    let client = api.database.connect_as_api(SERVICES.postgres_port).await.expect("the API's role can connect");
     let seen =
         "select count(*) from pg_stat_activity where usename <> 'tasks_api' and query <> '<insufficient privilege>'";
     assert_eq!(client.query_one(seen, &[]).await.expect("a number").get::<_, i64>(0), 0);

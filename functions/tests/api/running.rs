@@ -1,6 +1,6 @@
-//! How the functions run: round trips, settings, the log, a database that is away.
+//! How the functions run: round trips, settings, logs, and a database that does not answer.
 use crate::{
-    api::{Api, SECRET, binary, fitting, get, patch, post, put},
+    api::{Api, SECRET, binary, get, patch, post, put, valid_request},
     contract::ROUTES,
 };
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use testing::{Lambda, Proxy, SERVICES, Secret, Side};
 #[tokio::test]
 async fn every_route_makes_one_round_trip_to_the_database() {
     let mut api = Api::start().await;
-    let (network, messages) = Proxy::listening_in(SERVICES.pooler_port).await.expect("a free port");
+    let (network, messages) = Proxy::start_recording(SERVICES.pooler_port).await.expect("a free port");
     let port = network.port();
     api.set("DATABASE_URL", &api.database.plain_api_url(port));
     let ada = api.database.sign_up("ada").await;
@@ -20,14 +20,14 @@ async fn every_route_makes_one_round_trip_to_the_database() {
     let (mut requests, mut warm_up) = (Vec::new(), Vec::new());
     for route in ROUTES.iter().filter(|route| route.secret != Secret::None) {
         let task = api.database.number(&format!("with made as (insert into tasks (user_id, title) values ('{}', 'x') returning id) select id::bigint from made", ada.id)).await;
-        let request = fitting(route, &ada, task);
+        let request = valid_request(route, &ada, task);
         warm_up.push(request.clone().bearer("unknown"));
         requests.push((route.function.clone(), request.clone().bearer(&ada.token)));
         requests.push((route.function.clone(), request.clone().cookie(&ada.token)));
         requests.push((route.function.clone(), request.clone().bearer(&bob.token)));
         requests.push((route.function.clone(), request.bearer(&expired)));
     }
-    // With all that headers can ask for.
+    // Requests with every optional header and parameter.
     for (function, request) in [
         ("create-task", post("/api/tasks").header("idempotency-key", "k").json(json!({"title": "x"}))),
         ("create-task", post("/api/tasks").header("idempotency-key", "k").json(json!({"title": "x"}))),
@@ -38,12 +38,12 @@ async fn every_route_makes_one_round_trip_to_the_database() {
     ] {
         requests.push((function.to_owned(), request.bearer(&ada.token)));
     }
-    // What is refused before the database is asked for tasks proves the session all the same.
+    // Invalid requests, which still check the session before they are rejected.
     requests.push(("create-task".into(), post("/api/tasks").bearer(&ada.token).json(json!({"title": ""}))));
     requests.push(("update-task".into(), put("/api/tasks/x").bearer(&ada.token).text("nonsense")));
     requests.push(("complete-task".into(), patch("/api/tasks/99999999999/complete").bearer(&ada.token)));
     requests.push(("list-tasks".into(), get("/api/tasks?limit=0").bearer(&ada.token)));
-    // Each function connects as it starts.
+    // Start each function, which connects to the database in Init.
     for request in warm_up {
         api.call(request).await;
     }
@@ -55,14 +55,14 @@ async fn every_route_makes_one_round_trip_to_the_database() {
         let letters =
             |side: Side| seen.iter().filter(|(from, _)| *from == side).map(|(_, letter)| *letter).collect::<String>();
         let client = letters(Side::Client);
-        // One Sync ends the one batch that the client sends, and one ReadyForQuery is the one answer to it.
+        // One Sync (or Query) ends the client's only batch, and one ReadyForQuery is the only response to it.
         assert_eq!(client.matches(['S', 'Q']).count(), 1, "{function} answered {status} after {client}");
         assert!(client.ends_with('S'), "{function} answered {status} after {client}");
         assert_eq!(letters(Side::Server).matches('Z').count(), 1, "{function}");
         let first_answer = seen.iter().position(|(side, _)| *side == Side::Server).expect("an answer");
         assert!(
             seen.iter().skip(first_answer).all(|(side, _)| *side == Side::Server),
-            "{function} waited for the server and sent more: {seen:?}"
+            "{function} sent more after a response from the server: {seen:?}"
         );
     }
 }
@@ -70,8 +70,9 @@ async fn every_route_makes_one_round_trip_to_the_database() {
 #[tokio::test]
 async fn where_statements_are_prepared_a_connection_parses_each_once() {
     let mut api = Api::start().await;
-    // Without PgBouncer, which tracks none before version 1.21; and by the name of a host for which they are allowed.
-    let (network, messages) = Proxy::listening_in(SERVICES.postgres_port).await.expect("a free port");
+    // Bypass PgBouncer, which does not track prepared statements before 1.21, and use a host name for which they are
+    // allowed.
+    let (network, messages) = Proxy::start_recording(SERVICES.postgres_port).await.expect("a free port");
     let port = network.port();
     let url = api.database.plain_api_url(port).replace("@127.0.0.1:", "@ep-test-pooler.eu-central-1.aws.neon.tech:");
     api.set("DATABASE_URL", &format!("{url}&hostaddr=127.0.0.1"));
@@ -94,9 +95,9 @@ async fn where_statements_are_prepared_a_connection_parses_each_once() {
 }
 
 #[tokio::test]
-async fn a_session_without_a_good_signature_costs_no_round_trip() {
+async fn a_missing_or_forged_credential_costs_no_round_trip() {
     let mut api = Api::start().await;
-    let (network, messages) = Proxy::listening_in(SERVICES.pooler_port).await.expect("a free port");
+    let (network, messages) = Proxy::start_recording(SERVICES.pooler_port).await.expect("a free port");
     let port = network.port();
     api.set("DATABASE_URL", &api.database.plain_api_url(port));
     api.call(get("/api/tasks").bearer("unknown")).await;
@@ -108,7 +109,7 @@ async fn a_session_without_a_good_signature_costs_no_round_trip() {
 }
 
 #[tokio::test]
-async fn a_wrong_setting_ends_the_start_with_one_sentence_that_names_it() {
+async fn an_invalid_setting_ends_the_process_with_one_sentence_that_names_it() {
     let api = Api::start().await;
     let url = api.database.api_url();
     let good = [("DATABASE_URL", &*url), ("BETTER_AUTH_SECRET", SECRET)];
@@ -137,7 +138,7 @@ async fn a_wrong_setting_ends_the_start_with_one_sentence_that_names_it() {
         ("TRUSTED_ORIGINS", "s3cret"),
         ("REQUIRE_SIGNED_TOKENS", "s3cret"),
         ("PREPARED_STATEMENTS", "s3cret"),
-        // With the good URL, whose host is not Neon's.
+        // Together with the valid URL, whose host is not Neon's.
         ("PREPARED_STATEMENTS", "true"),
         ("LOG_LEVEL", "s3cret"),
         ("AWS_LAMBDA_MAX_CONCURRENCY", "s3cret"),
@@ -181,10 +182,10 @@ async fn a_request_is_logged_in_one_line_without_a_secret() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_is_a_503_and_comes_back() {
+async fn an_unreachable_database_is_a_503_until_it_returns() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
-    // From below those that outgoing connections take, so that it is still free when it is wanted.
+    // Below the ephemeral ports, so that no outgoing connection takes it before the proxy does.
     let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let port = (9_500..10_000).find(is_free).expect("a free port");
     api.set("DATABASE_URL", &api.database.plain_api_url(port));
@@ -208,18 +209,18 @@ async fn a_database_that_is_away_is_a_503_and_comes_back() {
 #[tokio::test]
 async fn a_server_that_cannot_show_a_good_certificate_is_not_spoken_to() {
     let mut api = Api::start().await;
-    // The system's roots do not know the test server.
+    // The system's roots do not include the test server's certificate.
     let url = api.database.api_url();
     let (url, _) = url.split_once("&sslrootcert").expect("the usual URL");
     for sslmode in ["require", "verify-ca", "verify-full"] {
         let mut api = Api::with_settings(&[("DATABASE_URL", &url.replace("verify-full", sslmode))]).await;
         assert_eq!(api.call(get("/health")).await.status, 503, "{sslmode}");
     }
-    assert_eq!(api.call(get("/health")).await.status, 200, "with its root it is");
+    assert_eq!(api.call(get("/health")).await.status, 200, "with the right root, it connects");
 }
 
 #[tokio::test]
-async fn the_operators_roots_count_where_the_url_names_none() {
+async fn ssl_cert_file_is_used_if_the_url_names_no_root() {
     let api = Api::start().await;
     let url = api.database.api_url();
     let (url, _) = url.split_once("&sslrootcert").expect("the usual URL");
@@ -244,21 +245,21 @@ async fn a_statement_that_waits_too_long_is_a_503_and_the_next_one_works() {
 }
 
 #[tokio::test]
-async fn a_statement_that_is_given_up_is_not_carried_out_later_and_ends_nobody_elses() {
+async fn an_abandoned_statement_is_not_executed_later_and_cancels_no_other() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let (first, second) = (api.make_task(&ada, "kept").await, api.make_task(&ada, "kept").await);
-    // The server would let it go on for longer than the function does, as when it has waited in the pooler first.
-    let patience = format!("alter role tasks_api in database {} set statement_timeout = '60s'", api.database.name);
-    api.database.sql(&patience, &[]).await;
+    // Let the server wait longer than the function does, as if the statement had been queued in the pooler first.
+    let timeout = format!("alter role tasks_api in database {} set statement_timeout = '60s'", api.database.name);
+    api.database.sql(&timeout, &[]).await;
     api.database.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tasks_api' and datname = current_database()", &[]).await;
     api.database.sql("begin", &[]).await;
     api.database.sql("select from tasks for update", &[]).await;
     let change = json!({"title": "changed"});
-    let given_up = put(&format!("/api/tasks/{first}")).bearer(&ada.token).json(change.clone()).routed_event();
+    let abandoned = put(&format!("/api/tasks/{first}")).bearer(&ada.token).json(change.clone()).routed_event();
     let waiting = patch(&format!("/api/tasks/{second}")).bearer(&ada.token).json(change).routed_event();
 
-    api.function("update-task").await.send(given_up).await;
+    api.function("update-task").await.send(abandoned).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     api.function("patch-task").await.send(waiting).await;
     assert_eq!(api.function("update-task").await.receive().await["statusCode"], 503);
@@ -293,7 +294,7 @@ async fn several_requests_are_served_at_once_where_lambda_allows_it() {
     api.database.sql("begin", &[]).await;
     api.database.sql(&format!("select from tasks where id = {locked} for update"), &[]).await;
 
-    // The first waits for the lock; the second overtakes it.
+    // The first waits for the lock, so the second finishes first.
     let update =
         |id: i64| put(&format!("/api/tasks/{id}")).bearer(&ada.token).json(json!({"title": "changed"})).routed_event();
     let function = api.function("update-task").await;
@@ -326,14 +327,14 @@ async fn each_request_is_measured_in_cloudwatchs_embedded_metric_format() {
     let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
     assert!(lines[0]["ConnectTime"].as_f64().is_some_and(|time| time > 0.0), "{}", lines[0]);
     for line in &lines {
-        // The format's specification: a namespace, dimensions and metrics that name the line's own fields.
+        // The format requires a namespace, dimensions, and metrics that name fields of the same line.
         let directive = &line["_aws"]["CloudWatchMetrics"][0];
         assert_eq!((&directive["Namespace"], &directive["Dimensions"]), (&json!("Tasks"), &json!([["Service"]])));
         assert!(line["_aws"]["Timestamp"].as_u64().is_some_and(|at| at > 1_700_000_000_000), "{line}");
         assert_eq!((&line["Service"], &line["function"]), (&json!("staging"), &json!("list-tasks")));
         for metric in directive["Metrics"].as_array().expect("metrics") {
             let name = metric["Name"].as_str().expect("a name");
-            assert!(line[name].is_number(), "{name} is no number: {line}");
+            assert!(line[name].is_number(), "{name} is not a number: {line}");
         }
     }
     let value = |line: usize, name: &str| lines[line][name].as_f64();
@@ -351,7 +352,7 @@ async fn each_request_is_measured_in_cloudwatchs_embedded_metric_format() {
 }
 
 #[tokio::test]
-async fn a_failure_of_the_database_is_counted_and_its_cause_is_told() {
+async fn a_database_failure_is_counted_and_its_cause_is_logged() {
     let mut api = Api::start().await;
     let url = api.database.plain_api_url(1);
     api.set("DATABASE_URL", &url);
@@ -364,7 +365,7 @@ async fn a_failure_of_the_database_is_counted_and_its_cause_is_told() {
 }
 
 #[tokio::test]
-async fn lambdas_goodbye_closes_the_connection_to_the_database() {
+async fn sigterm_closes_the_connection_to_the_database() {
     let mut api = Api::start().await;
     let url = api.database.plain_api_url(SERVICES.postgres_port);
     api.set("DATABASE_URL", &url);
@@ -372,7 +373,7 @@ async fn lambdas_goodbye_closes_the_connection_to_the_database() {
     let connections =
         "select count(*) from pg_stat_activity where usename = 'tasks_api' and datname = current_database()";
     assert_eq!(api.database.number(connections).await, 1);
-    let function = api.stop("health");
+    let function = api.take_function("health");
     function.terminate();
     assert_eq!(function.ended().await.0, Some(0));
     for _ in 0..100 {
@@ -381,11 +382,11 @@ async fn lambdas_goodbye_closes_the_connection_to_the_database() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("the connection is still there");
+    panic!("the connection is still open");
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_a_failed_invocation_and_the_process_lives_on() {
+async fn an_invalid_event_fails_the_invocation_but_not_the_process() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let good = get("/api/session").bearer(&ada.token).routed_event().to_string();
@@ -402,9 +403,9 @@ async fn what_is_no_event_is_a_failed_invocation_and_the_process_lives_on() {
     for event in strange {
         let text = String::from_utf8_lossy(&event).chars().take(100).collect::<String>();
         let function = api.function("session").await;
-        // API Gateway makes no such event. Lambda counts it as an error of the function's, which is what it would be.
+        // API Gateway never sends such an event. Lambda counts the failure as a function error, which is correct.
         let failure = function.try_invoke_bytes(event).await.expect_err(&text);
-        let failure = failure["error"].as_str().expect("what the runtime reports").to_owned();
+        let failure = failure["error"].as_str().expect("the error that the runtime reports").to_owned();
         assert!(failure.contains("errorType") && !failure.contains("panic"), "{text}: {failure}");
         assert!(!failure.contains(&ada.token), "{text}: {failure}");
         assert_eq!(api.call(get("/api/session").bearer(&ada.token)).await.status, 200, "after {text}");

@@ -1,5 +1,5 @@
-//! Settings from Secrets Manager, and what happens when they change: moto behind TLS, and AWS's errors that moto does not
-//! give.
+//! Settings from Secrets Manager, and changes to them: with moto behind TLS, and with AWS errors that moto does not
+//! produce.
 use crate::api::{Api, Request, SECRET, binary, get, post, session_cookie};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -13,8 +13,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// An API whose functions read their settings from Secrets Manager, and a person.
-async fn deployed() -> (Api, SecretsManager, User) {
+/// Returns an API, a secret with its settings, and a user.
+async fn set_up() -> (Api, SecretsManager, User) {
     let api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let secret = json!({"DATABASE_URL": api.database.api_url(), "BETTER_AUTH_SECRET": SECRET});
@@ -30,8 +30,8 @@ async fn status(function: &mut Lambda, request: &Request) -> u64 {
     function.invoke(request.routed_event()).await["statusCode"].as_u64().expect("a status")
 }
 
-/// The line that a function writes at the end of Init, and the ones before it.
-async fn started(function: &Lambda) -> (Value, Vec<String>) {
+/// Waits for the log line at the end of Init, and returns it with the lines before it.
+async fn wait_for_init(function: &Lambda) -> (Value, Vec<String>) {
     let mut number = 1;
     loop {
         let mut lines = function.log_lines(number).await;
@@ -44,29 +44,29 @@ async fn started(function: &Lambda) -> (Value, Vec<String>) {
     }
 }
 
-/// Whether the function has connected to the database in Init.
+/// Whether the function connected to the database in Init.
 fn has_connected(started: &Value) -> bool {
     started["ConnectTime"].as_f64().is_some_and(|time| time > 0.0)
 }
 
 #[tokio::test]
 async fn the_secret_is_read_once_in_init_and_the_database_connected_with_it() {
-    let (_api, secrets, ada) = deployed().await;
+    let (_api, secrets, ada) = set_up().await;
     for name in ["list-tasks", "health"] {
-        let before = secrets.times_asked();
+        let before = secrets.request_count();
         let mut function = start(name, &secrets).await;
-        let (line, warnings) = started(&function).await;
+        let (line, warnings) = wait_for_init(&function).await;
         assert!(has_connected(&line) && warnings.is_empty(), "{name}: {line} {warnings:?}");
         let path = if name == "health" { "/health" } else { "/api/tasks" };
         for request in [get(path).bearer(&ada.token), get(path).cookie(&ada.token)] {
             assert_eq!(status(&mut function, &request).await, 200, "{name}");
         }
-        assert_eq!(secrets.times_asked() - before, 1, "{name}");
+        assert_eq!(secrets.request_count() - before, 1, "{name}");
     }
 }
 
 #[tokio::test]
-async fn a_function_without_sessions_needs_no_secret_of_better_auths() {
+async fn a_function_without_sessions_does_not_need_better_auths_secret() {
     let api = Api::start().await;
     let secrets = SecretsManager::with_secret(&json!({"DATABASE_URL": api.database.api_url()})).await;
     assert_eq!(status(&mut start("health", &secrets).await, &get("/health")).await, 200);
@@ -78,8 +78,8 @@ async fn a_function_without_sessions_needs_no_secret_of_better_auths() {
 
 #[tokio::test]
 async fn a_rotated_password_is_noticed_by_the_next_call() {
-    let (api, secrets, ada) = deployed().await;
-    // A role of this test's own: the others need theirs to stay.
+    let (api, secrets, ada) = set_up().await;
+    // A separate role, because other tests depend on the password of tasks_api.
     let role = format!("{}_api", api.database.name);
     let statement = format!("create role {role} login password 'the-first-password' in role tasks_api");
     api.database.sql(&statement, &[]).await;
@@ -93,15 +93,15 @@ async fn a_rotated_password_is_noticed_by_the_next_call() {
     let create = post("/api/tasks").bearer(&ada.token).json(json!({"title": "x"}));
     assert_eq!(status(&mut function, &create).await, 201);
 
-    // Younger than a second it would be taken for the one that was refused.
+    // A secret fetched less than a second ago is not fetched again after a refused password.
     tokio::time::sleep(Duration::from_millis(2100)).await;
     secrets.put(&secret("the-second-password")).await;
     api.database.sql(&format!("alter role {role} password 'the-second-password'"), &[]).await;
     api.database.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", &[&role]).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(status(&mut function, &create).await, 201, "{:?}", function.log_lines(2).await);
-    assert_eq!(secrets.times_asked(), 2);
-    assert_eq!(api.database.number("select count(*) from tasks").await, 2, "and it was written once");
+    assert_eq!(secrets.request_count(), 2);
+    assert_eq!(api.database.number("select count(*) from tasks").await, 2, "each creation was written once");
     for line in function.log_lines(3).await {
         assert!(!line.contains("-password"), "{line}");
     }
@@ -109,10 +109,11 @@ async fn a_rotated_password_is_noticed_by_the_next_call() {
     api.database.sql(&format!("drop role {role}"), &[]).await;
 }
 
-/// Error types by the API reference of GetSecretValue; how moto and AWS spell their answers differs in nothing that is read.
+/// The error types are from the API reference of GetSecretValue. moto's errors differ from AWS's only in parts that the
+/// functions do not read.
 #[tokio::test]
-async fn a_secret_that_cannot_be_fetched_is_a_sentence_in_the_log_and_a_503_until_it_can() {
-    for (status_code, error, says) in [
+async fn an_unavailable_secret_is_logged_in_a_sentence_and_a_503_until_it_can_be_fetched() {
+    for (status_code, error, message) in [
         (400, "AccessDeniedException", "needs secretsmanager:GetSecretValue"),
         (400, "DecryptionFailure", "kms:Decrypt"),
         (400, "ThrottlingException", "throttles requests"),
@@ -120,118 +121,125 @@ async fn a_secret_that_cannot_be_fetched_is_a_sentence_in_the_log_and_a_503_unti
         (400, "ExpiredTokenException", "does not accept the function's credentials"),
         (500, "InternalServiceError", "failed"),
     ] {
-        let (_api, secrets, ada) = deployed().await;
+        let (_api, secrets, ada) = set_up().await;
         secrets.refuse(Some((status_code, error)));
         let began = Instant::now();
         let mut function = start("list-tasks", &secrets).await;
-        let (line, warnings) = started(&function).await;
+        let (line, warnings) = wait_for_init(&function).await;
         assert!(
             line["InitTime"].as_f64().is_some_and(|time| time < 2500.0) && !has_connected(&line),
             "{error}: {line}"
         );
-        assert!(warnings.join("\n").contains(says), "{error}: {warnings:?}");
+        assert!(warnings.join("\n").contains(message), "{error}: {warnings:?}");
         let answer = function.invoke(get("/api/tasks").bearer(&ada.token).routed_event()).await;
         assert_eq!((&answer["statusCode"], &answer["headers"]["retry-after"]), (&json!(503), &json!("1")), "{answer}");
         assert!(answer["body"].as_str().is_some_and(|body| body.contains("cannot read its settings")), "{answer}");
         let log = function.log_lines(3).await.join("\n");
-        assert!(log.contains(says) && log.contains("\"DatabaseFailures\":0"), "{error}: {log}");
-        // What may pass is asked again meanwhile, and not at full speed; what lasts is not.
-        let is_passing = says.starts_with("throttles") || says == "failed";
-        let (asked, elapsed) = (secrets.times_asked(), began.elapsed());
-        assert!(if is_passing { (6..40).contains(&asked) } else { asked == 2 }, "{error}: {asked} in {elapsed:?}");
+        assert!(log.contains(message) && log.contains("\"DatabaseFailures\":0"), "{error}: {log}");
+        // Temporary errors are retried with pauses; permanent ones are not.
+        let is_temporary = message.starts_with("throttles") || message == "failed";
+        let (requests, elapsed) = (secrets.request_count(), began.elapsed());
+        assert!(
+            if is_temporary { (6..40).contains(&requests) } else { requests == 2 },
+            "{error}: {requests} requests in {elapsed:?}"
+        );
         secrets.refuse(None);
         assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 200, "{error}");
     }
 }
 
 #[tokio::test]
-async fn throttling_that_passes_is_not_noticed() {
-    let (_api, secrets, ada) = deployed().await;
+async fn brief_throttling_has_no_effect() {
+    let (_api, secrets, ada) = set_up().await;
     secrets.refuse(Some((400, "ThrottlingException")));
     let mut function = start("list-tasks", &secrets).await;
-    while secrets.times_asked() < 2 {
+    while secrets.request_count() < 2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     secrets.refuse(None);
-    let (line, warnings) = started(&function).await;
+    let (line, warnings) = wait_for_init(&function).await;
     assert!(has_connected(&line) && warnings.is_empty(), "{line} {warnings:?}");
     assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 200);
 }
 
 #[tokio::test]
-async fn a_secrets_manager_that_is_away_or_silent_holds_init_up_for_two_seconds_at_most() {
-    let (_api, mut secrets, ada) = deployed().await;
+async fn an_unreachable_or_silent_secrets_manager_delays_init_by_two_seconds_at_most() {
+    let (_api, mut secrets, ada) = set_up().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let silent = format!("https://{}", silent.local_addr().expect("a bound port"));
     secrets.stop();
-    for (endpoint, says) in [(None, "cannot be reached"), (Some(silent), "did not answer within")] {
+    for (endpoint, message) in [(None, "cannot be reached"), (Some(silent), "did not answer within")] {
         let mut settings = secrets.settings();
         if let Some(endpoint) = endpoint {
             settings.retain(|(name, _)| name != "AWS_ENDPOINT_URL_SECRETS_MANAGER");
             settings.push(("AWS_ENDPOINT_URL".to_owned(), endpoint));
         }
         let mut function = Lambda::start(&binary("list-tasks"), &settings).await;
-        let (line, warnings) = started(&function).await;
+        let (line, warnings) = wait_for_init(&function).await;
         assert!(line["InitTime"].as_f64().is_some_and(|time| time < 2500.0), "{line}");
-        assert!(warnings.join("\n").contains(says), "{warnings:?}");
-        if says.starts_with("cannot") {
+        assert!(warnings.join("\n").contains(message), "{warnings:?}");
+        if message.starts_with("cannot") {
             secrets.restart().await;
-            assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 200, "it is asked again");
+            assert_eq!(
+                status(&mut function, &get("/api/tasks").bearer(&ada.token)).await,
+                200,
+                "the secret is fetched again"
+            );
         }
     }
 }
 
 #[tokio::test]
-async fn a_server_without_a_good_certificate_is_not_told_which_secret() {
-    let (_api, secrets, ada) = deployed().await;
+async fn a_server_without_a_valid_certificate_does_not_learn_the_secrets_id() {
+    let (_api, secrets, ada) = set_up().await;
     let mut settings = secrets.settings();
     settings.retain(|(name, _)| name != "AWS_CA_BUNDLE");
     let mut function = Lambda::start(&binary("list-tasks"), &settings).await;
     assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 503);
-    assert!(function.log_lines(1).await.join("\n").contains("no TLS with localhost"), "the log says why");
+    assert!(function.log_lines(1).await.join("\n").contains("no TLS with localhost"), "the log must name the cause");
     settings.push(("AWS_CA_BUNDLE".to_owned(), "/nowhere.pem".to_owned()));
     let mut function = Lambda::start(&binary("list-tasks"), &settings).await;
     assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 503);
     let log = function.log_lines(1).await.join("\n");
     assert!(log.contains("AWS_CA_BUNDLE names a file that cannot be read: /nowhere.pem"), "{log}");
-    assert_eq!(secrets.times_asked(), 0);
+    assert_eq!(secrets.request_count(), 0);
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_a_sentence_that_does_not_quote_it() {
-    for (secret, says) in [
+async fn an_invalid_secret_is_reported_in_a_sentence_that_does_not_quote_it() {
+    for (secret, message) in [
         ("\"s3cret\"", "is not a JSON object of strings"),
         ("s3cret=1", "is not a JSON object of strings"),
         ("{\"DATABASE_URL\": 5}", "is not a JSON object of strings"),
         ("binary", "is binary"),
         ("deleted", "has no secret of API_SECRET_ID"),
     ] {
-        let (_api, secrets, ada) = deployed().await;
+        let (_api, secrets, ada) = set_up().await;
         match secret {
             "binary" => secrets.put_binary("czNjcmV0").await,
             "deleted" => secrets.delete().await,
             text => secrets.put_text(text).await,
         }
-        // The secret may be mended without a new start.
+        // The process keeps running, because the secret can be fixed without a restart.
         let mut function = start("list-tasks", &secrets).await;
         let log = function.log_lines(1).await.join("\n");
-        assert!(log.contains(says) && !log.contains("s3cret"), "{secret}: {log}");
+        assert!(log.contains(message) && !log.contains("s3cret"), "{secret}: {log}");
         assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 503, "{secret}");
     }
-    for (secret, says) in [
+    for (secret, message) in [
         (json!({"BETTER_AUTH_SECRET": "s3cret"}), "DATABASE_URL is not set"),
         (json!({"DATABASE_URL": "s3cret", "BETTER_AUTH_SECRET": "s3cret"}), "DATABASE_URL is not a URL"),
     ] {
         let secrets = SecretsManager::with_secret(&secret).await;
         let (code, log) = start("list-tasks", &secrets).await.ended().await;
         let log = log.join("\n");
-        assert!(code == Some(1) && log.contains(says) && !log.contains("s3cret"), "{secret}: {log}");
+        assert!(code == Some(1) && log.contains(message) && !log.contains("s3cret"), "{secret}: {log}");
     }
 }
 
 #[tokio::test]
-async fn a_new_secret_that_is_wrong_leaves_the_old_one_in_force() {
-    let (_api, secrets, ada) = deployed().await;
+async fn an_invalid_new_secret_leaves_the_old_one_in_force() {
+    let (_api, secrets, ada) = set_up().await;
     let mut function = start("list-tasks", &secrets).await;
     assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 200);
     secrets.put_text("s3cret").await;
@@ -243,38 +251,46 @@ async fn a_new_secret_that_is_wrong_leaves_the_old_one_in_force() {
 }
 
 #[tokio::test]
-async fn a_new_signing_secret_is_fetched_when_a_signature_does_not_fit_and_not_at_every_bad_one() {
-    let (api, secrets, ada) = deployed().await;
+async fn a_new_signing_secret_is_fetched_after_a_bad_signature_but_not_after_every_one() {
+    let (api, secrets, ada) = set_up().await;
     let mut function = start("list-tasks", &secrets).await;
     assert_eq!(status(&mut function, &get("/api/tasks").cookie(&ada.token)).await, 200);
     let new_secret = "another-secret-of-the-tests-0123456789abcdef";
     let renewed = get("/api/tasks").raw_cookie(&session_cookie(&ada.token, new_secret));
     secrets.put(&json!({"DATABASE_URL": api.database.api_url(), "BETTER_AUTH_SECRET": new_secret})).await;
     for _ in 0..3 {
-        assert_eq!(status(&mut function, &renewed).await, 401, "the secret is too young to be asked for again");
+        assert_eq!(
+            status(&mut function, &renewed).await,
+            401,
+            "the secret was fetched less than 30 s ago, so it is not fetched again"
+        );
     }
-    assert_eq!(secrets.times_asked(), 1);
+    assert_eq!(secrets.request_count(), 1);
     tokio::time::sleep(Duration::from_secs(32)).await;
     assert_eq!(status(&mut function, &renewed).await, 200);
-    assert_eq!(status(&mut function, &get("/api/tasks").cookie(&ada.token)).await, 401, "the old one is out");
-    assert_eq!(secrets.times_asked(), 2);
+    assert_eq!(
+        status(&mut function, &get("/api/tasks").cookie(&ada.token)).await,
+        401,
+        "the old signing secret no longer works"
+    );
+    assert_eq!(secrets.request_count(), 2);
 }
 
-/// A moto of a test's own that checks signatures, with AWS's botocore, and rights.
+/// A separate moto server that checks IAM rights, and signatures with AWS's botocore.
 struct StrictMoto {
     process: Child,
     address: String,
 }
 
 impl StrictMoto {
-    /// Starts it; the first `open` requests are not checked.
-    async fn start(open: u32) -> Self {
+    /// Starts moto. It does not check the first `unchecked` requests.
+    async fn start(unchecked: u32) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound port").to_string();
         drop(listener);
         let process = Command::new(&SERVICES.moto_server)
             .args(["-H", "127.0.0.1", "-p", address.rsplit(':').next().expect("a port")])
-            .env("INITIAL_NO_AUTH_ACTION_COUNT", open.to_string())
+            .env("INITIAL_NO_AUTH_ACTION_COUNT", unchecked.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -288,8 +304,8 @@ impl StrictMoto {
         Self { process, address }
     }
 
-    /// Sends a request of a service and gives the answer's text.
-    async fn ask(&self, service: &str, headers: &str, body: &str) -> String {
+    /// Sends a request to an AWS service, and returns the text of the whole response.
+    async fn send(&self, service: &str, headers: &str, body: &str) -> String {
         let request = format!(
             "POST / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\nauthorization: AWS4-HMAC-SHA256 Credential=testing/20260101/eu-central-1/{service}/aws4_request, SignedHeaders=host, Signature=0\r\n\r\n{body}",
             self.address,
@@ -304,7 +320,7 @@ impl StrictMoto {
     }
 
     async fn iam(&self, body: &str) -> String {
-        self.ask("iam", "content-type: application/x-www-form-urlencoded", body).await
+        self.send("iam", "content-type: application/x-www-form-urlencoded", body).await
     }
 }
 
@@ -316,14 +332,14 @@ impl Drop for StrictMoto {
 }
 
 #[tokio::test]
-async fn the_signature_is_the_one_that_awss_own_library_makes_and_the_roles_rights_count() {
-    let (api, _, ada) = deployed().await;
+async fn requests_are_signed_as_botocore_signs_them_and_iam_rights_apply() {
+    let (api, _, ada) = set_up().await;
     let moto = StrictMoto::start(6).await;
     let secret = json!({"DATABASE_URL": api.database.api_url(), "BETTER_AUTH_SECRET": SECRET}).to_string();
     let token = "00000000-0000-0000-0000-000000000000";
     let body = json!({"Name": "api", "SecretString": secret, "ClientRequestToken": token}).to_string();
     let headers = "x-amz-target: secretsmanager.CreateSecret\r\ncontent-type: application/x-amz-json-1.1";
-    let answer = moto.ask("secretsmanager", headers, &body).await;
+    let answer = moto.send("secretsmanager", headers, &body).await;
     let arn = answer.split('"').find(|text| text.starts_with("arn:aws:secretsmanager:")).expect("an ARN");
     let mut keys = Vec::new();
     for user in ["function", "stranger"] {
@@ -355,9 +371,9 @@ async fn the_signature_is_the_one_that_awss_own_library_makes_and_the_roles_righ
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut function = Lambda::start(&binary("list-tasks"), &settings).await;
-        let answered = status(&mut function, &get("/api/tasks").bearer(&ada.token)).await;
+        let status = status(&mut function, &get("/api/tasks").bearer(&ada.token)).await;
         let log = function.log_lines(2).await.join("\n");
-        assert_eq!(answered, expected, "{log}");
+        assert_eq!(status, expected, "{log}");
         assert_eq!(log.contains("(403)"), expected == 503, "{log}");
         assert!(!log.contains(secret_key), "{log}");
     }

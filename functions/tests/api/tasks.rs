@@ -1,8 +1,8 @@
-//! What the routes do with tasks.
+//! The routes on tasks and on the session: what each one does.
 use crate::api::{Answer, Person, delete, get, patch, post, put};
 use serde_json::{Value, json};
 
-/// A body without what differs from run to run.
+/// Returns the body, with placeholders for values that differ between runs.
 fn redacted(answer: &Answer) -> Value {
     let mut body = answer.body.clone();
     for task in body.as_array_mut().map_or_else(Vec::new, |list| list.iter_mut().collect()).into_iter() {
@@ -50,7 +50,7 @@ async fn a_task_lives_from_its_creation_to_its_removal() {
 
     let changed = ada.call(put("/api/tasks/1").json(json!({"title": "Buy bread"}))).await;
     assert_eq!(changed.body["title"], "Buy bread");
-    assert_eq!(changed.body["description"], " two\n", "what is absent stays");
+    assert_eq!(changed.body["description"], " two\n", "an absent field keeps its value");
     assert_eq!(changed.body["created_at"], created.body["created_at"]);
     assert!(changed.body["updated_at"].as_str() > created.body["updated_at"].as_str());
     assert_ne!(changed.header("etag"), created.header("etag"));
@@ -62,7 +62,7 @@ async fn a_task_lives_from_its_creation_to_its_removal() {
 }
 
 #[tokio::test]
-async fn the_other_family_of_paths_behaves_alike() {
+async fn paths_with_the_user_id_behave_alike() {
     let mut ada = Person::sign_up().await;
     let base = format!("/api/{}/tasks", ada.user.id);
     let created = ada.post(&base, json!({"title": "Buy milk"})).await;
@@ -71,16 +71,16 @@ async fn the_other_family_of_paths_behaves_alike() {
     assert_eq!(listed.body, json!([created.body]));
     let changed = ada.call(put(&format!("{base}/1")).json(json!({"completed": true}))).await;
     assert_eq!((changed.status, &changed.body["completed"]), (200, &json!(true)));
-    let turned = ada.call(patch(&format!("{base}/1/complete"))).await;
-    assert_eq!((turned.status, &turned.body["completed"]), (200, &json!(false)));
+    let toggled = ada.call(patch(&format!("{base}/1/complete"))).await;
+    assert_eq!((toggled.status, &toggled.body["completed"]), (200, &json!(false)));
     let read = ada.get(&format!("{base}/1")).await;
-    assert_eq!(read.body, turned.body);
+    assert_eq!(read.body, toggled.body);
     assert_eq!(ada.call(delete(&format!("{base}/1"))).await.status, 204);
     assert_eq!(ada.get(&base).await.body, json!([]));
 }
 
 #[tokio::test]
-async fn an_update_leaves_what_is_absent_or_null() {
+async fn an_update_keeps_fields_that_are_absent_or_null() {
     let mut ada = Person::sign_up().await;
     let id = ada.api.make_task(&ada.user, "Buy milk").await;
     let path = format!("/api/tasks/{id}");
@@ -102,7 +102,7 @@ async fn an_update_leaves_what_is_absent_or_null() {
 }
 
 #[tokio::test]
-async fn completing_sets_or_turns_over() {
+async fn completing_sets_or_toggles() {
     let mut ada = Person::sign_up().await;
     let id = ada.api.make_task(&ada.user, "Buy milk").await;
     let path = format!("/api/tasks/{id}/complete");
@@ -124,10 +124,10 @@ async fn completing_sets_or_turns_over() {
 }
 
 #[tokio::test]
-async fn a_task_changed_by_two_at_once_has_both_changes_and_a_growing_time() {
+async fn updated_at_always_grows_even_if_a_clock_was_ahead() {
     let mut ada = Person::sign_up().await;
     let id = ada.api.make_task(&ada.user, "Buy milk").await;
-    // A time that is ahead, as another server's clock could have written it.
+    // A timestamp in the future, as a server with a fast clock could have written it.
     ada.api.database.sql("update tasks set updated_at = now() at time zone 'utc' + interval '1 hour'", &[]).await;
     let before = ada.get(&format!("/api/tasks/{id}")).await.body;
     let after = ada.call(put(&format!("/api/tasks/{id}")).json(json!({"title": "x"}))).await.body;
@@ -138,7 +138,7 @@ async fn a_task_changed_by_two_at_once_has_both_changes_and_a_growing_time() {
 }
 
 #[tokio::test]
-async fn the_session_says_who_and_until_when() {
+async fn the_session_has_the_user_and_its_expiry() {
     let mut ada = Person::sign_up().await;
     let answer = ada.api.call(get("/api/session").cookie(&ada.user.token)).await;
     assert_eq!((answer.status, &answer.body["user_id"]), (200, &json!(ada.user.id)));
@@ -151,7 +151,7 @@ async fn the_session_says_who_and_until_when() {
 }
 
 #[tokio::test]
-async fn problems_are_told_in_their_standard_form() {
+async fn errors_are_problem_details() {
     let mut ada = Person::sign_up().await;
     let invalid = ada.post("/api/tasks", json!({"description": 1})).await;
     insta::assert_json_snapshot!(invalid.body, @r#"

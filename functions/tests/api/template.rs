@@ -1,5 +1,5 @@
-//! Holds together what belongs together in template.yaml: each function with its log, role, alarm and rollout. What the
-//! linters cannot know is here; the routes are in contract.rs.
+//! Checks that template.yaml is consistent: each function with its log group, role, alarm and rollout. These are rules
+//! that linters cannot know. contract.rs checks the routes.
 use crate::contract::{OPENAPI, assert_same};
 use serde_json::{Map, Value, json};
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 use testing::{Secret, logical_id};
 
-/// Whose resources these tests are about.
+/// The file that `assert_same` names in its messages.
 const FILE: &str = "template.yaml";
 
 static TEMPLATE: LazyLock<Value> = LazyLock::new(|| {
@@ -19,31 +19,31 @@ static TEMPLATE: LazyLock<Value> = LazyLock::new(|| {
     serde_saphyr::from_str(&text).expect("template.yaml is YAML")
 });
 
-/// The alarms of the whole service. Every function has one of its own beside them.
+/// The alarms of the whole service. In addition, each function has its own alarm.
 const SERVICE_ALARMS: [&str; 5] = ["DatabaseFailures", "Faults", "ServerErrors", "SlowAnswers", "Throttles"];
 
-/// What a function is for decides what it may have.
+/// The purpose of a function, which decides its rights and settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Behind a route, with the API's secret.
+    /// Has routes, and reads the API's secret.
     Api,
-    /// Behind a route, without the database.
+    /// Has routes, and does not use the database.
     Docs,
-    /// Behind a route, with the database's secret.
+    /// Has routes, and reads the database's secret.
     Health,
-    /// Scheduled, with the database's secret.
+    /// Runs on a schedule, and reads the database's secret.
     Purge,
-    /// Called by CloudFormation, with the database's secret and the owner's.
+    /// Called by CloudFormation; reads the database's secret and the owner's.
     Migrate,
 }
 
 impl Kind {
-    fn is_behind_a_route(self) -> bool {
+    fn has_route(self) -> bool {
         matches!(self, Self::Api | Self::Docs | Self::Health)
     }
 
-    /// The parameter with the secret that it knows as `API_SECRET_ID`.
-    fn api_secret(self) -> Option<&'static str> {
+    /// The template parameter that `API_SECRET_ID` refers to.
+    fn api_secret_parameter(self) -> Option<&'static str> {
         match self {
             Self::Api => Some("ApiSecretArn"),
             Self::Health | Self::Purge | Self::Migrate => Some("DatabaseSecretArn"),
@@ -77,8 +77,8 @@ fn resource(name: &str) -> &'static Value {
     resources().get(name).unwrap_or_else(|| panic!("template.yaml has no {name}"))
 }
 
-fn names_of(kind: &str) -> BTreeSet<String> {
-    resources().iter().filter(|(_, resource)| resource["Type"] == kind).map(|(name, _)| name.clone()).collect()
+fn names_of_type(resource_type: &str) -> BTreeSet<String> {
+    resources().iter().filter(|(_, resource)| resource["Type"] == resource_type).map(|(name, _)| name.clone()).collect()
 }
 
 fn functions() -> Vec<Function> {
@@ -106,7 +106,7 @@ fn functions() -> Vec<Function> {
         })
         .collect();
     let count = |kind: Kind| functions.iter().filter(|function| function.kind == kind).count();
-    // A loop over nothing would prove nothing.
+    // Loops over an empty list would pass without testing anything.
     assert!(count(Kind::Api) >= 8, "template.yaml has {} API functions", count(Kind::Api));
     for kind in [Kind::Docs, Kind::Health, Kind::Purge, Kind::Migrate] {
         assert!(count(kind) > 0, "no function is {kind:?}");
@@ -114,12 +114,12 @@ fn functions() -> Vec<Function> {
     functions
 }
 
-/// The names that each function's own resources have.
-fn own(suffix: &str) -> BTreeSet<String> {
+/// Returns each function's name with a suffix, as its own resources are called.
+fn names_with_suffix(suffix: &str) -> BTreeSet<String> {
     functions().iter().map(|function| format!("{}{suffix}", function.name)).collect()
 }
 
-/// Whether a resource says this name in any place.
+/// Whether a value refers to this name anywhere.
 fn mentions(value: &Value, name: &str) -> bool {
     match value {
         Value::String(text) => text == name || text.contains(&format!("${{{name}}}")),
@@ -137,15 +137,21 @@ fn every_function_is_named_after_its_binary_and_published_by_each_deployment() {
         globals["CodeUri"], "functions",
         "one package for all functions but migrate, so that they share a build"
     );
-    // Both or neither: Lambda refuses to publish a function in which nothing has changed.
+    // DEPLOYMENT_ID and the hash below go together: Lambda refuses to publish a version of a function that has not
+    // changed.
     assert_eq!(globals["Environment"]["Variables"]["DEPLOYMENT_ID"], json!({ "Ref": "DeploymentId" }));
     for function in functions() {
         assert_eq!(function.name, logical_id(function.binary), "{}", function.binary);
         assert_eq!(function.resource["Metadata"]["BuildMethod"], "rust-cargolambda", "{}", function.name);
         let hash = function.property("AutoPublishCodeSha256");
-        assert_eq!(*hash, json!({ "Ref": "DeploymentId" }), "{} misses parameters that change", function.name);
+        assert_eq!(
+            *hash,
+            json!({ "Ref": "DeploymentId" }),
+            "{} would not be published if only a parameter changes",
+            function.name
+        );
         for shared in ["AutoPublishAlias", "Runtime"] {
-            assert!(function.property(shared).is_null(), "{} has a {shared} of its own", function.name);
+            assert!(function.property(shared).is_null(), "{} must not override {shared}", function.name);
         }
         let package = function.property("CodeUri").as_str().unwrap_or("functions");
         assert_eq!(package == "migrate", function.kind == Kind::Migrate, "{} is built from {package}", function.name);
@@ -153,22 +159,27 @@ fn every_function_is_named_after_its_binary_and_published_by_each_deployment() {
 }
 
 #[test]
-fn every_function_writes_to_a_log_group_of_its_own_that_forgets() {
+fn every_function_writes_to_its_own_log_group_with_a_retention_time() {
     for function in functions() {
         let logs = format!("{}Logs", function.name);
         assert_eq!(*function.property("LoggingConfig"), json!({ "LogGroup": { "Ref": logs } }), "{}", function.name);
     }
-    let mut expected = own("Logs");
+    let mut expected = names_with_suffix("Logs");
     expected.insert("AccessLogs".to_owned());
-    assert_same(FILE, &names_of("AWS::Logs::LogGroup"), &expected, "a log group for each function, and the access log");
+    assert_same(
+        FILE,
+        &names_of_type("AWS::Logs::LogGroup"),
+        &expected,
+        "a log group for each function, and the access log",
+    );
 
     let mut names = BTreeSet::new();
     for name in &expected {
         let properties = &resource(name)["Properties"];
-        assert_eq!(properties["RetentionInDays"], json!({ "Ref": "LogRetentionDays" }), "{name} never forgets");
+        assert_eq!(properties["RetentionInDays"], json!({ "Ref": "LogRetentionDays" }), "{name} has no retention time");
         names.insert(properties["LogGroupName"]["Fn::Sub"].as_str().unwrap_or_else(|| panic!("{name} has no name")));
     }
-    assert_eq!(names.len(), expected.len(), "two log groups have one name: {names:?}");
+    assert_eq!(names.len(), expected.len(), "two log groups have the same name: {names:?}");
     for function in functions() {
         let name = format!("/aws/lambda/${{AWS::StackName}}-{}", function.binary);
         assert!(names.contains(name.as_str()), "{} has no log group {name}", function.name);
@@ -182,12 +193,12 @@ fn every_function_writes_to_a_log_group_of_its_own_that_forgets() {
 }
 
 #[test]
-fn every_function_has_a_role_of_its_own_with_what_it_uses_and_no_more() {
+fn every_function_has_its_own_role_with_the_rights_that_it_uses_and_no_more() {
     for function in functions() {
         let name = function.name;
         let role = format!("{name}Role");
         assert_eq!(*function.property("Role"), json!({ "Fn::GetAtt": [role, "Arn"] }), "{name}");
-        assert!(function.property("Policies").is_null(), "{name} has policies beside its role's");
+        assert!(function.property("Policies").is_null(), "{name} has policies in addition to its role's");
 
         let properties = &resource(&role)["Properties"];
         let managed = match function.kind {
@@ -212,26 +223,26 @@ fn every_function_has_a_role_of_its_own_with_what_it_uses_and_no_more() {
                 "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
                 "Resource": { "Fn::GetAtt": [format!("{name}Logs"), "Arn"] },
             }]),
-            "{name} has to write to its own log, and to no other"
+            "{name} may write only to its own log group"
         );
     }
-    let mut expected = own("Role");
+    let mut expected = names_with_suffix("Role");
     expected.insert("RolloutRole".to_owned());
-    assert_same(FILE, &names_of("AWS::IAM::Role"), &expected, "a role for each function, and CodeDeploy's");
+    assert_same(FILE, &names_of_type("AWS::IAM::Role"), &expected, "a role for each function, and CodeDeploy's");
     let boundary =
         json!({ "Fn::If": ["HasPermissionsBoundary", { "Ref": "PermissionsBoundaryArn" }, { "Ref": "AWS::NoValue" }] });
     for role in &expected {
         assert_eq!(resource(role)["Properties"]["PermissionsBoundary"], boundary, "{role}");
     }
     let managed = BTreeSet::from(["ReadApiSecret", "ReadDatabaseSecret", "Trace"].map(str::to_owned));
-    assert_same(FILE, &names_of("AWS::IAM::ManagedPolicy"), &managed, "the policies that roles share");
+    assert_same(FILE, &names_of_type("AWS::IAM::ManagedPolicy"), &managed, "the policies that roles share");
 }
 
 #[test]
 fn a_function_reads_the_secret_that_it_needs_and_no_other() {
-    let reads = |policy: &Value, what: &Value, who: &str| {
+    let assert_reads = |policy: &Value, what: &Value, who: &str| {
         let statements = policy["Statement"].as_array().unwrap_or_else(|| panic!("{who} has no statements"));
-        assert_eq!(statements.len(), 2, "{who}: the secret, and its key where it has one");
+        assert_eq!(statements.len(), 2, "{who}: one statement for the secret, one for its KMS key");
         let read = json!({ "Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": what });
         assert_eq!(statements[0], read, "{who}");
         assert_eq!(statements[1]["Fn::If"][0], "HasSecretsKmsKeyArn", "{who}");
@@ -240,31 +251,35 @@ fn a_function_reads_the_secret_that_it_needs_and_no_other() {
     };
     let both = json!([{ "Ref": "DatabaseSecretArn" }, { "Ref": "OwnerSecretArn" }]);
     for (policy, secret) in [("ReadApiSecret", "ApiSecretArn"), ("ReadDatabaseSecret", "DatabaseSecretArn")] {
-        reads(&resource(policy)["Properties"]["PolicyDocument"], &json!({ "Ref": secret }), policy);
+        assert_reads(&resource(policy)["Properties"]["PolicyDocument"], &json!({ "Ref": secret }), policy);
     }
-    let migrates = resource("MigrateRole")["Properties"]["Policies"].as_array().expect("policies");
+    let migrate_policies = resource("MigrateRole")["Properties"]["Policies"].as_array().expect("policies");
     assert_eq!(
-        migrates[1]["PolicyDocument"]["Statement"],
+        migrate_policies[1]["PolicyDocument"]["Statement"],
         json!([{ "Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": { "Ref": "AWS::StackId" } }]),
-        "migrate asks about its own stack, and no other"
+        "migrate may describe only its own stack"
     );
-    reads(&migrates[2]["PolicyDocument"], &both, "migrate");
+    assert_reads(&migrate_policies[2]["PolicyDocument"], &both, "migrate");
 
-    let owners: BTreeSet<_> = resources()
+    let owner_secret_users: BTreeSet<_> = resources()
         .iter()
         .filter(|(_, resource)| mentions(resource, "OwnerSecretArn"))
         .map(|(name, _)| name.as_str())
         .collect();
-    assert_eq!(owners, BTreeSet::from(["Migrate", "MigrateRole"]), "only migrate has to do with the owner's secret");
+    assert_eq!(
+        owner_secret_users,
+        BTreeSet::from(["Migrate", "MigrateRole"]),
+        "only migrate may use the owner's secret"
+    );
 
     for function in functions() {
         let name = function.name;
         let environment = function.environment();
-        let api_secret = function.kind.api_secret().map(|parameter| json!({ "Ref": parameter }));
+        let api_secret = function.kind.api_secret_parameter().map(|parameter| json!({ "Ref": parameter }));
         assert_eq!(environment.get("API_SECRET_ID"), api_secret.as_ref(), "{name}");
         let owner_secret = (function.kind == Kind::Migrate).then(|| json!({ "Ref": "OwnerSecretArn" }));
         assert_eq!(environment.get("OWNER_SECRET_ID"), owner_secret.as_ref(), "{name}");
-        assert!(function.property("Layers").is_null(), "{name} has a layer: what for?");
+        assert!(function.property("Layers").is_null(), "{name} must not have a layer");
     }
 }
 
@@ -273,12 +288,12 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
     let parameters = TEMPLATE["Parameters"].as_object().expect("Parameters");
     assert!(parameters.contains_key("ApiSecretArn") && parameters.contains_key("OwnerSecretArn"));
     for (name, parameter) in parameters {
-        assert!(parameter["NoEcho"].is_null(), "{name} is hidden, so somebody takes it for a secret");
+        assert!(parameter["NoEcho"].is_null(), "{name} has NoEcho, which suggests that it carries a secret");
         assert!(
             parameter["AllowedPattern"].is_string()
                 || parameter["AllowedValues"].is_array()
                 || parameter["MinValue"].is_number(),
-            "{name} takes anything"
+            "{name} accepts any value"
         );
         let looks_secret =
             ["secret", "password", "token", "databaseurl"].iter().any(|word| name.to_lowercase().contains(word));
@@ -308,27 +323,27 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
     ];
     let known = BTreeSet::from(known.map(str::to_owned));
     let rule =
-        "the functions' variables are the settings that this test knows: is a new one no secret? Then add it there";
+        "the functions' variables are the settings that this test knows. If a new one is not a secret, add it there";
     assert_same(FILE, &names, &known, rule);
     // A dynamic reference would put the secret's value where people can read it.
-    assert!(!TEMPLATE.to_string().contains("{{resolve:"), "a secret is read while running, not while deploying");
+    assert!(!TEMPLATE.to_string().contains("{{resolve:"), "a secret must be read at run time, not at deployment");
 }
 
 #[test]
-fn every_function_has_an_alarm_on_its_errors_which_stops_a_rollout() {
-    let mut expected = own("Errors");
+fn every_function_has_an_error_alarm_that_stops_a_rollout() {
+    let mut expected = names_with_suffix("Errors");
     expected.extend(SERVICE_ALARMS.map(str::to_owned));
     let rule = "an alarm for each function, and those of the service";
-    assert_same(FILE, &names_of("AWS::CloudWatch::Alarm"), &expected, rule);
+    assert_same(FILE, &names_of_type("AWS::CloudWatch::Alarm"), &expected, rule);
 
     let topic = json!([{ "Fn::If": ["HasAlarmTopicArn", { "Ref": "AlarmTopicArn" }, { "Ref": "AlarmTopic" }] }]);
     for name in &expected {
-        assert_eq!(resource(name)["Properties"]["AlarmActions"], topic, "nobody hears {name}");
+        assert_eq!(resource(name)["Properties"]["AlarmActions"], topic, "{name} notifies nobody");
     }
     let rollout = json!({
         "Type": { "Ref": "DeploymentStrategy" },
         "Enabled": { "Ref": "GradualDeployment" },
-        // One of SAM's own would have no permissions boundary.
+        // A role that SAM creates would have no permissions boundary.
         "Role": { "Fn::GetAtt": ["RolloutRole", "Arn"] },
     });
     assert_eq!(TEMPLATE["Globals"]["Function"]["DeploymentPreference"], rollout);
@@ -343,10 +358,13 @@ fn every_function_has_an_alarm_on_its_errors_which_stops_a_rollout() {
                 { "Name": "FunctionName", "Value": { "Ref": name } },
                 { "Name": "Resource", "Value": { "Fn::Sub": format!("${{{name}}}:live") } },
             ]),
-            "{name}'s alarm has to look at {name}'s alias"
+            "{name}'s alarm must watch {name}'s alias"
         );
         let description = alarm["AlarmDescription"].as_str().unwrap_or_default();
-        assert!(description.starts_with(&format!("{} ", function.binary)), "{name}'s alarm tells of another function");
+        assert!(
+            description.starts_with(&format!("{} ", function.binary)),
+            "the description of {name}'s alarm names another function"
+        );
 
         let rollout = function.property("DeploymentPreference");
         let expected = match function.kind {
@@ -361,7 +379,7 @@ fn every_function_has_an_alarm_on_its_errors_which_stops_a_rollout() {
 }
 
 #[test]
-fn the_alarms_of_the_service_look_at_this_service() {
+fn the_alarms_of_the_service_watch_this_service() {
     for name in ["Faults", "DatabaseFailures"] {
         let alarm = &resource(name)["Properties"];
         assert_eq!(alarm["Namespace"], json!({ "Ref": "MetricsNamespace" }), "{name}");
@@ -370,8 +388,8 @@ fn the_alarms_of_the_service_look_at_this_service() {
         assert_eq!(alarm["Dimensions"], service, "{name}");
     }
     let service = &TEMPLATE["Globals"]["Function"]["Environment"]["Variables"];
-    assert_eq!(service["SERVICE_NAME"], json!({ "Ref": "AWS::StackName" }), "what the alarms look for");
-    assert_eq!(service["METRICS_NAMESPACE"], json!({ "Ref": "MetricsNamespace" }), "where the alarms look");
+    assert_eq!(service["SERVICE_NAME"], json!({ "Ref": "AWS::StackName" }), "the alarms filter by this name");
+    assert_eq!(service["METRICS_NAMESPACE"], json!({ "Ref": "MetricsNamespace" }), "the alarms read this namespace");
 
     let stage = json!([{ "Name": "ApiId", "Value": { "Ref": "Api" } }, { "Name": "Stage", "Value": "$default" }]);
     assert_eq!(resource("SlowAnswers")["Properties"]["Dimensions"], stage);
@@ -381,7 +399,7 @@ fn the_alarms_of_the_service_look_at_this_service() {
         .filter(|metric| metric["MetricStat"].is_object())
         .map(|metric| (metric["Id"].as_str().expect("Id"), &metric["MetricStat"]["Metric"]))
         .collect();
-    assert_eq!(measured.len(), 2, "5xx of all");
+    assert_eq!(measured.len(), 2, "the 5xx, and all requests");
     assert_eq!([&measured["errors"]["MetricName"], &measured["requests"]["MetricName"]], ["5xx", "Count"]);
     assert!(measured.values().all(|metric| metric["Dimensions"] == stage), "{measured:?}");
 }
@@ -402,7 +420,7 @@ fn the_dashboard_shows_every_alarm() {
         .iter()
         .map(|arn| arn.as_str().unwrap_or_default().trim_start_matches("${").trim_end_matches(".Arn}").to_owned())
         .collect();
-    assert_same(FILE, &shown, &names_of("AWS::CloudWatch::Alarm"), "the dashboard shows every alarm");
+    assert_same(FILE, &shown, &names_of_type("AWS::CloudWatch::Alarm"), "the dashboard shows every alarm");
     for metric in
         ["Requests", "Latency", "DatabaseTime", "ConnectTime", "ColdStart", "Retries", "Faults", "ClientErrors"]
     {
@@ -412,47 +430,51 @@ fn the_dashboard_shows_every_alarm() {
 }
 
 #[test]
-fn migrations_run_before_any_function_is_updated_and_never_hold_a_stack_up() {
+fn migrations_run_before_any_function_is_updated_and_never_block_a_stack() {
     for function in functions() {
         let depends_on = if function.kind == Kind::Migrate { Value::Null } else { json!("Migrations") };
         assert_eq!(function.resource["DependsOn"], depends_on, "{}", function.name);
     }
     let migrations = resource("Migrations");
     assert_eq!(migrations["Type"], "Custom::Migrations");
-    // The alias's settings are SAM's resource, which has to stand before the first call.
+    // SAM puts the alias's settings into a separate resource, which must exist before the first call.
     assert_eq!(migrations["DependsOn"], "MigrateEventInvokeConfig");
     let properties = &migrations["Properties"];
-    assert_eq!(properties["ServiceToken"], json!({ "Ref": "Migrate.Alias" }), "what is called");
-    assert_eq!(properties["MigrateVersion"], json!({ "Ref": "Migrate.Version" }), "new migrations are a change");
-    assert_eq!(properties["DeploymentId"], json!({ "Ref": "DeploymentId" }), "a deployment is a change");
+    assert_eq!(properties["ServiceToken"], json!({ "Ref": "Migrate.Alias" }), "the custom resource calls this alias");
+    assert_eq!(
+        properties["MigrateVersion"],
+        json!({ "Ref": "Migrate.Version" }),
+        "new migrations must trigger an update"
+    );
+    assert_eq!(properties["DeploymentId"], json!({ "Ref": "DeploymentId" }), "each deployment must trigger an update");
 
     let migrate = resource("Migrate");
     let seconds = |value: &Value| value.as_u64().expect("seconds");
     assert!(
         seconds(&properties["ServiceTimeout"]) > seconds(&migrate["Properties"]["Timeout"]),
-        "CloudFormation has to wait for migrate's own answer"
+        "CloudFormation must wait longer than migrate may take"
     );
-    // A repeated call would migrate a stack that has gone back by then.
+    // A retried call could migrate after the stack was rolled back.
     assert_eq!(migrate["Properties"]["EventInvokeConfig"]["MaximumRetryAttempts"], 0);
 }
 
 #[test]
-fn a_function_ends_before_the_gateway_gives_up() {
+fn a_function_times_out_before_the_gateway_does() {
     let timeout = TEMPLATE["Globals"]["Function"]["Timeout"].as_u64().expect("Timeout");
     assert!(
         (21..30).contains(&timeout),
-        "over the 19 s that a function waits for its database at most, and under API Gateway's 30 s: {timeout}"
+        "it must exceed the 19 s that a function waits for its database, and stay below API Gateway's 30 s: {timeout}"
     );
     for function in functions() {
         let timeout = function.property("Timeout");
-        assert_eq!(timeout.is_null(), function.kind.is_behind_a_route(), "{}: {timeout}", function.name);
+        assert_eq!(timeout.is_null(), function.kind.has_route(), "{}: {timeout}", function.name);
     }
 }
 
 #[test]
 fn every_write_has_a_stricter_limit_than_the_stage() {
     let mut writes = BTreeSet::new();
-    for function in functions().iter().filter(|function| function.kind.is_behind_a_route()) {
+    for function in functions().iter().filter(|function| function.kind.has_route()) {
         let events =
             function.property("Events").as_object().unwrap_or_else(|| panic!("{} has no route", function.name));
         assert!(!events.is_empty(), "{} has no route", function.name);
@@ -476,15 +498,18 @@ fn every_write_has_a_stricter_limit_than_the_stage() {
     );
     for (route, limits) in settings {
         for (limit, parameter) in [("ThrottlingRateLimit", "ThrottleRate"), ("ThrottlingBurstLimit", "ThrottleBurst")] {
-            let of_stage = TEMPLATE["Parameters"][parameter]["Default"].as_u64().expect("a default");
-            let of_route = limits[limit].as_u64().unwrap_or_else(|| panic!("{route} has no plain number as {limit}"));
-            assert!(of_route < of_stage, "{route}: {limit} {of_route} is no less than the stage's {of_stage}");
+            let stage_limit = TEMPLATE["Parameters"][parameter]["Default"].as_u64().expect("a default");
+            let route_limit = limits[limit].as_u64().unwrap_or_else(|| panic!("{route} has no number for {limit}"));
+            assert!(
+                route_limit < stage_limit,
+                "{route}: {limit} {route_limit} must be below the stage's {stage_limit}"
+            );
         }
     }
 }
 
 #[test]
-fn pages_of_named_origins_alone_may_call_with_credentials() {
+fn only_pages_of_trusted_origins_may_call_with_credentials() {
     let cors = &resource("Api")["Properties"]["CorsConfiguration"]["Fn::If"];
     assert_eq!([&cors[0], &cors[2]], [&json!("HasTrustedOrigins"), &json!({ "Ref": "AWS::NoValue" })]);
     assert_eq!(cors[1]["AllowOrigins"], json!({ "Fn::Split": [",", { "Ref": "TrustedOrigins" }] }));
