@@ -1,4 +1,4 @@
-//! Compiles the crate again when a migration is added or changed: they are embedded in it.
+//! Recompiles the crate when a migration is added or changed, because the files are embedded in it.
 fn main() {
     println!("cargo::rerun-if-changed=.");
 }

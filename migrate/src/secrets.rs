@@ -29,7 +29,7 @@ pub struct Secrets {
 
 impl Secrets {
     /// Reads `OWNER_SECRET_ID` and `API_SECRET_ID` from the environment. Each is a secret's name or ARN. A refused role
-    /// is retried for [`NEW_ROLE_GRACE_S`], but no longer than `time_left`.
+    /// is retried for `NEW_ROLE_GRACE_S`, but no longer than `time_left`.
     pub async fn from_env(time_left: Duration) -> Result<Self> {
         let retry_until = Instant::now() + time_left.min(Duration::from_secs(NEW_ROLE_GRACE_S));
         let get = |name: &str| {

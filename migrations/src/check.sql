@@ -1,4 +1,4 @@
--- Where a database is not what the migrations made of it: one row for each difference.
+-- Compares a database with what the migrations create: one row for each difference.
 with
 column_is as (
   select attrelid as tab, attname::text as col, format_type(atttypid, null) as type, attnotnull as is_required
@@ -87,7 +87,7 @@ where not exists (
   select from pg_constraint where conrelid = 'public.tasks'::regclass and contype = 'c' and pg_get_constraintdef(oid) like '%title%'
 )
 union all
-select format('the rows of %s do not go with their user', tab)
+select format('the rows of %s are not deleted with their user', tab)
 from unnest('{public.tasks,public.session,public.account,public.idempotency_keys}'::regclass[]) as tab
 where not exists (
   select from pg_constraint

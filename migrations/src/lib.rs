@@ -1,7 +1,7 @@
-//! Runs the migrations that are embedded in this crate: up, down, and where a database stands.
+//! Runs the migrations that are embedded in this crate, up and down, and reports the state of a database.
 //!
-//! What is pending runs in one transaction, under a lock that a second run waits for. sqlx's table `_sqlx_migrations` says
-//! what has been applied, with a checksum.
+//! Pending migrations run in one transaction, under a lock that makes a concurrent run wait. sqlx's table
+//! `_sqlx_migrations` records the applied migrations, each with a checksum.
 use shared::{DatabaseUrl, Roots};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection,
@@ -10,48 +10,44 @@ use sqlx::{
 };
 use std::{collections::BTreeMap, fmt};
 
-/// The role that the API connects as, made by a migration.
+/// The role that the API connects as. A migration creates it.
 pub const API_ROLE: &str = "tasks_api";
 
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
-/// Why a migration did not run.
+/// A failure to run, revert or check migrations.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A pooler hands each transaction to any server connection: the migrations' lock would not hold.
+    /// The URL is of a pooler. It assigns each transaction to any server connection, so the migrations' lock would not
+    /// hold.
     #[error(
-        "names a pooled endpoint (-pooler), through which migrations cannot run: take the direct one, the same host without -pooler"
+        "names a pooled endpoint (-pooler), through which migrations cannot run: use the direct one, the same host without -pooler"
     )]
     Pooled,
-    /// The migrations' driver would connect to the host.
-    #[error("has a hostaddr, which migrations do not support: take the URL without it")]
+    /// The URL has a `hostaddr`. It would be ignored, and the connection would go to the host.
+    #[error("has a hostaddr, which migrations do not support: use the URL without it")]
     HasAddress,
-    /// What was applied is not what is in the folder.
+    /// The applied migration differs from its file.
     #[error(
-        "migration {0:04} was changed after it was applied: put it back as it was, and make the change a new migration"
+        "migration {0:04} was changed after it was applied: restore the file, and make the change in a new migration"
     )]
     Changed(i64),
     /// The database is ahead of this checkout.
     #[error("migration {0:04} has been applied but is not in this version of the project")]
     Unknown(i64),
-    /// A check of what has not been made yet.
+    /// A check was requested before all migrations were applied.
     #[error("migration {0:04} is pending: apply it first")]
     Pending(i64),
-    /// Down from nothing.
+    /// A revert was requested, but no migration is applied.
     #[error("no migration is applied")]
     NothingApplied,
-    /// One failed, and has left nothing behind.
+    /// A migration failed and was rolled back.
     #[error("migration {version:04} failed and was rolled back: {}", message(cause))]
-    Failed {
-        /// The migration's number.
-        version: i64,
-        /// What the database says.
-        cause: sqlx::Error,
-    },
-    /// The database did not do as it was told.
+    Failed { version: i64, cause: sqlx::Error },
+    /// Another error from the database or the connection.
     #[error("{}", message(.0))]
     Database(#[from] sqlx::Error),
-    /// Another failure of the library's.
+    /// Another error from sqlx's migrator.
     #[error("{0}")]
     Other(MigrateError),
 }
@@ -68,46 +64,43 @@ impl From<MigrateError> for Error {
     }
 }
 
-/// What the database says, without what the library puts around it.
+/// The server's own message, or sqlx's if the error is not from the server.
 fn message(error: &sqlx::Error) -> String {
     error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())
 }
 
-/// How a migration stands in a database.
+/// The state of a migration in a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// It has been run.
     Applied,
-    /// It has not.
     Pending,
-    /// It has been run, and its file has been changed since.
+    /// Applied, but its file was changed afterwards.
     Changed,
-    /// It has been run by another version of the project, which has a file for it.
+    /// Applied by another version of the project, and this version has no file for it.
     Unknown,
 }
 
-/// A migration and how it stands.
+/// A migration and its state in a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migration {
-    /// Its number.
     pub version: i64,
-    /// Its name, in words.
+    /// The words of its file name.
     pub description: String,
-    /// How it stands.
     pub state: State,
 }
 
 impl fmt::Display for Migration {
-    /// As its file is named: `0003 tasks`.
+    /// Writes number and description, like the file name: `0003 tasks`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:04} {}", self.version, self.description)
     }
 }
 
-/// Connects as the owner, to the direct endpoint.
+/// Connects as the owner role, to the direct endpoint.
 ///
 /// # Errors
-/// [`Error::Pooled`] for Neon's pooled endpoints, [`Error::HasAddress`] for a URL with `hostaddr`, and what the database says.
+/// [`Error::Pooled`] for Neon's pooled endpoints, [`Error::HasAddress`] for a URL with `hostaddr`, and any error of the
+/// connection.
 pub async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
     if url.is_neon_pooler() {
         return Err(Error::Pooled);
@@ -118,10 +111,7 @@ pub async fn connect(url: &DatabaseUrl) -> Result<PgConnection, Error> {
     connect_anywhere(url).await
 }
 
-/// Connects with any URL, the API's pooled one included, as to find out whether it is right.
-///
-/// # Errors
-/// What the database says.
+/// Connects with any URL, even the API's pooled one, for example to find out whether the URL works.
 pub async fn connect_anywhere(url: &DatabaseUrl) -> Result<PgConnection, Error> {
     let mut options = PgConnectOptions::new_without_pgpass()
         .port(url.port())
@@ -136,24 +126,26 @@ pub async fn connect_anywhere(url: &DatabaseUrl) -> Result<PgConnection, Error> 
     if let Roots::File(path) = url.roots() {
         options = options.ssl_root_cert(path);
     }
-    // One that is slow would be logged with its text, and with it the API role's password.
+    // sqlx logs slow statements with their text, which for one of them contains the API role's password.
     Ok(PgConnection::connect_with(&options.disable_statement_logging()).await?)
 }
 
-/// Applies what is pending, in order, and fits the session check to Better Auth's columns; gives what was applied.
+/// Applies the pending migrations in order, adapts the session check to Better Auth's columns, and returns what it
+/// applied.
 ///
-/// All of it is one transaction: one that fails leaves the database as it was. Only where a pending migration says that it
-/// cannot run in one (`-- no-transaction`), each stands for itself.
+/// Everything runs in one transaction, so a failure leaves the database as it was. The exception is a pending migration
+/// that is marked `-- no-transaction`: then each pending migration commits on its own.
 ///
 /// # Errors
-/// The first that fails.
+/// The first migration that fails.
 pub async fn up(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> {
-    let needs_none = |it: &Migration| MIGRATOR.iter().any(|known| known.version == it.version && known.no_tx);
-    if status(connection).await?.iter().any(|it| it.state == State::Pending && needs_none(it)) {
+    let runs_without_transaction =
+        |it: &Migration| MIGRATOR.iter().any(|known| known.version == it.version && known.no_tx);
+    if status(connection).await?.iter().any(|it| it.state == State::Pending && runs_without_transaction(it)) {
         return apply(connection).await;
     }
     let mut transaction = connection.begin().await?;
-    // A second run waits here, and then finds nothing pending.
+    // A concurrent run waits here, and then finds nothing pending.
     sqlx::query("select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('migrations'))")
         .execute(&mut *transaction)
         .await?;
@@ -164,21 +156,21 @@ pub async fn up(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> 
 
 async fn apply(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> {
     let pending: Vec<_> = status(connection).await?.into_iter().filter(|it| it.state == State::Pending).collect();
-    // One by one, because only then the error says which failed.
+    // One at a time, because otherwise the error would not identify the migration.
     for migration in &pending {
         MIGRATOR.run_to(migration.version, &mut *connection).await?;
     }
-    // Nothing is left to do, but for what was applied this checks that it has not been changed since.
+    // Nothing is pending now, but this call checks the applied migrations against their checksums.
     MIGRATOR.run(&mut *connection).await?;
-    // Better Auth may have renamed its columns since.
+    // Better Auth may have renamed its columns since the last run.
     sqlx::raw_sql("select migration_tools.install_caller()").execute(connection).await?;
     Ok(pending.into_iter().map(|it| Migration { state: State::Applied, ..it }).collect())
 }
 
-/// Reverts the last migration, or all that are after `target`, and tells `reverted` of each.
+/// Reverts the last migration, or all migrations after `target`, and calls `reverted` for each.
 ///
 /// # Errors
-/// The first that fails; those before it stay reverted.
+/// The first migration that fails. Those reverted before it stay reverted.
 pub async fn down(
     connection: &mut PgConnection,
     target: Option<i64>,
@@ -194,12 +186,9 @@ pub async fn down(
     Ok(())
 }
 
-/// Every migration that the project or the database knows, in order. Changes nothing.
-///
-/// # Errors
-/// What the database says.
+/// Returns every migration that the project or the database knows, in order. Changes nothing.
 pub async fn status(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> {
-    // Not by to_regclass: its cache does not notice what was made while this transaction waited for a lock.
+    // Not to_regclass: its cache misses a table that was created while this transaction waited for a lock.
     let is_new: bool = sqlx::query_scalar(
         "select not exists (select from pg_class where relname = '_sqlx_migrations' and pg_table_is_visible(oid))",
     )
@@ -228,10 +217,10 @@ pub async fn status(connection: &mut PgConnection) -> Result<Vec<Migration>, Err
     Ok(migrations.into_values().collect())
 }
 
-/// Where the database is not what the migrations made of it, a sentence each; nothing when it is. Changes nothing.
+/// Compares the database with what the migrations create. Returns a sentence for each difference. Changes nothing.
 ///
 /// # Errors
-/// [`Error::Pending`] before all migrations have been applied, and what the database says.
+/// [`Error::Pending`] if a migration is pending, and any error of the connection.
 pub async fn check(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
     if let Some(pending) = status(connection).await?.iter().find(|it| it.state == State::Pending) {
         return Err(Error::Pending(pending.version));
@@ -247,21 +236,19 @@ pub async fn check(connection: &mut PgConnection) -> Result<Vec<String>, Error> 
     }
     let mut differences: Vec<String> =
         sqlx::query_scalar(include_str!("check.sql")).fetch_all(&mut *connection).await?;
-    // A function's text is only read when it runs: the columns that it names may have gone.
+    // PostgreSQL resolves a function's columns only when it runs, so they may be gone.
     if differences.is_empty()
         && let Err(error) = sqlx::query("select from public.caller('')").execute(connection).await
     {
-        differences.push(format!("the function caller(text) fails, and 'up' fits it again: {}", message(&error)));
+        differences.push(format!("the function caller(text) fails, and 'up' recreates it: {}", message(&error)));
     }
     Ok(differences)
 }
 
-/// Lets the API's role connect, with this password.
+/// Lets the API's role log in with this password.
 ///
-/// It reaches the server as it is, because Neon takes no hashed one: a server that logs statements logs it.
-///
-/// # Errors
-/// What the database says; never the password.
+/// The password is sent in plain text, because Neon does not accept a hashed one: a server that logs statements logs
+/// it. Errors never contain it.
 pub async fn set_api_password(connection: &mut PgConnection, password: &str) -> Result<(), Error> {
     let statement: String =
         sqlx::query_scalar("select pg_catalog.format('alter role %I login password %L', $1::text, $2::text)")

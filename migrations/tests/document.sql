@@ -1,4 +1,4 @@
--- The schema document's own tables and indexes, as its Alembic migration and SQLModel make them.
+-- The tables and indexes of the schema specification, as its Alembic migration and SQLModel create them.
 create table "user" (id varchar(36) primary key, email varchar(255) unique not null, name varchar(255),
     email_verified boolean default false, image text, created_at timestamp default now(), updated_at timestamp default now());
 create table session (id varchar(36) primary key, user_id varchar(36) references "user" (id), expires_at timestamp not null,

@@ -1,4 +1,4 @@
-//! The migrations, on a real PostgreSQL. `cargo xtask test migrations` starts it.
+//! The migrations, on a real PostgreSQL, which `cargo xtask test migrations` starts.
 use migrations::{Error, State};
 use shared::DatabaseUrl;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
@@ -12,11 +12,11 @@ static LAST: LazyLock<i64> = LazyLock::new(|| {
     files.filter(|file| is_up(&file.as_ref().expect("a file").file_name().to_string_lossy())).count() as i64
 });
 
-/// The schema document's own tables.
-const DOCUMENT_TABLES: &str = include_str!("document.sql");
+/// The tables of the schema specification.
+const SPECIFICATION_TABLES: &str = include_str!("document.sql");
 
-/// What may be in them, with nulls where they allow it.
-const DOCUMENT_ROWS: &str = r#"
+/// Rows for these tables, with nulls where the columns allow them.
+const SPECIFICATION_ROWS: &str = r#"
     insert into "user" (id, email) values ('ada', 'ada@example.com');
     insert into session (id, user_id, expires_at) values ('s1', 'ada', now() + interval '1 day');
     insert into account (id, user_id, provider, provider_account_id) values ('a1', 'ada', 'github', '1');
@@ -24,8 +24,8 @@ const DOCUMENT_ROWS: &str = r#"
         ('ada', 'nothing said', null, null), ('ada', 'done', true, '2025-01-01');
 "#;
 
-/// Better Auth 1.7's own default schema, as its `compileMigrations` writes it, with somebody signed in.
-const LIBRARY_SCHEMA: &str = r#"
+/// Better Auth 1.7's default schema, as its `compileMigrations` generates it, with one user who is signed in.
+const BETTER_AUTH_SCHEMA: &str = r#"
     create table "user" ("id" text not null primary key, "name" text not null, "email" text not null unique,
         "emailVerified" boolean not null, "image" text, "createdAt" timestamptz default CURRENT_TIMESTAMP not null,
         "updatedAt" timestamptz default CURRENT_TIMESTAMP not null);
@@ -45,7 +45,7 @@ const LIBRARY_SCHEMA: &str = r#"
     insert into "user" values ('ada-with-an-id-of-more-than-36-characters', 'Ada', 'ada@example.com', true);
     insert into "session" ("id", "expiresAt", "token", "updatedAt", "userId")
         values ('s1', now() + interval '1 hour', 'live', now(), 'ada-with-an-id-of-more-than-36-characters'),
-            ('s2', now() - interval '1 hour', 'over', now(), 'ada-with-an-id-of-more-than-36-characters');
+            ('s2', now() - interval '1 hour', 'expired', now(), 'ada-with-an-id-of-more-than-36-characters');
 "#;
 
 /// The owner's URL of an empty database.
@@ -61,7 +61,7 @@ async fn execute(connection: &mut PgConnection, statements: &str) {
     sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(connection).await.unwrap();
 }
 
-/// The rows of a query, each column as text.
+/// Returns the rows of a query. A row is its columns as text, separated by spaces.
 async fn rows(connection: &mut PgConnection, query: &str) -> Vec<String> {
     let columns = "select string_agg(value, ' ' order by place) from json_each_text(row_to_json(r)) with ordinality as c (name, value, place)";
     let rows = sqlx::raw_sql(AssertSqlSafe(format!("select ({columns}) as line from ({query}) r")));
@@ -76,7 +76,7 @@ async fn down(connection: &mut PgConnection) {
     migrations::down(connection, Some(0), |_| {}).await.unwrap();
 }
 
-/// Every relation and function of ours and anybody's.
+/// Lists all relations, functions and schemas except the system's and sqlx's.
 async fn objects(connection: &mut PgConnection) -> Vec<String> {
     let query = "select relname::text as name from pg_class where relnamespace = 'public'::regnamespace
         union all select proname from pg_proc where pronamespace = 'public'::regnamespace
@@ -86,7 +86,7 @@ async fn objects(connection: &mut PgConnection) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_empty_database_gets_the_documents_tables() {
+async fn an_empty_database_gets_the_tables_of_the_specification() {
     let mut connection = connected().await;
     up(&mut connection).await;
     let columns = rows(
@@ -225,11 +225,11 @@ async fn down_takes_every_right_from_the_apis_role() {
 }
 
 #[tokio::test]
-async fn what_everybody_may_is_taken_from_the_apis_role_alone_and_given_back() {
+async fn rights_of_public_are_withheld_from_the_apis_role_only_and_restored() {
     let database = Database::create_empty().await;
     let mut connection = migrations::connect(&DatabaseUrl::parse(&database.owner_url()).unwrap()).await.unwrap();
-    // A role of somebody else's, which has no right by its own name, and a database from before PostgreSQL 15. The role stays:
-    // the databases of other tests, which run at the same time, know it too.
+    // Another role without rights of its own, and a database created before PostgreSQL 15. The role is not dropped:
+    // databases of other tests, which run at the same time, refer to it too.
     let other = "somebody_else";
     let create = format!("do $$ begin create role {other} login; exception when duplicate_object then null; end $$");
     database.sql(&create, &[]).await;
@@ -251,7 +251,7 @@ async fn what_everybody_may_is_taken_from_the_apis_role_alone_and_given_back() {
         assert_eq!(migrations::check(&mut connection).await.unwrap(), [""; 0]);
         migrations::down(&mut connection, Some(10), |_| {}).await.unwrap();
         assert_eq!(rows(&mut connection, &may("public")).await, ["true true true true"]);
-        // Nothing is left in the other role's name.
+        // No right is granted to the other role by name any more.
         let named = format!(
             "select datacl::text as thing from pg_database where datname = current_database() and datacl::text like '%{other}%'
             union all select nspacl::text from pg_namespace where nspacl::text like '%{other}%'"
@@ -275,10 +275,10 @@ async fn down_goes_one_step_or_to_a_version() {
 }
 
 #[tokio::test]
-async fn the_documents_own_tables_are_kept_with_every_row_up_and_down() {
+async fn the_tables_of_the_specification_keep_every_row_up_and_down() {
     let mut connection = connected().await;
-    execute(&mut connection, DOCUMENT_TABLES).await;
-    execute(&mut connection, DOCUMENT_ROWS).await;
+    execute(&mut connection, SPECIFICATION_TABLES).await;
+    execute(&mut connection, SPECIFICATION_ROWS).await;
     let tasks = "select id, user_id, title from tasks order by id";
     let others = "select id, user_id, 'session' from session union all select id, user_id, provider from account union all select id, email, '' from \"user\"";
     let (tasks_before, others_before) = (rows(&mut connection, tasks).await, rows(&mut connection, others).await);
@@ -290,11 +290,11 @@ async fn the_documents_own_tables_are_kept_with_every_row_up_and_down() {
             "select completed, created_at is not null as c, updated_at is not null as u from tasks order by id";
         assert_eq!(rows(&mut connection, filled).await, ["false true true", "true true true"]);
         let sessions =
-            "select length(token) > 40 as is_long, expires_at < now() at time zone 'utc' as is_over from session";
+            "select length(token) > 40 as is_long, expires_at < now() at time zone 'utc' as is_expired from session";
         assert_eq!(
             rows(&mut connection, sessions).await,
             ["true true"],
-            "a session without a token has one that nobody knows, and is over"
+            "a session without a token gets a random one and has expired"
         );
         down(&mut connection).await;
         assert_eq!(rows(&mut connection, tasks).await, tasks_before);
@@ -304,17 +304,17 @@ async fn the_documents_own_tables_are_kept_with_every_row_up_and_down() {
     }
     up(&mut connection).await;
     execute(&mut connection, "delete from \"user\"").await;
-    assert!(rows(&mut connection, others).await.is_empty(), "sessions and accounts go with their user");
-    assert!(rows(&mut connection, tasks).await.is_empty(), "the tasks go with their owner");
+    assert!(rows(&mut connection, others).await.is_empty(), "sessions and accounts are deleted with their user");
+    assert!(rows(&mut connection, tasks).await.is_empty(), "the tasks are deleted with their owner");
 }
 
 #[tokio::test]
 async fn better_auths_own_tables_are_adopted_as_they_are() {
     for (kind, schema) in [
-        ("its default", LIBRARY_SCHEMA.to_owned()),
+        ("its default", BETTER_AUTH_SCHEMA.to_owned()),
         (
             "ids of type uuid",
-            LIBRARY_SCHEMA
+            BETTER_AUTH_SCHEMA
                 .replace("\"id\" text", "\"id\" uuid")
                 .replace("\"userId\" text", "\"userId\" uuid")
                 .replace("'ada-with-an-id-of-more-than-36-characters'", "'0b8f1f0e-0000-4000-8000-000000000001'")
@@ -325,7 +325,7 @@ async fn better_auths_own_tables_are_adopted_as_they_are() {
             "ids of a type that is not in pg_catalog",
             format!(
                 "create domain person_id as text; {}",
-                LIBRARY_SCHEMA
+                BETTER_AUTH_SCHEMA
                     .replace("\"id\" text", "\"id\" person_id")
                     .replace("\"userId\" text", "\"userId\" person_id")
             ),
@@ -344,7 +344,7 @@ async fn better_auths_own_tables_are_adopted_as_they_are() {
             let caller = "select user_id = (select id from \"user\") as is_ada,
                 abs(extract(epoch from expires_at - (now() at time zone 'utc')) - 3600) < 60 as is_utc from caller('live')";
             assert_eq!(rows(&mut connection, caller).await, ["true true"], "{kind}");
-            assert!(rows(&mut connection, "select user_id from caller('over')").await.is_empty(), "{kind}");
+            assert!(rows(&mut connection, "select user_id from caller('expired')").await.is_empty(), "{kind}");
             execute(&mut connection, "insert into tasks (user_id, title) select user_id, 'x' from caller('live')")
                 .await;
             execute(&mut connection, "delete from tasks").await;
@@ -359,7 +359,7 @@ async fn better_auths_own_tables_are_adopted_as_they_are() {
 }
 
 #[tokio::test]
-async fn every_up_fits_the_session_check_to_the_columns() {
+async fn every_up_adapts_the_session_check_to_the_columns() {
     let mut connection = connected().await;
     up(&mut connection).await;
     execute(
@@ -378,10 +378,10 @@ async fn every_up_fits_the_session_check_to_the_columns() {
 }
 
 #[tokio::test]
-async fn what_others_have_made_in_public_is_not_run_by_the_owner() {
+async fn functions_of_others_in_public_are_not_run_by_the_owner() {
     let mut connection = connected().await;
     up(&mut connection).await;
-    // Each fits what it is called with better than PostgreSQL's own.
+    // For the migrations' calls, each is a better match than PostgreSQL's own function.
     for signature in ["pg_advisory_xact_lock(integer)", "format(text, text)", "format(text, text, text)"] {
         let make = format!(
             "create function public.{signature} returns text language plpgsql as $$ begin raise 'it was run'; end $$"
@@ -393,7 +393,7 @@ async fn what_others_have_made_in_public_is_not_run_by_the_owner() {
 }
 
 #[tokio::test]
-async fn a_schema_that_cannot_be_served_is_told_by_its_table_and_columns() {
+async fn an_unsupported_schema_is_reported_with_its_table_and_columns() {
     for (statements, says) in [
         ("create table \"user\" (uid text primary key)", vec!["user", "id"]),
         (
@@ -430,7 +430,7 @@ async fn down_keeps_tables_that_hold_rows_and_up_takes_them_over() {
     down(&mut connection).await;
     assert_eq!(rows(&mut connection, "select title from tasks").await, ["kept"]);
     assert_eq!(rows(&mut connection, "select token from session").await, ["secret"]);
-    assert!(!objects(&mut connection).await.contains(&"account".to_owned()), "what is empty goes");
+    assert!(!objects(&mut connection).await.contains(&"account".to_owned()), "empty tables are dropped");
     up(&mut connection).await;
     assert_eq!(rows(&mut connection, "select user_id from caller('secret')").await, ["ada"]);
     execute(&mut connection, "delete from \"user\"").await;
@@ -452,14 +452,14 @@ async fn two_runs_at_once_apply_each_migration_once() {
 }
 
 #[tokio::test]
-async fn status_tells_applied_pending_changed_and_unknown() {
+async fn status_reports_applied_pending_changed_and_unknown() {
     let mut connection = connected().await;
     let states =
         |migrations: Vec<migrations::Migration>| migrations.iter().map(|it| (it.version, it.state)).collect::<Vec<_>>();
     let (applied, pending) = (State::Applied, State::Pending);
     let status = migrations::status(&mut connection).await.unwrap();
     assert_eq!(states(status), (1..=*LAST).map(|version| (version, pending)).collect::<Vec<_>>());
-    assert!(objects(&mut connection).await.is_empty(), "asking changes nothing");
+    assert!(objects(&mut connection).await.is_empty(), "status changes nothing");
 
     up(&mut connection).await;
     migrations::down(&mut connection, Some(*LAST - 1), |_| {}).await.unwrap();
@@ -483,7 +483,7 @@ async fn status_tells_applied_pending_changed_and_unknown() {
 
 #[tokio::test]
 async fn check_finds_nothing_after_up_on_any_kind_of_database() {
-    for schema in ["", &format!("{DOCUMENT_TABLES} {DOCUMENT_ROWS}"), LIBRARY_SCHEMA] {
+    for schema in ["", &format!("{SPECIFICATION_TABLES} {SPECIFICATION_ROWS}"), BETTER_AUTH_SCHEMA] {
         let mut connection = connected().await;
         execute(&mut connection, schema).await;
         let error = migrations::check(&mut connection).await.unwrap_err();
@@ -506,7 +506,7 @@ async fn check_names_what_was_changed() {
         ("drop table idempotency_keys", "the table idempotency_keys is missing"),
         ("drop index idx_session_expires", "an index on session (expires_at) is missing"),
         ("alter table tasks drop constraint tasks_title_length", "tasks.title has no CHECK"),
-        ("alter table tasks drop constraint fk_tasks_user", "the rows of tasks do not go with their user"),
+        ("alter table tasks drop constraint fk_tasks_user", "the rows of tasks are not deleted with their user"),
         ("alter table session drop token", "the column session.token is missing"),
         ("alter table session rename expires_at to \"expiresAt\"", "the function caller(text) fails"),
         ("drop function caller(text)", "the function caller(text) is missing"),
@@ -538,7 +538,7 @@ async fn check_names_what_was_changed() {
         execute(&mut connection, change).await;
         let differences = migrations::check(&mut connection).await.unwrap();
         let expected = usize::from(!says.is_empty());
-        // What depends on a column goes with it, and is told as well.
+        // Indexes and constraints are dropped with their column, and are reported too.
         assert_eq!(differences.iter().filter(|it| it.contains(says)).count(), expected, "{change}: {differences:?}");
     }
 }
@@ -546,8 +546,8 @@ async fn check_names_what_was_changed() {
 #[tokio::test]
 async fn a_migration_that_fails_says_why_and_leaves_nothing() {
     let mut connection = connected().await;
-    execute(&mut connection, DOCUMENT_TABLES).await;
-    execute(&mut connection, DOCUMENT_ROWS).await;
+    execute(&mut connection, SPECIFICATION_TABLES).await;
+    execute(&mut connection, SPECIFICATION_ROWS).await;
     execute(&mut connection, "insert into tasks (user_id, title) values ('ada', '')").await;
     let error = migrations::up(&mut connection).await.unwrap_err().to_string();
     assert!(error.contains("migration 0003 failed") && error.contains("title"), "{error}");
@@ -555,13 +555,17 @@ async fn a_migration_that_fails_says_why_and_leaves_nothing() {
     assert_eq!(rows(&mut connection, nulls).await, ["2"], "it was rolled back");
     let tables =
         "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' order by 1";
-    assert_eq!(rows(&mut connection, tables).await, ["account", "session", "tasks", "user"], "with those before it");
+    assert_eq!(
+        rows(&mut connection, tables).await,
+        ["account", "session", "tasks", "user"],
+        "the migrations before it were rolled back too"
+    );
     execute(&mut connection, "delete from tasks where title = ''").await;
     drop(connection);
 }
 
 #[tokio::test]
-async fn a_pooled_endpoint_or_an_address_beside_the_host_is_refused() {
+async fn a_pooled_endpoint_or_a_hostaddr_is_refused() {
     for (url, expected) in [
         ("postgresql://a:s3cret@ep-cool-name-123456-pooler.eu-central-1.aws.neon.tech/db", "-pooler"),
         ("postgresql://a:s3cret@ep-cool-name-123456.eu-central-1.aws.neon.tech/db?hostaddr=127.0.0.1", "hostaddr"),
