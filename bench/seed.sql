@@ -1,5 +1,5 @@
--- 10,000 users with a session and 100 tasks each: 1,000,000 tasks, those of different users in turn. Ids and tokens are made
--- from the user's number. One more user has no task.
+-- 10,000 users with a session and 100 tasks each: 1,000,000 tasks. Consecutive tasks belong to different users. Ids and
+-- tokens are derived from the user's number. One more user has no tasks.
 insert into "user" (id, email, name, email_verified)
 select '00000000-0000-4000-8000-' || lpad(n::text, 12, '0'), 'user' || n || '@example.com', 'User ' || n, true
 from generate_series(1, 10000) n

@@ -1,7 +1,8 @@
-//! Which CPU runs what.
+//! CPU affinity: separates the measured program from everything else.
 //!
-//! On Lambda a function of less than 1,769 MB has at most one CPU, and never shares it with its database. Here, where the
-//! scheduler seats them as it likes, the same program's calls differ by a third from one start to the next.
+//! On Lambda a function with less than 1,769 MB has at most one CPU, and never shares it with its database. Here,
+//! without affinity, the scheduler places processes differently each time, and the same program's latencies differ by a
+//! third from one start to the next.
 use anyhow::{Context as _, Result};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -9,28 +10,28 @@ use nix::{
 };
 use std::fs;
 
-/// How sched_setaffinity(2) calls the thread that asks.
+/// The id for the calling thread in sched_setaffinity(2).
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
-/// One CPU for the program that is measured, and the others for all else.
+/// One CPU for the measured program, and the others for everything else.
 #[derive(Clone, Copy)]
 pub struct Cpus {
-    programs: CpuSet,
+    measured: CpuSet,
     others: CpuSet,
 }
 
 impl Cpus {
-    /// Keeps this process, and what it starts from now on, to all CPUs but one, which is the measured program's. `None` where
-    /// there is only one.
+    /// Restricts this process and its future children to all CPUs but one, which is reserved for the measured program.
+    /// `None` if there is only one CPU.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub fn set_one_aside() -> Result<Option<Self>> {
         let ours = sched_getaffinity(THIS_THREAD)?;
-        let (mut programs, mut others, mut count) = (CpuSet::new(), CpuSet::new(), 0);
+        let (mut measured, mut others, mut count) = (CpuSet::new(), CpuSet::new(), 0);
         for cpu in (0..CpuSet::count()).rev().filter(|cpu| ours.is_set(*cpu).unwrap_or(false)) {
             if count == 0 {
-                programs.set(cpu)?
+                measured.set(cpu)?
             } else {
                 others.set(cpu)?
             }
@@ -43,15 +44,15 @@ impl Cpus {
             let id = thread?.file_name().to_string_lossy().parse().context("a thread's number")?;
             sched_setaffinity(Pid::from_raw(id), &others)?;
         }
-        Ok(Some(Self { programs, others }))
+        Ok(Some(Self { measured, others }))
     }
 
-    /// Starts something on the program's CPU, where it stays.
+    /// Calls `start` on the reserved CPU, where a process that it starts then stays.
     ///
     /// # Errors
-    /// When the kernel refuses.
-    pub fn on_programs<T>(&self, start: impl FnOnce() -> T) -> Result<T> {
-        sched_setaffinity(THIS_THREAD, &self.programs)?;
+    /// If the kernel refuses.
+    pub fn on_measured_cpu<T>(&self, start: impl FnOnce() -> T) -> Result<T> {
+        sched_setaffinity(THIS_THREAD, &self.measured)?;
         let started = start();
         sched_setaffinity(THIS_THREAD, &self.others)?;
         Ok(started)

@@ -1,24 +1,21 @@
-//! Events as API Gateway's HTTP API sends them (payload format 2.0).
+//! Events in the format of API Gateway's HTTP APIs (payload format 2.0).
 use serde_json::{Map, Value, json};
 
-/// A request; `query` is as in a URL, `task` the id in the path.
+/// A request to a function.
 pub struct Call<'c> {
-    /// The method.
     pub method: &'c str,
-    /// The path.
     pub path: String,
-    /// What follows the path's question mark.
+    /// The part of the URL after the question mark.
     pub query: &'c str,
-    /// The id that the path names.
+    /// The task id in the path.
     pub task: Option<i64>,
-    /// The session's token.
+    /// The session token.
     pub token: &'c str,
-    /// The body.
     pub body: Option<Value>,
 }
 
 impl Call<'_> {
-    /// The event's text.
+    /// Returns the event as JSON text.
     pub fn event(&self) -> String {
         let Self { method, path, query, task, token, body } = self;
         let mut headers = json!({

@@ -1,4 +1,4 @@
-//! What the floor is made of: the smallest Lambda runtime, and one statement.
+//! The parts of the floor: a minimal Lambda runtime and one SQL statement.
 use chrono::NaiveDateTime;
 use native_tls::{Certificate, TlsConnector};
 use postgres_native_tls::MakeTlsConnector;
@@ -11,7 +11,7 @@ use std::{
 };
 use tokio_postgres::{Client, Row, types::Type};
 
-/// Session check and list in one statement. No row: no live session. One row of nulls: no tasks.
+/// Session check and list in one statement. No row: no valid session. One row of nulls: no tasks.
 const LIST: &str = "
     select t.id, t.user_id, t.title, t.description, t.completed, t.created_at, t.updated_at
     from session s
@@ -32,10 +32,7 @@ struct Task<'row> {
     updated_at: NaiveDateTime,
 }
 
-/// One TLS connection; the server is verified by `roots` (PEM).
-///
-/// # Errors
-/// What TLS or PostgreSQL say.
+/// Opens one TLS connection. The server's certificate is verified with `roots` (PEM).
 pub async fn connect(url: &str, roots: &[u8]) -> Result<Client, Box<dyn Error>> {
     let roots = Certificate::from_pem(roots)?;
     let tls = TlsConnector::builder().disable_built_in_roots(true).add_root_certificate(roots).build()?;
@@ -44,10 +41,7 @@ pub async fn connect(url: &str, roots: &[u8]) -> Result<Client, Box<dyn Error>> 
     Ok(client)
 }
 
-/// The status and the body for a session's token.
-///
-/// # Errors
-/// What PostgreSQL says.
+/// Returns the status and body for a session token.
 pub async fn list(client: &Client, token: &str) -> Result<(u16, String), Box<dyn Error>> {
     let rows = client.query_typed(LIST, &[(&token, Type::TEXT)]).await?;
     if rows.is_empty() {
@@ -69,23 +63,23 @@ fn task(row: &Row) -> Task<'_> {
     }
 }
 
-/// An answer as API Gateway's HTTP API takes it.
+/// Builds a response in the format of API Gateway's HTTP APIs.
 pub fn answer(status: u16, body: &str) -> String {
     let headers = serde_json::json!({"content-type": "application/json"});
     serde_json::json!({"statusCode": status, "headers": headers, "body": body, "isBase64Encoded": false}).to_string()
 }
 
-/// A Lambda runtime of one connection that blocks.
+/// A blocking Lambda runtime with a single connection.
 pub struct Runtime {
     api: String,
     stream: BufReader<TcpStream>,
 }
 
 impl Runtime {
-    /// Connects to the Runtime API that the environment names.
+    /// Connects to the Runtime API in `AWS_LAMBDA_RUNTIME_API`.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If the variable is not set or the connection fails.
     pub fn connect() -> io::Result<Self> {
         let api = env::var("AWS_LAMBDA_RUNTIME_API").map_err(io::Error::other)?;
         let stream = TcpStream::connect(&api)?;
@@ -93,20 +87,20 @@ impl Runtime {
         Ok(Self { api, stream: BufReader::new(stream) })
     }
 
-    /// The next event's request id, and the event.
+    /// Waits for the next event. Returns its request id and the event.
     ///
     /// # Errors
-    /// When the Runtime API has gone.
+    /// If the Runtime API closes the connection.
     pub fn next_event(&mut self) -> io::Result<(String, Vec<u8>)> {
         let request = format!("GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: {}\r\n\r\n", self.api);
         self.stream.get_mut().write_all(request.as_bytes())?;
         self.read()
     }
 
-    /// Answers an event.
+    /// Sends the response to an event.
     ///
     /// # Errors
-    /// When the Runtime API has gone.
+    /// If the Runtime API closes the connection.
     pub fn respond(&mut self, request_id: &str, answer: &str) -> io::Result<()> {
         let request = format!(
             "POST /2018-06-01/runtime/invocation/{request_id}/response HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{answer}",

@@ -1,8 +1,8 @@
-//! One process of a function, and the Lambda Runtime API that it talks to
+//! One function process, and the Lambda Runtime API that serves it
 //! (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html).
 //!
-//! The tests have a Runtime API too, on a web framework. This one blocks on plain sockets, because what it takes itself is
-//! part of every time that is measured here, and makes programs look more alike than they are.
+//! The tests have another Runtime API, built on a web framework. This one blocks on plain sockets, because its own
+//! overhead is part of every measured time and makes programs look more alike than they are.
 use crate::{cpus::Cpus, quota::Quota};
 use anyhow::{Context as _, Result, bail};
 use nix::{
@@ -20,55 +20,54 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// How long a process may take to ask or to answer.
+/// Maximum wait for a process to poll or to respond.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// After how long a process that is silent is looked at: it may have ended.
-const LOOK_AFTER: Duration = Duration::from_millis(500);
-/// The size that a function is told where none is given, in MB.
+/// Interval of checks whether a silent process has ended.
+const EXIT_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// The memory size that a function is told if none is given, in MB.
 const MEMORY_MB: u32 = 128;
 
-/// How a function is started.
+/// The parameters to start a function process.
 pub struct Start<'s> {
     /// The program and its arguments.
     pub command: &'s [String],
-    /// The folder that it runs in.
+    /// The working folder.
     pub folder: &'s Path,
-    /// What Lambda calls its handler.
+    /// The value of Lambda's `_HANDLER`.
     pub handler: &'s str,
-    /// Its settings.
+    /// Environment variables.
     pub environment: &'s [(&'static str, String)],
-    /// Where its output goes.
+    /// The file for its output.
     pub log: &'s Path,
-    /// The share of a CPU that it gets after Init, by a size of memory in MB; all of it without one.
+    /// The CPU share after Init, as that of a memory size in MB. `None`: no limit.
     pub share: Option<(&'s Quota, u32)>,
-    /// Where it runs; anywhere without it.
+    /// The CPUs. `None`: any.
     pub cpus: Option<Cpus>,
 }
 
-/// A process; dropping it ends it.
+/// A running process. Dropping it kills the process.
 pub struct Function {
     process: Child,
     clock: ClockId,
     requests: Receiver<Request>,
     waiting: Option<TcpStream>,
     events: u64,
-    /// From the start to the first request for an event, in ms.
+    /// Time from the start to the first request for an event, in ms.
     pub init_ms: f64,
-    /// The CPU time of that, in ms.
+    /// CPU time of Init, in ms.
     pub init_cpu_ms: f64,
 }
 
-/// How one event was answered.
+/// The result of one event.
 pub struct Invocation {
-    /// From the event, sent, to the answer, received, in ms.
+    /// Time from sending the event to receiving the response, in ms.
     pub latency_ms: f64,
     /// The process's CPU time until it asks for the next event, in ms.
     pub cpu_ms: f64,
-    /// What was answered.
     pub answer: Vec<u8>,
 }
 
-/// What a process asks of the Runtime API.
+/// A request of the process to the Runtime API.
 enum Request {
     Next(Instant, TcpStream),
     Answer(Instant, Vec<u8>),
@@ -79,7 +78,7 @@ impl Function {
     /// Starts a process and waits until it asks for its first event.
     ///
     /// # Errors
-    /// When it cannot be started, ends, or says that it cannot begin.
+    /// If it cannot be started, exits, or reports an initialization error.
     pub fn start(start: &Start) -> Result<Self> {
         let Start { command, folder, handler, environment, log, share, cpus } = start;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -119,7 +118,7 @@ impl Function {
         let began = Instant::now();
         let mut spawn = || process.spawn();
         let process = match cpus {
-            Some(cpus) => cpus.on_programs(spawn)?,
+            Some(cpus) => cpus.on_measured_cpu(spawn)?,
             None => spawn(),
         };
         let process = process.with_context(|| format!("{program} cannot be started"))?;
@@ -129,16 +128,16 @@ impl Function {
         function.init_ms = milliseconds(ready - began);
         function.init_cpu_ms = function.cpu_ms()?;
         if let Some((quota, memory_mb)) = share {
-            quota.take(function.process.id())?;
+            quota.add(function.process.id())?;
             quota.limit(*memory_mb)?;
         }
         Ok(function)
     }
 
-    /// Hands out an event and waits for the answer, and for the process to ask for the next.
+    /// Sends an event, and waits for the response and for the process's next poll.
     ///
     /// # Errors
-    /// When the process fails, or ends.
+    /// If the invocation fails or the process exits.
     pub fn invoke(&mut self, event: &str) -> Result<Invocation> {
         self.events += 1;
         let deadline = SystemTime::now().duration_since(UNIX_EPOCH)? + TIMEOUT;
@@ -166,10 +165,10 @@ impl Function {
         Ok(Invocation { latency_ms: milliseconds(answered - sent), cpu_ms: self.cpu_ms()? - cpu_ms, answer })
     }
 
-    /// The most memory that the process has had, in MB of 2^20 bytes.
+    /// Returns the process's peak memory, in MB of 2^20 bytes.
     ///
     /// # Errors
-    /// When it has ended.
+    /// If the process has ended.
     pub fn peak_memory_mb(&self) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the process has ended")?;
@@ -184,9 +183,9 @@ impl Function {
     fn receive(&mut self) -> Result<Request> {
         let began = Instant::now();
         while began.elapsed() < TIMEOUT {
-            // Before the look at what it has sent: what a process says last is not lost.
+            // Checked before reading the channel, so that the last request of a process that exits is not lost.
             let end = self.process.try_wait()?;
-            match (self.requests.recv_timeout(LOOK_AFTER), end) {
+            match (self.requests.recv_timeout(EXIT_CHECK_INTERVAL), end) {
                 (Ok(request), _) => return Ok(request),
                 (Err(_), Some(status)) => bail!("the process ended ({status})"),
                 (Err(_), None) => {}
@@ -218,7 +217,7 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// Serves one connection, as long as it lasts.
+/// Serves one connection until it closes.
 fn serve(stream: TcpStream, sender: &Sender<Request>) -> Option<()> {
     const ACCEPTED: &[u8] =
         b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{\"status\":\"OK\"}\n";
@@ -229,7 +228,7 @@ fn serve(stream: TcpStream, sender: &Sender<Request>) -> Option<()> {
         let (path, body) = read_request(&mut reader).ok()?;
         let at = Instant::now();
         let request = if path.ends_with("/next") {
-            // What is sent here is the event, by `invoke`.
+            // `invoke` sends the event on this stream.
             Request::Next(at, writer.try_clone().ok()?)
         } else if path.ends_with("/response") {
             Request::Answer(at, body)
@@ -244,7 +243,7 @@ fn serve(stream: TcpStream, sender: &Sender<Request>) -> Option<()> {
     }
 }
 
-/// A request's path and body.
+/// Reads a request. Returns its path and body.
 fn read_request(reader: &mut BufReader<TcpStream>) -> io::Result<(String, Vec<u8>)> {
     let mut head = Vec::with_capacity(512);
     while !head.ends_with(b"\r\n\r\n") {
@@ -271,7 +270,7 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> io::Result<(String, Vec<u8
     Ok((path, body))
 }
 
-/// A body in chunks (RFC 9112, section 7.1), as Node.js's and Python's clients send one.
+/// Reads a chunked body (RFC 9112, section 7.1), which the Node.js and Python clients send.
 fn read_chunks(reader: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> io::Result<()> {
     loop {
         let mut line = String::new();

@@ -1,9 +1,11 @@
-//! Times programs as Lambda would run them, side by side: `cargo xtask bench` says which, and on which database.
+//! Benchmarks programs as Lambda would run them, side by side. `cargo xtask bench` chooses the programs and the
+//! database.
 //!
-//! A [`program::Program`] is an API, of one function or of several. A [`trial`] starts it, calls it, and ends it; trials of all
-//! programs take turns, so that what disturbs the machine disturbs all of them, and ratios are made within each round.
+//! A [`program::Program`] is an API of one or several functions. A [`trial`] starts it, calls it and ends it. Trials of
+//! the programs alternate, so that disturbances of the machine affect all of them. Ratios are computed within each
+//! round.
 //!
-//! It is for Linux, whose clocks, control groups and affinities it uses.
+//! Linux only: it uses Linux's clocks, control groups and CPU affinity.
 pub mod cpus;
 pub mod event;
 pub mod floor;

@@ -1,4 +1,4 @@
-//! The pictures of docs/performance.md.
+//! The plots in docs/performance.md.
 use crate::{
     program::{Program, Route},
     report::{Report, p50_ms, p99_ms},
@@ -9,7 +9,7 @@ use std::path::Path;
 
 const SIZE: (u32, u32) = (860, 380);
 const FONT: &str = "sans-serif";
-/// One for each series; told apart in grey, too.
+/// One colour per series; they also differ in greyscale.
 const COLOURS: [RGBColor; 5] = [
     RGBColor(0, 90, 156),
     RGBColor(120, 120, 120),
@@ -18,10 +18,10 @@ const COLOURS: [RGBColor; 5] = [
     RGBColor(140, 90, 170),
 ];
 
-/// Draws all pictures into a folder.
+/// Draws all plots into a folder.
 ///
 /// # Errors
-/// Where they cannot be written.
+/// If a file cannot be written.
 pub fn draw(report: &Report, folder: &Path) -> Result<()> {
     let measured = &report.direct;
     bars(
@@ -29,8 +29,8 @@ pub fn draw(report: &Report, folder: &Path) -> Result<()> {
         "Cold start to the first answer, ms (logarithmic)",
         report,
         &[
-            ("Init", Box::new(|it| measured.of(it.name, |trial| Some(trial.init_ms)))),
-            ("first call", Box::new(|it| measured.of(it.name, |trial| Some(trial.first_ms)))),
+            ("Init", Box::new(|it| measured.median(it.name, |trial| Some(trial.init_ms)))),
+            ("first call", Box::new(|it| measured.median(it.name, |trial| Some(trial.first_ms)))),
         ],
     )?;
     bars(
@@ -38,9 +38,9 @@ pub fn draw(report: &Report, folder: &Path) -> Result<()> {
         "A warm list of 50 tasks, ms (logarithmic)",
         report,
         &[
-            ("p50", Box::new(|it| measured.of(it.name, p50_ms(Route::List)))),
-            ("p99", Box::new(|it| measured.of(it.name, p99_ms(Route::List)))),
-            ("p50 at 128 MB", Box::new(|it| report.small.of(it.name, p50_ms(Route::List)))),
+            ("p50", Box::new(|it| measured.median(it.name, p50_ms(Route::List)))),
+            ("p99", Box::new(|it| measured.median(it.name, p99_ms(Route::List)))),
+            ("p50 at 128 MB", Box::new(|it| report.small.median(it.name, p50_ms(Route::List)))),
         ],
     )?;
     lines(&folder.join("network.svg"), report)
@@ -48,7 +48,7 @@ pub fn draw(report: &Report, folder: &Path) -> Result<()> {
 
 type Value<'r> = Box<dyn Fn(&Program) -> Option<f64> + 'r>;
 
-/// A group of bars for each program.
+/// Draws one group of bars per program.
 fn bars(file: &Path, title: &str, report: &Report, series: &[(&str, Value)]) -> Result<()> {
     let programs: Vec<_> = report.programs.iter().collect();
     let values: Vec<Vec<Option<f64>>> =
@@ -113,10 +113,14 @@ fn middle() -> plotters::style::text_anchor::Pos {
     Pos::new(HPos::Center, VPos::Top)
 }
 
-/// The list by the time that the network adds to a round trip.
+/// Draws the list's p50 by the latency that the network adds to a round trip.
 fn lines(file: &Path, report: &Report) -> Result<()> {
     let points = |program: &Program| -> Vec<(f64, f64)> {
-        report.delayed.iter().filter_map(|(ms, it)| Some((*ms, it.of(program.name, p50_ms(Route::List))?))).collect()
+        report
+            .delayed
+            .iter()
+            .filter_map(|(ms, it)| Some((*ms, it.median(program.name, p50_ms(Route::List))?)))
+            .collect()
     };
     let most = report.programs.iter().flat_map(points).map(|(_, value)| value).fold(0.0, f64::max);
     let longest = report.delayed.iter().map(|(ms, _)| *ms).fold(0.0, f64::max);

@@ -1,43 +1,43 @@
-//! What is measured: programs, and the routes that they have.
+//! The measured programs and their routes.
 use std::{collections::HashMap, path::PathBuf};
 
-/// A kind of call.
+/// A kind of call that is measured separately.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Route {
-    /// The first 50 tasks.
+    /// Lists the first 50 tasks.
     List,
-    /// The first 50 pending tasks.
+    /// Lists the first 50 pending tasks.
     Pending,
-    /// One task.
+    /// Reads one task.
     Get,
-    /// A new task.
+    /// Creates a task.
     Create,
-    /// A task's title and description replaced.
+    /// Replaces a task's title and description.
     Update,
-    /// A task completed, or not any more.
+    /// Toggles whether a task is completed.
     Toggle,
-    /// A task removed.
+    /// Deletes a task.
     Delete,
-    /// A list for a token that is no session's.
+    /// Lists tasks with a token that belongs to no session.
     Refused,
-    /// A task's title changed by a merge patch.
+    /// Changes a task's title with a merge patch.
     Patch,
-    /// Who the caller is.
+    /// Returns the caller's user id.
     Session,
-    /// Whether the database answers.
+    /// Checks whether the database answers.
     Health,
-    /// All completed tasks removed.
+    /// Deletes all completed tasks.
     Clear,
 }
 
 impl Route {
-    /// Those that every program but the floor has, in the order of the tables.
+    /// The routes of every program but the floor, in the order of the tables.
     pub const SHARED: [Self; 8] =
         [Self::List, Self::Pending, Self::Get, Self::Create, Self::Update, Self::Toggle, Self::Delete, Self::Refused];
-    /// Those that only we have.
+    /// The routes that only this project's API has.
     pub const OURS: [Self; 4] = [Self::Patch, Self::Session, Self::Health, Self::Clear];
 
-    /// The name in tables and in the results.
+    /// The name in tables and results.
     pub fn name(self) -> &'static str {
         match self {
             Self::List => "list",
@@ -56,43 +56,43 @@ impl Route {
     }
 }
 
-/// How much of the API a program has.
+/// The part of the API that a program implements.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// All that we have.
+    /// All routes of this project's API.
     Ours,
-    /// What all but the floor have.
+    /// The routes in [`Route::SHARED`].
     Shared,
-    /// The list alone.
+    /// Only the list.
     List,
 }
 
-/// An API, as one function or several.
+/// An API that consists of one or several functions.
 #[derive(Clone)]
 pub struct Program {
-    /// The key in the results.
+    /// The key in results.json.
     pub name: &'static str,
-    /// What the program is, for people.
+    /// The title in tables and plots.
     pub title: &'static str,
-    /// The command of the function that answers a route, where it is not [`Program::command`].
+    /// The commands of routes whose function is not [`Program::command`].
     pub commands: HashMap<Route, Vec<String>>,
     /// The command of the function.
     pub command: Vec<String>,
-    /// The folder that it runs in, as Lambda's /var/task.
+    /// The working folder, like Lambda's /var/task.
     pub folder: PathBuf,
-    /// What Lambda calls the handler.
+    /// The value of Lambda's `_HANDLER`.
     pub handler: &'static str,
-    /// The settings. The database's address in them is replaced when another way to it is measured.
+    /// Environment variables. The database's address in their values is replaced if another route to the database is
+    /// measured.
     pub environment: Vec<(&'static str, String)>,
-    /// The packages that would be deployed: the list function's first.
+    /// The zip packages that would be deployed, with the list function's first.
     pub packages: Vec<PathBuf>,
-    /// Which calls it answers.
     pub extent: Extent,
 }
 
 impl Program {
     /// The command of the function for a route.
-    pub fn command_of(&self, route: Route) -> &[String] {
+    pub fn command_for(&self, route: Route) -> &[String] {
         let route = match route {
             Route::Pending | Route::Refused => Route::List,
             other => other,

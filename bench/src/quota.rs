@@ -1,4 +1,4 @@
-//! The share of a CPU that Lambda gives to a size of memory, by a control group (cgroups(7)) of version 1 or 2.
+//! Limits CPU like Lambda does for a memory size, with a control group (cgroups(7)), version 1 or 2.
 use anyhow::{Context as _, Result, bail};
 use std::{
     fs,
@@ -6,24 +6,25 @@ use std::{
     time::Duration,
 };
 
-/// The memory that comes with one whole CPU, in MB (docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html).
+/// The memory size at which Lambda gives one full CPU, in MB
+/// (docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html).
 const MEMORY_OF_ONE_CPU_MB: f64 = 1769.0;
-/// How often the share is dealt out, in microseconds. It is an assumption: Lambda does not say.
+/// The length of a scheduling period, in microseconds. This is an assumption: Lambda does not document it.
 const PERIOD_US: f64 = 20_000.0;
-/// The kernel takes no less.
-const LEAST_US: f64 = 1_000.0;
+/// The smallest quota that the kernel accepts, in microseconds.
+const MIN_QUOTA_US: f64 = 1_000.0;
 
-/// A control group; dropping it removes it, when nothing runs in it any more.
+/// A control group. Dropping it removes the group once it has no processes left.
 pub struct Quota {
     folder: PathBuf,
     is_version_2: bool,
 }
 
 impl Quota {
-    /// Makes the group, without a limit yet.
+    /// Creates the group, without a limit.
     ///
     /// # Errors
-    /// Where this machine lets us make none.
+    /// If this machine does not permit it.
     pub fn new() -> Result<Self> {
         for (parent, file, is_version_2) in
             [("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", false), ("/sys/fs/cgroup", "cpu.max", true)]
@@ -39,20 +40,20 @@ impl Quota {
         bail!("a CPU share needs a control group with a CPU controller, which root can make (cgroups(7))")
     }
 
-    /// Takes a process in.
+    /// Adds a process to the group.
     ///
     /// # Errors
-    /// When it has ended.
-    pub fn take(&self, pid: u32) -> Result<()> {
+    /// If the process has ended.
+    pub fn add(&self, pid: u32) -> Result<()> {
         self.write("cgroup.procs", &pid.to_string())
     }
 
-    /// Limits what is in the group to the share of a size of memory.
+    /// Limits the group to the CPU share of a memory size.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub fn limit(&self, memory_mb: u32) -> Result<()> {
-        let share_us = (PERIOD_US * f64::from(memory_mb) / MEMORY_OF_ONE_CPU_MB).max(LEAST_US).round();
+        let share_us = (PERIOD_US * f64::from(memory_mb) / MEMORY_OF_ONE_CPU_MB).max(MIN_QUOTA_US).round();
         if self.is_version_2 {
             return self.write("cpu.max", &format!("{share_us} {PERIOD_US}"));
         }

@@ -1,4 +1,4 @@
-//! What the trials come to: tables for people, results.json for programs, and the limits that we set ourselves.
+//! The results of the trials: tables for people, results.json for programs, and our own limits.
 use crate::{
     program::{Program, Route},
     statistics::{Estimate, mean, median, quantile},
@@ -9,31 +9,30 @@ use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use serde_json::{Map, Value, json};
 use std::{collections::HashMap, fs};
 
-/// One number of a trial.
+/// Extracts one number from a trial.
 type Measure = fn(&Trial) -> Option<f64>;
 
-/// A column of a table: its heading, and what it says of a program.
+/// A table column: its heading, and its value for a program.
 type Column<'r> = (&'static str, Box<dyn Fn(&Program) -> Option<f64> + 'r>);
 
-/// The program that all others are compared with.
+/// The program that the others are compared with.
 const OURS: &str = "ours";
-/// What each API function's package may weigh, in bytes.
+/// Maximum size of an API function's package, in bytes.
 const PACKAGE_LIMIT: f64 = 3_400_000.0;
-/// The most memory that a function may have, in MB.
+/// Maximum peak memory of a function, in MB.
 const MEMORY_LIMIT_MB: f64 = 10.0;
 
-/// What one plan measured.
+/// The results of one plan.
 pub struct Measured {
-    /// The plan.
     pub plan: Plan,
     /// The trials of each program that did not fail.
     pub trials: HashMap<&'static str, Vec<Trial>>,
-    /// What failed, by program.
+    /// The error of each program that failed.
     pub failures: HashMap<&'static str, String>,
 }
 
 impl Measured {
-    /// By program, from [`crate::trial::run`].
+    /// Groups the results of [`crate::trial::run`] by program.
     pub fn new(plan: Plan, programs: &[Program], results: Vec<Result<Vec<Trial>>>) -> Self {
         let (mut trials, mut failures) = (HashMap::new(), HashMap::new());
         for (program, result) in programs.iter().zip(results) {
@@ -49,63 +48,59 @@ impl Measured {
         self.trials.get(program).map_or(&[], Vec::as_slice)
     }
 
-    /// The median over the rounds.
-    pub fn of(&self, program: &str, measure: impl Fn(&Trial) -> Option<f64>) -> Option<f64> {
+    /// Returns the median of a measure over the rounds.
+    pub fn median(&self, program: &str, measure: impl Fn(&Trial) -> Option<f64>) -> Option<f64> {
         median(self.trials(program).iter().filter_map(measure))
     }
 
-    /// Of our program to another, within each round.
+    /// Returns the ratio of our program to another. Each ratio is computed within one round.
     fn ratio(&self, to: &str, measure: impl Fn(&Trial) -> Option<f64>) -> Option<Estimate> {
         let pairs = self.trials(OURS).iter().zip(self.trials(to));
         let ratios: Vec<_> = pairs.filter_map(|(ours, other)| Some(measure(ours)? / measure(other)?)).collect();
-        Estimate::of(&ratios)
+        Estimate::from_values(&ratios)
     }
 }
 
-/// Init and the first call, in ms.
 pub fn cold_ms(trial: &Trial) -> Option<f64> {
     Some(trial.cold_ms())
 }
 
-/// The median latency of a route, in ms.
 pub fn p50_ms(route: Route) -> impl Fn(&Trial) -> Option<f64> {
     move |trial| median(trial.routes.get(&route)?.latency_ms.iter().copied())
 }
 
-/// The mean latency of a route, in ms.
 pub fn mean_ms(route: Route) -> impl Fn(&Trial) -> Option<f64> {
     move |trial| mean(&trial.routes.get(&route)?.latency_ms)
 }
 
-/// The latency of a route that one call in a hundred exceeds, in ms.
+/// The latency that one call in a hundred exceeds, in ms.
 pub fn p99_ms(route: Route) -> impl Fn(&Trial) -> Option<f64> {
     move |trial| quantile(trial.routes.get(&route)?.latency_ms.iter().copied(), 0.99)
 }
 
-/// The mean CPU time of a call, in ms.
 pub fn cpu_ms(route: Route) -> impl Fn(&Trial) -> Option<f64> {
     move |trial| mean(&trial.routes.get(&route)?.cpu_ms)
 }
 
-/// All that was measured.
+/// All results.
 pub struct Report {
     /// The programs, ours first.
     pub programs: Vec<Program>,
-    /// What could not be built, and why.
+    /// Programs that could not be built, with the reason.
     pub not_built: Vec<(&'static str, String)>,
-    /// The usual plan.
+    /// Direct connections to the database, no CPU limit.
     pub direct: Measured,
-    /// With the share of a CPU that comes with 128 MB.
+    /// With the CPU share of 128 MB.
     pub small: Measured,
     /// Through PgBouncer.
     pub pooled: Measured,
-    /// With a network that adds a time to each round trip: its ms, and what was measured.
+    /// With an added latency per round trip, in ms.
     pub delayed: Vec<(f64, Measured)>,
-    /// The machine, and how busy it was.
+    /// The machine and its load.
     pub machine: String,
 }
 
-/// Whether a limit holds.
+/// A limit and the measured value.
 struct Limit {
     what: String,
     limit: f64,
@@ -125,10 +120,10 @@ impl Limit {
 }
 
 impl Report {
-    /// How many round trips to the database a call of a route takes, as the relay counted them.
+    /// Returns the mean number of database round trips of a call, as the relay counted them.
     pub fn round_trips(&self, program: &str, route: Route) -> Option<f64> {
         let (_, near) = self.delayed.first()?;
-        near.of(program, |trial| mean(&trial.routes.get(&route)?.round_trips))
+        near.median(program, |trial| mean(&trial.routes.get(&route)?.round_trips))
     }
 
     fn package_kb(program: &Program) -> Option<f64> {
@@ -155,15 +150,18 @@ impl Report {
             }
         }
         let memory: Vec<_> = self.direct.trials(OURS).iter().map(|trial| trial.peak_memory_mb).collect();
-        add("peak memory in MB".to_owned(), MEMORY_LIMIT_MB, Estimate::of(&memory));
+        add("peak memory in MB".to_owned(), MEMORY_LIMIT_MB, Estimate::from_values(&memory));
         let packages = self.programs.iter().filter(|program| program.name == OURS).flat_map(|ours| &ours.packages);
         let largest =
             packages.filter_map(|package| Some(fs::metadata(package).ok()?.len() as f64)).max_by(f64::total_cmp);
-        add("largest API function's package in bytes".to_owned(), PACKAGE_LIMIT, Estimate::of(largest.as_slice()));
+        add(
+            "largest API function's package in bytes".to_owned(),
+            PACKAGE_LIMIT,
+            Estimate::from_values(largest.as_slice()),
+        );
         limits
     }
 
-    /// Prints the tables.
     pub fn print(&self) {
         println!("\n{}", self.machine);
         for (name, why) in &self.not_built {
@@ -176,17 +174,17 @@ impl Report {
         }
         let direct = &self.direct;
         let columns: [Column<'_>; 11] = [
-            ("Init ms", Box::new(|it| direct.of(it.name, |trial| Some(trial.init_ms)))),
-            ("first call ms", Box::new(|it| direct.of(it.name, |trial| Some(trial.first_ms)))),
-            ("cold total ms", Box::new(|it| direct.of(it.name, cold_ms))),
-            ("list p50 ms", Box::new(|it| direct.of(it.name, p50_ms(Route::List)))),
-            ("list p99 ms", Box::new(|it| direct.of(it.name, p99_ms(Route::List)))),
-            ("CPU ms a call", Box::new(|it| direct.of(it.name, cpu_ms(Route::List)))),
-            ("peak MB", Box::new(|it| direct.of(it.name, |trial| Some(trial.peak_memory_mb)))),
+            ("Init ms", Box::new(|it| direct.median(it.name, |trial| Some(trial.init_ms)))),
+            ("first call ms", Box::new(|it| direct.median(it.name, |trial| Some(trial.first_ms)))),
+            ("cold total ms", Box::new(|it| direct.median(it.name, cold_ms))),
+            ("list p50 ms", Box::new(|it| direct.median(it.name, p50_ms(Route::List)))),
+            ("list p99 ms", Box::new(|it| direct.median(it.name, p99_ms(Route::List)))),
+            ("CPU ms a call", Box::new(|it| direct.median(it.name, cpu_ms(Route::List)))),
+            ("peak MB", Box::new(|it| direct.median(it.name, |trial| Some(trial.peak_memory_mb)))),
             ("package kB", Box::new(Self::package_kb)),
             ("round trips", Box::new(|it| self.round_trips(it.name, Route::List))),
-            ("list p50 ms at 128 MB", Box::new(|it| self.small.of(it.name, p50_ms(Route::List)))),
-            ("mean", Box::new(|it| self.small.of(it.name, mean_ms(Route::List)))),
+            ("list p50 ms at 128 MB", Box::new(|it| self.small.median(it.name, p50_ms(Route::List)))),
+            ("mean", Box::new(|it| self.small.median(it.name, mean_ms(Route::List)))),
         ];
         self.print_table("Cold start and list of 50", &columns);
 
@@ -196,18 +194,19 @@ impl Report {
                 .map(|route| -> Column<'_> { (route.name(), Box::new(move |it: &Program| value(self, it, route))) })
                 .collect()
         };
-        let p50 = by_route(|report, it, route| report.direct.of(it.name, p50_ms(route)));
+        let p50 = by_route(|report, it, route| report.direct.median(it.name, p50_ms(route)));
         self.print_table("p50 by route, ms", &p50);
-        let p99 = by_route(|report, it, route| report.direct.of(it.name, p99_ms(route)));
+        let p99 = by_route(|report, it, route| report.direct.median(it.name, p99_ms(route)));
         self.print_table("p99 by route, ms", &p99);
-        let cpu = by_route(|report, it, route| report.direct.of(it.name, cpu_ms(route)));
+        let cpu = by_route(|report, it, route| report.direct.median(it.name, cpu_ms(route)));
         self.print_table("CPU by route, ms", &cpu);
         let trips = by_route(|report, it, route| report.round_trips(it.name, route));
         self.print_table("Round trips by route", &trips);
-        let mut ways: Vec<Column<'_>> = vec![("direct", Box::new(|it| self.direct.of(it.name, p50_ms(Route::List))))];
-        ways.push(("PgBouncer", Box::new(|it| self.pooled.of(it.name, p50_ms(Route::List)))));
+        let mut ways: Vec<Column<'_>> =
+            vec![("direct", Box::new(|it| self.direct.median(it.name, p50_ms(Route::List))))];
+        ways.push(("PgBouncer", Box::new(|it| self.pooled.median(it.name, p50_ms(Route::List)))));
         for (_, measured) in &self.delayed {
-            ways.push((measured.plan.name, Box::new(|it| measured.of(it.name, p50_ms(Route::List)))));
+            ways.push((measured.plan.name, Box::new(|it| measured.median(it.name, p50_ms(Route::List)))));
         }
         self.print_table("List p50 by the way to the database, ms", &ways);
         self.print_limits();
@@ -238,7 +237,7 @@ impl Report {
         [&self.direct, &self.small, &self.pooled].into_iter().chain(self.delayed.iter().map(|(_, measured)| measured))
     }
 
-    /// All of it, for results.json.
+    /// The contents of results.json.
     pub fn json(&self) -> Value {
         let programs: Map<_, _> =
             self.programs.iter().map(|program| (program.name.to_owned(), self.program_json(program))).collect();
@@ -253,7 +252,7 @@ impl Report {
 
     fn program_json(&self, program: &Program) -> Value {
         let name = program.name;
-        let direct = |measure: Measure| self.direct.of(name, measure);
+        let direct = |measure: Measure| self.direct.median(name, measure);
         let ratios: Map<_, _> = self
             .programs
             .iter()
@@ -272,11 +271,11 @@ impl Report {
             .into_iter()
             .chain(Route::OURS)
             .filter_map(|route| {
-                let p50_ms = self.direct.of(name, p50_ms(route))?;
+                let p50_ms = self.direct.median(name, p50_ms(route))?;
                 let values = json!({
                     "p50_ms": p50_ms,
-                    "p99_ms": self.direct.of(name, p99_ms(route)),
-                    "cpu_ms": self.direct.of(name, cpu_ms(route)),
+                    "p99_ms": self.direct.median(name, p99_ms(route)),
+                    "cpu_ms": self.direct.median(name, cpu_ms(route)),
                     "round_trips": self.round_trips(name, route),
                 });
                 Some((route.name().to_owned(), values))
@@ -285,7 +284,7 @@ impl Report {
         let delayed: Map<_, _> = self
             .delayed
             .iter()
-            .map(|(_, it)| (it.plan.name.to_owned(), json!(it.of(name, p50_ms(Route::List)))))
+            .map(|(_, it)| (it.plan.name.to_owned(), json!(it.median(name, p50_ms(Route::List)))))
             .collect();
         let failures: Map<_, _> =
             self.all().filter_map(|it| Some((it.plan.name.to_owned(), json!(it.failures.get(name)?)))).collect();
@@ -295,17 +294,17 @@ impl Report {
             "cold_invoke_ms": direct(|trial| Some(trial.first_ms)),
             "cold_invoke_cpu_ms": direct(|trial| Some(trial.first_cpu_ms)),
             "cold_total_ms": direct(cold_ms),
-            "warm_list_p50_ms": self.direct.of(name, p50_ms(Route::List)),
-            "warm_list_p99_ms": self.direct.of(name, p99_ms(Route::List)),
-            "cpu_ms_per_call": self.direct.of(name, cpu_ms(Route::List)),
+            "warm_list_p50_ms": self.direct.median(name, p50_ms(Route::List)),
+            "warm_list_p99_ms": self.direct.median(name, p99_ms(Route::List)),
+            "cpu_ms_per_call": self.direct.median(name, cpu_ms(Route::List)),
             "rss_mb": direct(|trial| Some(trial.peak_memory_mb)),
             "zip_kb": Self::package_kb(program),
             "round_trips": self.round_trips(name, Route::List),
-            "warm_list_p50_ms_128mb": self.small.of(name, p50_ms(Route::List)),
-            "warm_list_mean_ms_128mb": self.small.of(name, mean_ms(Route::List)),
-            "cold_total_ms_128mb": self.small.of(name, cold_ms),
-            "warm_list_p50_ms_pgbouncer": self.pooled.of(name, p50_ms(Route::List)),
-            "cold_total_ms_pgbouncer": self.pooled.of(name, cold_ms),
+            "warm_list_p50_ms_128mb": self.small.median(name, p50_ms(Route::List)),
+            "warm_list_mean_ms_128mb": self.small.median(name, mean_ms(Route::List)),
+            "cold_total_ms_128mb": self.small.median(name, cold_ms),
+            "warm_list_p50_ms_pgbouncer": self.pooled.median(name, p50_ms(Route::List)),
+            "cold_total_ms_pgbouncer": self.pooled.median(name, cold_ms),
             "warm_list_p50_ms_delayed": delayed,
             "routes": routes,
             "ratios_to": ratios,
@@ -314,7 +313,7 @@ impl Report {
     }
 }
 
-/// A table in Markdown; all columns but the first are of numbers.
+/// Builds a Markdown table. All columns but the first contain numbers.
 pub fn table(headers: &[&str], rows: &[Vec<String>]) -> Table {
     let mut table = Table::new();
     table.load_preset(ASCII_MARKDOWN).set_header(headers).add_rows(rows);
@@ -324,7 +323,7 @@ pub fn table(headers: &[&str], rows: &[Vec<String>]) -> Table {
     table
 }
 
-/// With as many digits as mean something.
+/// Formats a number with about three significant digits.
 pub fn number(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),

@@ -1,6 +1,6 @@
-//! Medians, and how sure they are.
+//! Medians, quantiles and confidence intervals.
 
-/// The value that a share of all values lies below; `None` of no values.
+/// Returns the value that a share of all values lies below; `None` if there are no values.
 pub fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> Option<f64> {
     let mut values: Vec<_> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -8,31 +8,27 @@ pub fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> Option<f64
     values.get(index).copied()
 }
 
-/// The value in the middle.
 pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     quantile(values, 0.5)
 }
 
-/// The mean.
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// A median and the interval that has the true one with 95 % certainty.
+/// A median with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Estimate {
-    /// The median.
     pub median: f64,
-    /// The interval's lower end.
     pub low: f64,
-    /// The interval's upper end.
     pub high: f64,
 }
 
 impl Estimate {
-    /// By the order of the values, whatever their distribution: the true median lies between the values whose ranks are
-    /// 0.98 times the root of their count from the middle (Conover, Practical Nonparametric Statistics, section 3.2).
-    pub fn of(values: &[f64]) -> Option<Self> {
+    /// Computes the interval from ranks, so that it holds for any distribution. The true median lies between the values
+    /// whose ranks are 0.98 times the square root of the count from the middle (Conover, Practical Nonparametric
+    /// Statistics, section 3.2).
+    pub fn from_values(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
         let count = sorted.len() as f64;
@@ -50,14 +46,14 @@ mod tests {
     #[test]
     fn the_interval_of_a_hundred_values_is_twenty_ranks_wide() {
         let values: Vec<_> = (1..=100).rev().map(f64::from).collect();
-        let estimate = Estimate::of(&values).expect("values");
+        let estimate = Estimate::from_values(&values).expect("values");
         assert_eq!(estimate, Estimate { median: 51.0, low: 40.0, high: 61.0 });
     }
 
     #[test]
     fn few_values_give_all_that_they_span_and_none_gives_nothing() {
-        assert_eq!(Estimate::of(&[2.0, 1.0]), Some(Estimate { median: 2.0, low: 1.0, high: 2.0 }));
-        assert_eq!(Estimate::of(&[7.0]), Some(Estimate { median: 7.0, low: 7.0, high: 7.0 }));
-        assert_eq!(Estimate::of(&[]), None);
+        assert_eq!(Estimate::from_values(&[2.0, 1.0]), Some(Estimate { median: 2.0, low: 1.0, high: 2.0 }));
+        assert_eq!(Estimate::from_values(&[7.0]), Some(Estimate { median: 7.0, low: 7.0, high: 7.0 }));
+        assert_eq!(Estimate::from_values(&[]), None);
     }
 }

@@ -1,4 +1,4 @@
-//! One trial of a program: started, called, ended.
+//! One trial of a program: start, calls, end.
 use crate::{
     cpus::Cpus,
     event::Call,
@@ -17,73 +17,70 @@ use std::{
     time::Duration,
 };
 
-/// How long the machine is left alone before each trial: the database is still closing what the last one had opened.
+/// Idle time before each trial, because the database is still closing the connections of the previous one.
 const PAUSE: Duration = Duration::from_millis(150);
-/// How many tasks every program lists.
-const LISTED: usize = 50;
+/// The number of tasks that every program must list.
+const LIST_SIZE: usize = 50;
 
-/// What a trial is made of.
+/// The settings of a series of trials.
 #[derive(Clone)]
 pub struct Plan {
-    /// What differs from the usual, for people and in the results.
+    /// What this plan varies, for people and in results.json.
     pub name: &'static str,
-    /// How often all programs take their turn.
+    /// Number of rounds. Every program has one trial per round.
     pub rounds: usize,
-    /// How many lists follow the first, each by another user.
+    /// Number of list calls after the first, each by another user.
     pub lists: usize,
-    /// How many calls of every other route are counted; one more of each comes first.
+    /// Number of measured calls of every other route. One more per route comes first and is not counted.
     pub others: usize,
-    /// The size of memory whose share of a CPU the program gets, in MB.
+    /// The memory size whose CPU share the program gets, in MB. `None`: no limit.
     pub memory_mb: Option<u32>,
-    /// Where the program runs; anywhere without it.
+    /// The CPUs. `None`: any.
     pub cpus: Option<Cpus>,
-    /// Where the database is: `from` in the programs' settings becomes `to`, each `127.0.0.1:port`.
+    /// The route to the database: replaces the first address in the programs' environment with the second, each
+    /// `127.0.0.1:port`.
     pub database: Option<(String, String)>,
-    /// The relay that this leads to, if it is one: it counts the round trips.
+    /// The relay on this route, if there is one. It counts the round trips.
     pub relay: Option<Arc<Relay>>,
-    /// The users' tokens.
+    /// The users' session tokens.
     pub tokens: Vec<String>,
-    /// Where the programs' output goes.
+    /// The folder for the programs' output.
     pub logs: PathBuf,
 }
 
-/// What was measured of one kind of call.
+/// The measurements of one route.
 #[derive(Default, Clone)]
 pub struct Samples {
-    /// The latencies, in ms.
     pub latency_ms: Vec<f64>,
-    /// The CPU times, in ms.
     pub cpu_ms: Vec<f64>,
-    /// The round trips to the database, where a relay counted them.
+    /// Round trips to the database, if a relay counted them.
     pub round_trips: Vec<f64>,
 }
 
-/// What was measured of one trial.
+/// The measurements of one trial.
 #[derive(Default, Clone)]
 pub struct Trial {
-    /// From the start to the first request for an event, in ms.
+    /// Time from the start to the first request for an event, in ms.
     pub init_ms: f64,
-    /// The CPU time of that, in ms.
+    /// CPU time of Init, in ms.
     pub init_cpu_ms: f64,
-    /// The first call's latency, in ms.
     pub first_ms: f64,
-    /// The first call's CPU time, in ms.
     pub first_cpu_ms: f64,
-    /// The calls after it.
+    /// The calls after the first.
     pub routes: BTreeMap<Route, Samples>,
-    /// The most memory that a process had, in MB.
+    /// The highest peak memory of a process, in MB.
     pub peak_memory_mb: f64,
 }
 
 impl Trial {
-    /// From the start to the first answer, in ms.
+    /// Init plus the first call, in ms.
     pub fn cold_ms(&self) -> f64 {
         self.init_ms + self.first_ms
     }
 }
 
-/// All programs' trials, round by round: in each round all take their turn, and the next round begins with the next of them.
-/// A program that fails is not tried again, and the error says why.
+/// Runs the trials of all programs in rounds. Each program has one turn per round, and the program that begins changes
+/// from round to round. A program that fails is not tried again; its result is the error.
 pub fn run(programs: &[Program], plan: &Plan) -> Vec<Result<Vec<Trial>>> {
     let mut results: Vec<Result<Vec<Trial>>> = programs.iter().map(|_| Ok(Vec::new())).collect();
     for round in 0..plan.rounds {
@@ -104,7 +101,7 @@ pub fn run(programs: &[Program], plan: &Plan) -> Vec<Result<Vec<Trial>>> {
     results
 }
 
-/// One trial; in each round all programs are asked by the same users.
+/// Runs one trial. In each round, all programs get the same users.
 fn trial(program: &Program, plan: &Plan, round: usize) -> Result<Trial> {
     let token = |call: usize| plan.tokens[((round + 1) * 104_729 + call * 7_919) % plan.tokens.len()].as_str();
     let mut deployment = Deployment::new(program, plan)?;
@@ -118,9 +115,9 @@ fn trial(program: &Program, plan: &Plan, round: usize) -> Result<Trial> {
         deployment.measure(&mut trial, Route::List, &list(token(call + 1), "limit=50"))?;
     }
     if matches!(program.extent, Extent::Ours | Extent::Shared) {
-        others(&mut deployment, &mut trial, plan, token(0))?;
+        other_routes(&mut deployment, &mut trial, plan, token(0))?;
     }
-    // Without what the process, not the route, does at its first call.
+    // Drop each route's first call: it includes work that the process does only once.
     for samples in trial.routes.iter_mut().filter(|(route, _)| **route != Route::List).map(|(_, samples)| samples) {
         samples.latency_ms.remove(0);
         samples.cpu_ms.remove(0);
@@ -132,8 +129,8 @@ fn trial(program: &Program, plan: &Plan, round: usize) -> Result<Trial> {
     Ok(trial)
 }
 
-/// Every route but the list, on tasks that this trial makes and removes.
-fn others<'t>(deployment: &mut Deployment, trial: &mut Trial, plan: &Plan, token: &'t str) -> Result<()> {
+/// Calls every route but the plain list, on tasks that this trial creates and deletes.
+fn other_routes<'t>(deployment: &mut Deployment, trial: &mut Trial, plan: &Plan, token: &'t str) -> Result<()> {
     let is_ours = deployment.program.extent == Extent::Ours;
     let on_task = |method, task: i64, rest: &str, body| Call {
         method,
@@ -150,7 +147,7 @@ fn others<'t>(deployment: &mut Deployment, trial: &mut Trial, plan: &Plan, token
         let made = deployment.measure(trial, Route::Create, &call)?;
         tasks.push(made["id"].as_i64().context("create: a task has an id")?);
     }
-    // One kind after the other: a process that others have kept from the CPU's caches is slower.
+    // One kind at a time: calls of other processes evict this one from the CPU caches and make it slower.
     let mut each = |route: Route, call: &dyn Fn(i64) -> Call<'t>| -> Result<()> {
         tasks.iter().try_for_each(|task| deployment.measure(trial, route, &call(*task)).map(drop))
     };
@@ -164,7 +161,7 @@ fn others<'t>(deployment: &mut Deployment, trial: &mut Trial, plan: &Plan, token
         each(Route::Patch, &|task| on_task("PATCH", task, "", Some(json!({"title": "Patched by the benchmark"}))))?;
         each(Route::Session, &|_| Call { path: "/api/session".to_owned(), ..list(token, "") })?;
         each(Route::Health, &|_| Call { path: "/health".to_owned(), ..list(token, "") })?;
-        // Of a user who has none: the others' tasks are for every round.
+        // As a user without tasks, because the other users' tasks must stay for the next rounds.
         each(Route::Clear, &|_| Call { method: "DELETE", ..list("bench-nobody", "status=completed") })?;
     }
     each(Route::Delete, &|task| on_task("DELETE", task, "", None))
@@ -174,7 +171,7 @@ fn list<'c>(token: &'c str, query: &'c str) -> Call<'c> {
     Call { method: "GET", path: "/api/tasks".to_owned(), query, task: None, token, body: None }
 }
 
-/// The status that a route answers with.
+/// The expected status code.
 fn status(route: Route) -> u64 {
     match route {
         Route::Create => 201,
@@ -184,7 +181,7 @@ fn status(route: Route) -> u64 {
     }
 }
 
-/// A program's processes, each started when it is first called.
+/// A program's processes. Each starts at its first call.
 pub struct Deployment<'p> {
     program: &'p Program,
     logs: PathBuf,
@@ -193,15 +190,15 @@ pub struct Deployment<'p> {
     relay: Option<Arc<Relay>>,
     environment: Vec<(&'static str, String)>,
     functions: HashMap<&'p [String], Function>,
-    // Dropped after the functions, which are in it.
+    // Last, so that it is dropped after the functions, whose processes are in the group.
     quota: Option<Quota>,
 }
 
 impl<'p> Deployment<'p> {
-    /// With nothing started yet.
+    /// Starts no process yet.
     ///
     /// # Errors
-    /// Where a share of a CPU is asked for and this machine can give none.
+    /// If a CPU share is requested and this machine cannot limit it.
     pub fn new(program: &'p Program, plan: &Plan) -> Result<Self> {
         let mut environment = program.environment.clone();
         if let Some((from, to)) = &plan.database {
@@ -223,7 +220,7 @@ impl<'p> Deployment<'p> {
     }
 
     fn function(&mut self, route: Route) -> Result<&mut Function> {
-        let command = self.program.command_of(route);
+        let command = self.program.command_for(route);
         if !self.functions.contains_key(command) {
             let log = self.logs.join(format!("{}.log", self.program.name));
             let start = Start {
@@ -241,10 +238,10 @@ impl<'p> Deployment<'p> {
         self.functions.get_mut(command).context("it was started")
     }
 
-    /// Calls a route, and gives what was answered if it is right.
+    /// Calls a route, checks the response, and returns the invocation and the body.
     ///
     /// # Errors
-    /// When it is not.
+    /// If the response is not the expected one.
     pub fn call(&mut self, route: Route, call: &Call) -> Result<(Invocation, Value)> {
         let invocation = self.function(route)?.invoke(&call.event()).with_context(|| route.name())?;
         let answer: Value = serde_json::from_slice(&invocation.answer)?;
@@ -253,8 +250,8 @@ impl<'p> Deployment<'p> {
             bail!("{} was answered with {}: {body}", route.name(), answer["statusCode"]);
         }
         let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body)? };
-        let listed = if route == Route::List { body.as_array().map_or(0, Vec::len) } else { LISTED };
-        ensure!(listed == LISTED, "the list has {listed} tasks and not {LISTED}");
+        let listed = if route == Route::List { body.as_array().map_or(0, Vec::len) } else { LIST_SIZE };
+        ensure!(listed == LIST_SIZE, "the list has {listed} tasks and not {LIST_SIZE}");
         Ok((invocation, body))
     }
 
@@ -263,7 +260,7 @@ impl<'p> Deployment<'p> {
     }
 
     fn measure(&mut self, trial: &mut Trial, route: Route, call: &Call) -> Result<Value> {
-        // Started before, so that its connecting is not counted.
+        // Start the process first, so that its connection setup is not counted.
         self.function(route)?;
         let before = self.round_trips();
         let (invocation, body) = self.call(route, call)?;

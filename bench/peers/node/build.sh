@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# build.sh FOLDER: bundles the program with esbuild, as SAM, CDK and SST do, to FOLDER/package, and compiles AWS's runtime
-# client in FOLDER/ric: Lambda's own runtime brings that, and the package leaves it out.
+# build.sh FOLDER: bundles the program with esbuild into FOLDER/package, as SAM, CDK and SST do, and compiles AWS's
+# runtime client in FOLDER/ric. Lambda's managed runtime includes that client, so the package does not.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 package="$1/package"

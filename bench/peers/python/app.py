@@ -13,7 +13,7 @@ from pydantic import NaiveDatetime
 from sqlmodel import Field, Session, SQLModel, create_engine, select
 
 
-# The columns are timestamp without time zone, in UTC. SQLModel wants such fields named NaiveDatetime.
+# The columns are timestamp without time zone, in UTC. SQLModel expects the type NaiveDatetime for such fields.
 def utcnow() -> datetime:
     return datetime.now(timezone.utc).replace(tzinfo=None)
 
@@ -77,7 +77,7 @@ class TaskStatus(str, Enum):
     completed = "completed"
 
 
-# Since SQLAlchemy 2.1 a bare postgresql:// means psycopg 3; Neon's connection string has to name psycopg2.
+# Since SQLAlchemy 2.1, a bare postgresql:// selects psycopg 3, so Neon's connection string must name psycopg2.
 DATABASE_URL = os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg2://", 1)
 engine = create_engine(DATABASE_URL, pool_pre_ping=True)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# build.sh FOLDER: lays out FOLDER/package (code and dependencies, as it would be zipped for Lambda) and FOLDER/runtime, an
-# environment with AWS's runtime client alone: Lambda's own runtime brings that, and the package leaves it out.
+# build.sh FOLDER: creates FOLDER/package (code and dependencies, laid out as in a zip for Lambda) and FOLDER/runtime, a
+# virtual environment with only AWS's runtime client. Lambda's managed runtime includes that client, so the package does
+# not.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 package="$1/package" runtime="$1/runtime"
@@ -12,5 +13,5 @@ pip install --no-deps -r "$here/runtime.lock"
 pip install --no-deps --target "$package" -r "$here/requirements.lock"
 cp "$here/app.py" "$package/"
 rm -rf "$package/bin"
-# A package without byte code would pay for compiling at every cold start.
+# Without bytecode, every cold start would spend time compiling.
 "$runtime/bin/python" -m compileall -q "$package"

@@ -1,8 +1,8 @@
-//! The floor: a function that cannot do less. It connects in Init, and answers every event with the first 50 tasks of the
-//! session's user, in one round trip. It knows no other route, checks nothing else, and logs nothing.
+//! The floor: the minimum that a function must do. It connects in Init and answers every event with the first 50 tasks
+//! of the session's user, in one round trip. It has no other routes, checks nothing else, and logs nothing.
 //!
-//! It verifies the server's certificate by the file that `ROOTS` names, as the functions do. It has to be started with
-//! `SSL_CERT_FILE=/dev/null`, so that OpenSSL reads no roots that are not needed.
+//! It verifies the server's certificate with the file in `ROOTS`, as the functions do. Start it with
+//! `SSL_CERT_FILE=/dev/null`, so that OpenSSL does not read root certificates that are not needed.
 use bench::floor::{Runtime, answer, connect, list};
 use serde_json::Value;
 use std::{env, error::Error, fs};

@@ -1,5 +1,5 @@
-//! The "lambdalith": every route in one axum router behind lambda_http, with an sqlx
-//! pool that is opened in `main`. Libraries are used at their defaults.
+//! The "lambdalith": one axum router with every route behind lambda_http, and an sqlx pool that `main` opens. All
+//! libraries use their defaults.
 
 use axum::{
     extract::{FromRequestParts, Path, Query, State},
