@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the API beside what people would otherwise write, on one database, in one run.
+//! `cargo xtask bench`: compares the API with common alternatives, on one database, in one run.
 mod ours;
 mod scale;
 
@@ -7,7 +7,7 @@ use self::{
     scale::scale,
 };
 use crate::{
-    servers::cluster::migrated,
+    servers::cluster::start_migrated,
     servers::pgbouncer::{PgBouncer, Pooling},
     servers::postgres::{Postgres, Purpose},
     system::process::run_command,
@@ -37,16 +37,15 @@ use xtask::{
     step,
 };
 
-/// The size of memory whose share of a CPU is measured too, in MB.
+/// Lambda memory size of the second measurement, in MB. It limits the share of a CPU.
 const SMALL_MB: u32 = 128;
-/// What a longer network adds to each round trip, in ms. The first is the relay itself.
+/// Delays that the relay adds to each round trip, in ms. 0 measures the relay itself.
 const DELAYS_MS: [(f64, &str); 3] = [(0.0, "network +0 ms"), (1.0, "network +1 ms"), (5.0, "network +5 ms")];
-/// How many server connections PgBouncer has: one process at a time needs no more.
+/// Four server connections are enough, because one process runs at a time.
 const POOLING: Pooling = Pooling { mode: "transaction", server_connections: 4 };
-/// Whose tasks the benchmark lists.
+/// The session tokens of the users whose tasks are listed.
 const TOKENS: &str = "select token from session where user_agent = 'bench' and user_id <> 'bench-nobody' order by id";
 
-/// Measures what is asked for.
 pub async fn bench(options: &Bench) -> Result<()> {
     match options.subject {
         Subject::Programs => programs(options).await,
@@ -54,7 +53,7 @@ pub async fn bench(options: &Bench) -> Result<()> {
     }
 }
 
-/// Builds everything, measures it, and writes target/bench/results.json and the plots beside it.
+/// Builds and measures all programs, and writes target/bench/results.json and the plots.
 async fn programs(options: &Bench) -> Result<()> {
     let folder = target().join("bench");
     fs::create_dir_all(&folder)?;
@@ -63,7 +62,7 @@ async fn programs(options: &Bench) -> Result<()> {
     fs::create_dir_all(&logs)?;
     let not_built = build(options, &folder, &logs).await?;
 
-    // From here on; the builds take all.
+    // Only now: the builds use every core.
     let cpus = Cpus::set_one_aside()?;
     let database = Database::start(&folder).await?;
     let programs = measured_programs(options, &database, &folder, &not_built)?;
@@ -77,14 +76,14 @@ async fn programs(options: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// Programs of others that could not be built, with the reason.
+/// Peers that could not be built, with the reason.
 type NotBuilt = Vec<(&'static str, String)>;
 
 fn is_wanted(options: &Bench, name: &str) -> bool {
     options.only.is_empty() || options.only.iter().any(|only| only == name)
 }
 
-/// Builds ours, the floor, and what is wanted of others.
+/// Builds our functions, the floor, and the wanted peers.
 async fn build(options: &Bench, folder: &Path, logs: &Path) -> Result<NotBuilt> {
     build_ours().await?;
     let mut not_built = Vec::new();
@@ -97,7 +96,7 @@ async fn build(options: &Bench, folder: &Path, logs: &Path) -> Result<NotBuilt> 
     Ok(not_built)
 }
 
-/// What is measured: ours first.
+/// The programs to measure, ours first.
 fn measured_programs(
     options: &Bench,
     database: &Database,
@@ -117,7 +116,7 @@ fn measured_programs(
     Ok(programs)
 }
 
-/// Measures the programs side by side: with the database beside them, at less memory, behind a pooler, and farther away.
+/// Measures the programs with a direct connection, with less memory, through a pooler, and with network delays.
 async fn measure_all(
     options: &Bench,
     database: &Database,
@@ -162,7 +161,7 @@ async fn measure_all(
     Ok(Report { programs, not_built, direct, small, pooled, delayed, machine })
 }
 
-/// The least that a function can do.
+/// The floor: a function that does the minimum.
 fn floor(database: &Database, folder: &Path) -> Result<Program> {
     let program = target().join("release/floor");
     Ok(Program {
@@ -183,19 +182,19 @@ fn floor(database: &Database, folder: &Path) -> Result<Program> {
     })
 }
 
-/// What people would otherwise write: bench/peers has the programs.
+/// A common alternative to our functions, from bench/peers.
 struct Peer {
     name: &'static str,
     title: &'static str,
     source: &'static str,
-    /// What its build needs, by program and Debian's package.
+    /// Programs that the build needs, with their Debian packages.
     needs: &'static [(&'static str, &'static str)],
     handler: &'static str,
-    /// What follows the database's URL.
+    /// Appended to the database URL.
     url_suffix: &'static str,
 }
 
-/// AWS's runtime clients for Python and Node.js are compiled.
+/// Tools that compile AWS's runtime clients for Python and Node.js.
 const FOR_RUNTIME_CLIENTS: &[(&str, &str)] =
     &[("cmake", "cmake"), ("autoconf", "autoconf"), ("automake", "automake"), ("libtoolize", "libtool")];
 
@@ -214,7 +213,7 @@ const PEERS: [Peer; 3] = [
         source: "node",
         needs: FOR_RUNTIME_CLIENTS,
         handler: "app.handler",
-        // sslmode=require as psql means it, without which node-postgres verifies the certificate.
+        // Without it, node-postgres verifies the certificate for sslmode=require, unlike psql.
         url_suffix: "&uselibpqcompat=true",
     },
     Peer {
@@ -272,7 +271,6 @@ impl Peer {
     }
 }
 
-/// What every program works on.
 struct Database {
     postgres: Postgres,
     pooler: PgBouncer,
@@ -281,20 +279,20 @@ struct Database {
 
 impl Database {
     async fn start(folder: &Path) -> Result<Self> {
-        let (postgres, mut connection) = migrated(folder, Purpose::Benchmark, None).await?;
+        let (postgres, mut connection) = start_migrated(folder, Purpose::Benchmark, None).await?;
         let tokens = seed(&mut connection).await?;
         let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres, POOLING).await?;
         Ok(Self { postgres, pooler, tokens })
     }
 
-    /// The owner's URL as the others take it: they encrypt, and verify nothing.
+    /// The owner's URL with sslmode=require: the peers encrypt the connection, but do not verify the certificate.
     fn peers_url(&self) -> String {
         let url = self.postgres.owner_url();
         format!("{}?sslmode=require", url.split('?').next().unwrap_or(&url))
     }
 }
 
-/// Adds the users with their tasks, or finds them from an earlier run, and gives their tokens.
+/// Adds users with tasks, unless an earlier run did, and returns the users' tokens.
 async fn seed(connection: &mut PgConnection) -> Result<Vec<String>> {
     let is_there: bool = sqlx::query_scalar("select exists (select from session where token = 'bench-nobody')")
         .fetch_one(&mut *connection)
@@ -318,7 +316,7 @@ fn address(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
-/// The machine, in a line.
+/// One line that describes the machine.
 fn machine() -> Result<String> {
     let cpus = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, model)| model);

@@ -1,4 +1,4 @@
-//! Checks of what is written or built, without running the API.
+//! Static checks of sources, programs and logs.
 pub mod elf;
 pub mod logs;
 pub mod openapi;

@@ -1,4 +1,4 @@
-//! `cargo xtask deploy`: from the settings of an environment to a deployed API that answers.
+//! `cargo xtask deploy`: checks an environment's settings, builds, deploys, and calls the deployed API.
 mod calls;
 mod config;
 mod overrides;
@@ -27,13 +27,13 @@ use template::Template;
 use tokio::process::Command;
 use xtask::{cli::Deploy, place::root, step};
 
-/// How many hexadecimal digits of the commit a deployment is named by.
+/// Number of hexadecimal digits of the commit in a deployment id.
 const COMMIT_DIGITS: usize = 12;
 
-/// Deploys an environment, from its settings to calls of the deployed API.
+/// Deploys an environment, or prints the commands for `--dry-run`.
 pub async fn deploy(options: &Deploy) -> Result<()> {
     let config_file = options.config_file.clone().unwrap_or_else(|| root().join("samconfig.toml"));
-    // The SAM CLI looks for a relative one in the template's folder, which is .aws-sam/build for `sam deploy`.
+    // The SAM CLI resolves a relative path in the template's folder, which is .aws-sam/build for `sam deploy`.
     let config_file = std::path::absolute(config_file)?;
     let template_file = match &options.built {
         Some(folder) => folder.join("template.yaml"),
@@ -54,14 +54,14 @@ pub async fn deploy(options: &Deploy) -> Result<()> {
     plan.carry_out(&config).await
 }
 
-/// All that is known before anything is run.
+/// Everything that is decided before the first command runs.
 struct Plan<'o> {
     options: &'o Deploy,
     architecture: Architecture,
     settings: Settings,
     sam: PythonTool,
     build: Option<Build>,
-    /// What `sam build` made, or will make.
+    /// The output folder of `sam build`.
     folder: PathBuf,
     config_file: PathBuf,
     stack: Stack,
@@ -71,8 +71,8 @@ struct Plan<'o> {
 struct Build {
     cargo_lambda: PythonTool,
     command: Command,
-    /// Whether cargo-lambda needs its settings file for this machine.
-    is_for_this_machine: bool,
+    /// Whether cargo-lambda builds without a cross-compiler, and so needs its settings file for this machine.
+    is_native: bool,
 }
 
 impl<'o> Plan<'o> {
@@ -98,7 +98,7 @@ impl<'o> Plan<'o> {
         Ok(Self { options, architecture, settings, sam, build, folder, config_file: config_file.to_owned(), stack })
     }
 
-    /// `sam deploy`.
+    /// Returns the `sam deploy` command.
     fn deploy(&self, deployment_id: &str, is_attended: bool) -> Command {
         let mut command = sam::command(&self.sam.program);
         command.args(["deploy", "--config-env", &self.options.environment, "--config-file"]).arg(&self.config_file);
@@ -107,12 +107,12 @@ impl<'o> Plan<'o> {
         if !is_attended {
             command.arg("--no-confirm-changeset");
         }
-        // These replace the whole list of the file, so all of them are passed.
+        // This option replaces the whole list in samconfig.toml, so it gets every parameter.
         command.arg("--parameter-overrides").args(self.settings.with_deployment_id(deployment_id));
         command
     }
 
-    /// Prints a script of what would be run.
+    /// Prints the commands as a script, without running them.
     fn print(&self, config: &Config) -> Result<()> {
         println!("# {}: stack {} in {}", self.options.environment, self.stack.name, self.stack.region);
         for change in config.changes() {
@@ -127,7 +127,7 @@ impl<'o> Plan<'o> {
         }
         println!("{}", shell_line(&self.stack.outputs_command()));
         if let Some(build) = &self.build {
-            if build.is_for_this_machine {
+            if build.is_native {
                 let file = sam::settings_for_this_machine();
                 println!("printf '{}' > {}", sam::SETTINGS_FOR_THIS_MACHINE.escape_default(), file.display());
             }
@@ -156,9 +156,9 @@ impl<'o> Plan<'o> {
         for change in config.changes() {
             println!("Written to {}: {change}", self.config_file.display());
         }
-        if let Some(Build { command, is_for_this_machine, .. }) = &mut self.build {
+        if let Some(Build { command, is_native, .. }) = &mut self.build {
             step("Building the functions (sam build takes minutes)");
-            if *is_for_this_machine {
+            if *is_native {
                 sam::write_settings_for_this_machine()?;
             }
             run_command(command).await?;
@@ -184,7 +184,7 @@ impl<'o> Plan<'o> {
         }
         step("Calling the deployed API");
         if is_attended && config.asks_for_confirmation() {
-            // The SAM CLI exits as after a deployment.
+            // The SAM CLI exits with 0 then too.
             println!("If you declined the changeset, these calls reach the previous deployment");
         }
         let outputs = self.stack.outputs().await?;
@@ -203,8 +203,8 @@ impl<'o> Plan<'o> {
 
 impl Build {
     fn plan(options: &Deploy, sam: &PythonTool, config_file: &Path, architecture: Architecture) -> Result<Self> {
-        let is_for_this_machine = architecture.is_this_machines();
-        let with_zig = options.zig || !is_for_this_machine;
+        let is_native = architecture.is_native();
+        let with_zig = options.zig || !is_native;
         let cargo_lambda = PythonTool::cargo_lambda(with_zig);
         let mut command = sam::command(&sam.program);
         command.args(["build", "--config-env", &options.environment, "--config-file"]).arg(config_file);
@@ -216,17 +216,18 @@ impl Build {
         } else if std::env::var_os("CARGO_LAMBDA_COMPILER").is_none() {
             command.env("CARGO_LAMBDA_COMPILER", "cargo");
         }
-        if is_for_this_machine {
+        if is_native {
             command.env("CARGO_LAMBDA_GLOBAL", sam::settings_for_this_machine());
         }
-        Ok(Self { cargo_lambda, command, is_for_this_machine })
+        Ok(Self { cargo_lambda, command, is_native })
     }
 }
 
-/// Names a deployment: `1790000000` + `0123456789ab` + `d` if the work tree has changes that are not committed.
+/// Returns an id such as `1790000000` + `0123456789ab` + `d`: the Unix time in seconds, the commit, and `d` if the work
+/// tree has uncommitted changes.
 ///
-/// Time comes first, because SAM's hash of a function's version has the first ten characters only. A retry of the same
-/// commit must publish anew, else AWS answers "A version for this Lambda function exists".
+/// The time comes first because SAM puts only the first ten characters into the logical id of a function's version. A
+/// retry of the same commit needs a new version, else AWS answers "A version for this Lambda function exists".
 fn deployment_id() -> Result<String> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let commit = git(&["rev-parse", "HEAD"]).unwrap_or_default();
@@ -235,10 +236,10 @@ fn deployment_id() -> Result<String> {
     Ok(format!("{seconds:010}{commit}{}", if is_changed { "d" } else { "" }))
 }
 
-/// The output of git; nothing where there is no git, no repository or no commit.
+/// Returns git's output, or `None` if there is no git, no repository or no commit.
 fn git(args: &[&str]) -> Option<String> {
     let root = root();
-    // In a container, the folder may belong to another user, and git would refuse to read it.
+    // In a container, the folder may belong to another user. Without this, git refuses to read it.
     let trusted = format!("safe.directory={}", root.display());
     let output = std::process::Command::new("git").args(["-c", &trusted]).args(args).current_dir(root).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())

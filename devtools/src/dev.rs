@@ -1,4 +1,4 @@
-//! `cargo xtask dev`: the API on this machine, on a database of its own or on a given one.
+//! `cargo xtask dev`: runs the API on this machine, with its own database or a given one.
 mod call_log;
 
 use self::call_log::CallLog;
@@ -15,7 +15,7 @@ use crate::{
     system::{
         build::build_functions,
         process::{Running, shell_quoted},
-        tools::{cargo_lambda, free_port, hold_folder},
+        tools::{cargo_lambda, free_port, lock_folder},
     },
 };
 use anyhow::{Context as _, Result, bail};
@@ -41,24 +41,24 @@ use xtask::{
     step,
 };
 
-/// How many instances of each function the local server runs at most, as Lambda would run more when calls overlap.
+/// Maximum number of processes per function. Like Lambda, the local server starts another one if calls overlap.
 const INSTANCES: usize = 2;
 
-/// How long the API may take to answer once it has been built, in seconds.
+/// Timeout for the first answers of the built API, in seconds.
 const START_TIMEOUT_S: u64 = 120;
 
-/// Brings everything up, prints how to use it, and keeps it until Ctrl-C, or until one of the servers ends.
+/// Starts everything, prints how to use it, and runs until Ctrl-C or until one of the servers ends.
 pub async fn dev(options: &Dev) -> Result<()> {
     let began = Instant::now();
     let folder = dev_folder(options.folder.as_deref())?;
-    let _lock = hold_folder(&folder, "end it, or name another folder by --folder and another port by --port")?;
+    let _lock = lock_folder(&folder, "end it, or name another folder by --folder and another port by --port")?;
     let port = api_port(options)?;
     let auth_port = options.better_auth.then_some(port + 1);
     let env_file = EnvFile::new(&folder);
     let postgres_folder = folder.join("postgres");
     let given = Given::find(&postgres_folder)?;
 
-    // What may be wrong comes first: the rest can take minutes.
+    // Validate the settings first: the rest can take minutes.
     let mut settings = Settings::new(&folder, port, auth_port)?;
     settings.set("DATABASE_URL", given.as_ref().map_or("postgresql://a@localhost/tasks", |given| &given.url));
     let config = settings.read()?;
@@ -67,7 +67,7 @@ pub async fn dev(options: &Dev) -> Result<()> {
     }
 
     let better_auth = if options.better_auth { Some(better_auth::install().await?) } else { None };
-    let sources = Sources::look();
+    let sources = Sources::scan();
     let binaries = build_functions().await?;
     let mut postgres = start_database(options, &postgres_folder, given.is_some()).await?;
     if let Some(postgres) = &postgres {
@@ -92,7 +92,7 @@ pub async fn dev(options: &Dev) -> Result<()> {
     step(format!("Ready after {}", Short(began.elapsed())));
     let welcome = Welcome { env_file: &env_file.0, folder: options.folder.as_deref(), base_url: &base_url, auth_port };
     welcome.print(users.as_ref().map(|[first, _]| first), postgres.is_some());
-    // The lines of the calls above come behind their answers.
+    // The log lines of the calls above arrive after their answers.
     sleep(Duration::from_millis(200)).await;
     log.show_calls();
 
@@ -106,7 +106,7 @@ pub async fn dev(options: &Dev) -> Result<()> {
     }
 }
 
-/// A PostgreSQL of our own, unless we are given a database.
+/// Starts PostgreSQL, unless a database is given.
 async fn start_database(options: &Dev, folder: &Path, is_given: bool) -> Result<Option<Postgres>> {
     if options.reset {
         step(format!("Removing {}", folder.display()));
@@ -122,7 +122,7 @@ async fn start_database(options: &Dev, folder: &Path, is_given: bool) -> Result<
     Ok(Some(postgres))
 }
 
-/// What runs the functions, and `cargo lambda watch` where that does.
+/// Starts what runs the functions; the second value is `cargo lambda watch`, if that does.
 async fn start_functions(
     watch_with: cli::Watch,
     binaries: PathBuf,
@@ -154,7 +154,7 @@ async fn ended(program: Option<&mut Running>) -> Result<std::process::ExitStatus
     }
 }
 
-/// The port that was asked for, or one that is free, as is the next.
+/// Returns the requested port, or a free one whose successor is free too.
 fn api_port(options: &Dev) -> Result<u16> {
     if options.port != 0 {
         return Ok(options.port);
@@ -167,7 +167,7 @@ fn api_port(options: &Dev) -> Result<u16> {
     }
 }
 
-/// Fails where a database that we are given does not let in the owner or the API; warns where the API would be the owner.
+/// Fails if the given database refuses the owner or the API. Warns if both have the same role.
 async fn try_database(given: &Given, config: &Config) -> Result<()> {
     step("Trying DATABASE_URL and DATABASE_URL_UNPOOLED");
     let mut owner = schema::connect(&given.owner_url).await?;
@@ -175,7 +175,7 @@ async fn try_database(given: &Given, config: &Config) -> Result<()> {
     let api = &config.database.url;
     match migrations::connect_anywhere(api).await {
         Ok(_) => {}
-        // The migrations make the role, and set its password to this URL's.
+        // The migrations create this role with the URL's password.
         Err(_) if api.user() == migrations::API_ROLE => {}
         Err(error) => bail!("DATABASE_URL: {error}"),
     }
@@ -189,7 +189,7 @@ async fn try_database(given: &Given, config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Migrates the database, and adds people to it where it is our own or that is asked for.
+/// Migrates the database. Adds users if it is our own database, or if `seed_given` (`--seed`).
 async fn prepare_database(
     owner_url: &str,
     config: &Config,
@@ -211,14 +211,14 @@ async fn prepare_database(
     Ok(Some(seed(&mut connection).await?))
 }
 
-/// The environment of the functions: what we were given, else what we make.
+/// The functions' environment: this process's variables, with defaults.
 struct Settings(BTreeMap<String, String>);
 
 impl Settings {
     fn new(folder: &Path, port: u16, auth_port: Option<u16>) -> Result<Self> {
         let mut settings = Self(BTreeMap::new());
         if std::env::var_os("BETTER_AUTH_SECRETS").is_none() {
-            settings.set_default("BETTER_AUTH_SECRET", || kept_secret(folder))?;
+            settings.set_default("BETTER_AUTH_SECRET", || stored_secret(folder))?;
         }
         settings.set_default("BETTER_AUTH_URL", || {
             Ok(auth_port.map_or_else(|| "http://localhost:3000".to_owned(), |port| format!("http://127.0.0.1:{port}")))
@@ -246,15 +246,15 @@ impl Settings {
         Ok(())
     }
 
-    /// As the functions will read them.
+    /// Parses the settings like the functions do.
     fn read(&self) -> Result<Config> {
         let get = |name: &str| self.0.get(name).cloned().or_else(|| std::env::var(name).ok());
         Ok(Config::from_settings(get)?)
     }
 }
 
-/// A secret of the development database's, which keeps its cookies good between runs.
-fn kept_secret(folder: &Path) -> Result<String> {
+/// Returns the stored secret, or creates it. The same secret keeps cookies valid between runs.
+fn stored_secret(folder: &Path) -> Result<String> {
     let file = folder.join("better-auth-secret");
     if let Ok(kept) = fs::read_to_string(&file) {
         return Ok(kept);
@@ -264,7 +264,7 @@ fn kept_secret(folder: &Path) -> Result<String> {
     Ok(made)
 }
 
-/// Calls each function once, so that none has its first start still before it when a person calls.
+/// Waits for `/health`, then calls each other function once, so that the developer's first call is not a cold start.
 async fn wait_until_ready(mut watch: Option<&mut Running>, base_url: &str) -> Result<()> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(START_TIMEOUT_S)).build()?;
     let until = Instant::now() + Duration::from_secs(START_TIMEOUT_S);
@@ -293,7 +293,8 @@ async fn wait_until_ready(mut watch: Option<&mut Running>, base_url: &str) -> Re
     Ok(())
 }
 
-/// The file to be sourced. It is there while the API is: whoever waits for it finds the API ready.
+/// The file with variables for scripts (`. target/dev/env`). It exists only while the API runs: a script can wait for
+/// it.
 struct EnvFile(PathBuf);
 
 impl EnvFile {
@@ -342,7 +343,7 @@ impl Drop for EnvFile {
     }
 }
 
-/// What is printed when all is there.
+/// The message that is printed once everything runs.
 struct Welcome<'w> {
     env_file: &'w Path,
     /// The value of `--folder`.

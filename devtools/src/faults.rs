@@ -1,4 +1,4 @@
-//! What happens when the servers and the network between them fail: as a matrix, and under load.
+//! Tests with failing servers and networks: a matrix of faults, and a load test.
 pub mod matrix;
 mod rig;
 pub mod soak;

@@ -1,25 +1,25 @@
-//! `cargo xtask generate`: writes what follows from the routes of openapi.yaml into the files that need it, between marks.
+//! `cargo xtask generate`: generates parts of template.yaml and Cargo.toml from the routes of openapi.yaml. Markers
+//! enclose them.
 use anyhow::{Context as _, Result, bail, ensure};
 use similar::{ChangeTag, TextDiff};
 use std::{collections::BTreeSet, fs, ops::Range};
 use testing::{OpenApi, Route, Secret, logical_id};
 use xtask::{cli::Generate, place::root, step};
 
-/// How a function with its log, role and alarm is written in template.yaml.
+/// Template of a function with its log, role and alarm, for template.yaml.
 const FUNCTION: &str = include_str!("generate/function.yaml");
-/// The command that writes the files.
 const COMMAND: &str = "cargo xtask generate";
-/// How many lines of a difference are shown.
-const SHOWN: usize = 12;
+/// Maximum number of printed lines per difference.
+const MAX_DIFF_LINES: usize = 12;
 
-/// A part of a file, between `# BEGIN GENERATED name:` and `# END GENERATED name`.
+/// A generated part of a file, between the markers `# BEGIN GENERATED name:` and `# END GENERATED name`.
 struct Block {
     name: &'static str,
     text: String,
 }
 
 impl Block {
-    /// Where its lines are in a file's text, between the marks.
+    /// Finds the range between the markers in a file's text.
     fn place(&self, text: &str) -> Result<Range<usize>> {
         let (begin, end) = (format!("# BEGIN GENERATED {}:", self.name), format!("# END GENERATED {}\n", self.name));
         let (Some(begins), Some(ends)) = (text.find(&begin), text.find(&end)) else {
@@ -32,7 +32,7 @@ impl Block {
     }
 }
 
-/// Writes the files, or fails with what differs.
+/// Writes the files; with `--check`, fails with the differences instead.
 pub fn generate(options: &Generate) -> Result<()> {
     let openapi = OpenApi::read()?;
     check(&openapi)?;
@@ -71,7 +71,7 @@ pub fn generate(options: &Generate) -> Result<()> {
     Ok(())
 }
 
-/// Fails for routes that no file can be made of.
+/// Fails if the routes are inconsistent.
 fn check(openapi: &OpenApi) -> Result<()> {
     let mut problems = missing_twins(openapi);
     for (function, routes) in openapi.functions() {
@@ -92,7 +92,7 @@ fn check(openapi: &OpenApi) -> Result<()> {
     Ok(())
 }
 
-/// The routes of tasks whose twin, with or without `{user_id}`, is missing or has another function.
+/// Returns a problem for each task route whose twin (with or without `{user_id}`) is missing or has another function.
 fn missing_twins(openapi: &OpenApi) -> Vec<String> {
     let twin_of = |route: &Route| {
         let twin = match route.path.strip_prefix("/api/{user_id}/") {
@@ -168,13 +168,13 @@ fn event(route: &Route) -> String {
     )
 }
 
-/// The logical id of a route in its function, by its path: `/api/{user_id}/tasks/{id}/complete` is `UserTaskComplete`.
+/// Returns the name of a route's event: `UserTaskComplete` for `/api/{user_id}/tasks/{id}/complete`.
 fn event_name(path: &str) -> String {
     let mut name = String::new();
     for segment in path.split('/').filter(|segment| !segment.is_empty() && *segment != "api") {
         match segment.strip_prefix('{').and_then(|it| it.strip_suffix('}')) {
             Some("user_id") => name.push_str("User"),
-            // One of those before it.
+            // One item of the collection: `tasks/{id}` is `Task`.
             Some("id") if name.ends_with('s') => drop(name.pop()),
             Some(parameter) => name.push_str(&logical_id(parameter)),
             None => name.push_str(&logical_id(segment)),
@@ -206,15 +206,18 @@ fn router(openapi: &OpenApi) -> String {
     text
 }
 
-/// The number of the first line that differs, and the lines that differ: `-` is, `+` should be.
+/// Returns the number of the first differing line, and the differing lines: `-` for actual, `+` for expected ones.
 fn difference(is: &str, should_be: &str) -> Option<(usize, String)> {
     let all = TextDiff::from_lines(is, should_be);
     let changes: Vec<_> = all.iter_all_changes().filter(|change| change.tag() != ChangeTag::Equal).collect();
     let first = is.lines().zip(should_be.lines()).take_while(|(one, other)| one == other).count() + 1;
-    let mut lines: String =
-        changes.iter().take(SHOWN).map(|change| format!("{} {}\n", change.tag(), change.value().trim_end())).collect();
-    if changes.len() > SHOWN {
-        lines += &format!("... and {} lines more\n", changes.len() - SHOWN);
+    let mut lines: String = changes
+        .iter()
+        .take(MAX_DIFF_LINES)
+        .map(|change| format!("{} {}\n", change.tag(), change.value().trim_end()))
+        .collect();
+    if changes.len() > MAX_DIFF_LINES {
+        lines += &format!("... and {} lines more\n", changes.len() - MAX_DIFF_LINES);
     }
     (!changes.is_empty()).then_some((first, lines))
 }
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_event_of_a_route_is_named_by_its_path() {
+    fn an_event_is_named_after_its_path() {
         for (path, name) in [
             ("/api/tasks", "Tasks"),
             ("/api/{user_id}/tasks", "UserTasks"),
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_between_the_marks_is_found_and_compared() {
+    fn the_text_between_the_markers_is_found_and_compared() {
         let text = "a\n  # BEGIN GENERATED x: how\n  old\n  # END GENERATED x\nb\n";
         let block = |name| Block { name, text: String::new() };
         assert_eq!(&text[block("x").place(text).unwrap()], "  old\n");

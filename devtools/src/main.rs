@@ -1,4 +1,4 @@
-//! The developer's commands, started by `cargo xtask` (the package `xtask`), which has compiled them.
+//! The developer commands. The package `xtask` (`cargo xtask`) compiles and starts this program.
 #[cfg(feature = "bench")]
 mod bench;
 mod checks;
@@ -27,9 +27,9 @@ use xtask::{
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Warnings of the database's, such as what a down migration keeps.
+    // PostgreSQL's warnings, such as a down migration's notice of what it keeps.
     fmt().with_max_level(LevelFilter::WARN).with_writer(std::io::stderr).without_time().with_target(false).init();
-    // What was started ends when the future that holds it is dropped: at its end, or here.
+    // Dropping the future stops every process that it started, after an interruption too.
     let result = tokio::select! {
         result = run(&cli.command) => result,
         code = interrupted() => return ExitCode::from(code),
@@ -62,7 +62,7 @@ async fn run(command: &Command) -> Result<()> {
     }
 }
 
-/// Waits for a signal that asks us to end, and gives the exit code that shells expect after it.
+/// Waits for SIGINT, SIGTERM or SIGHUP, and returns the exit code that shells expect after it.
 async fn interrupted() -> u8 {
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))

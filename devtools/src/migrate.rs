@@ -5,7 +5,7 @@ use migrations::State;
 use sqlx::Connection as _;
 use xtask::{cli::Migrate, place::variable};
 
-/// Carries out `action` on the database of the environment.
+/// Runs `action` on the database at `DATABASE_URL_UNPOOLED`.
 pub async fn migrate(action: &Migrate) -> Result<()> {
     let url = variable("DATABASE_URL_UNPOOLED");
     let url = url.ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! `cargo xtask mutants`: whether a test notices when the session check or a task's statement is changed.
+//! `cargo xtask mutants`: checks whether tests fail if the session check or the task statements are changed.
 use crate::{
     servers::services::Services,
     system::process::{Running, run_command},
@@ -13,18 +13,18 @@ use xtask::{
     step,
 };
 
-/// The version that the list of survivors is of.
+/// Pinned, because the surviving mutants depend on the version.
 const CARGO_MUTANTS: &str = "cargo-mutants@27.1.0";
 
-/// How long the tests may take on a mutant before it counts as caught, in seconds: some never end.
+/// Timeout of the tests on a mutant, in seconds. Some never end; a timeout counts as caught.
 const TIMEOUT_S: &str = "600";
 
-/// cargo-mutants' exit code when some survive (mutants.rs/exit-codes.html).
+/// cargo-mutants' exit code if mutants survive (mutants.rs/exit-codes.html).
 const SURVIVORS: i32 = 2;
 
-/// Changes the code in a copy, one place at a time, and runs tests on each change: first the unit tests, which take seconds, then
-/// the API's on those that the unit tests let pass. What both let pass survives. Prints the survivors and fails when there are
-/// any; target/mutants.out has the details of both rounds.
+/// Mutates a copy of the code, one place at a time. The first round runs the unit tests on each mutant, which takes
+/// seconds; the second runs the API's tests on the survivors. Prints the mutants that survive both, and fails if there
+/// are any. target/mutants.out has the details of both rounds.
 pub async fn mutants(options: &Mutants) -> Result<()> {
     let program = from_crates_io(CARGO_MUTANTS).await?;
     let cargo_mutants = |more: &[&str]| {
@@ -46,10 +46,11 @@ pub async fn mutants(options: &Mutants) -> Result<()> {
     let output = target.to_string_lossy();
     let common = ["--cargo-arg=--locked", "--timeout", TIMEOUT_S, "--output", &*output];
     let services = Services::start().await?;
-    // cargo-mutants tries only the mutated package's own tests on what is not mutated. Tests that fail anyway would catch all.
+    // On unmutated code, cargo-mutants runs only the mutated package's tests. If the API's tests failed there, every
+    // mutant would count as caught.
     step("The API's tests on the code as it is");
-    run_command(services.name_to(&mut cargo(&["test", "--locked", "--package", "functions"]))).await?;
-    // Else the second round would pass over what an earlier run has caught.
+    run_command(services.pass_to(&mut cargo(&["test", "--locked", "--package", "functions"]))).await?;
+    // Else the second round would skip mutants that an earlier run has caught.
     let _ = std::fs::remove_dir_all(target.join("mutants.out"));
     step("The unit tests on each mutant");
     let mut round = cargo_mutants(&[&common[..], &["--test-package", "shared"]].concat());
@@ -59,5 +60,5 @@ pub async fn mutants(options: &Mutants) -> Result<()> {
     }
     step("The API's tests on each that the unit tests let pass");
     let mut round = cargo_mutants(&[&common[..], &["--iterate", "--test-package", "functions"]].concat());
-    run_command(services.name_to(&mut round)).await
+    run_command(services.pass_to(&mut round)).await
 }

@@ -1,4 +1,4 @@
-//! The servers that commands and tests start on this machine, and what is put before and into them.
+//! The servers that commands and tests start on this machine, with their gateway, schema and seed data.
 pub mod better_auth;
 pub mod cluster;
 pub mod functions;

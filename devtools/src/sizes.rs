@@ -1,10 +1,10 @@
-//! `cargo xtask sizes`: what the release binaries weigh, and what they need of the machine that they run on.
+//! `cargo xtask sizes`: size, GLIBC version and libraries of the release binaries.
 use crate::{checks::elf::Program, system::process::run_command, system::tools::cargo};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
 use xtask::{build::functions, place::target, step};
 
-/// Builds the functions for release, prints a line for each, and fails where one could not run on Lambda.
+/// Builds the functions for release and prints a line for each. Fails if one cannot run on Lambda.
 pub async fn sizes() -> Result<()> {
     step("Building the functions for release (link-time optimisation takes minutes)");
     run_command(&mut cargo(&["build", "--release", "--locked", "--package", "functions", "--bins"])).await?;

@@ -1,4 +1,4 @@
-//! Other programs: finding, installing or building them, and running them so that none outlives us.
+//! Finds, installs, builds and runs other programs.
 pub mod build;
 pub mod process;
 pub mod progress;

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: what a contributor runs before each push; everything; or parts of it.
+//! `cargo xtask test`: runs the parts for each push, all parts, or chosen parts.
 mod lanes;
 mod parts;
 mod run;
@@ -14,7 +14,7 @@ use xtask::{
     durations::{Durations, Short},
 };
 
-/// Runs the parts, and ends with the first that fails unless it is told to go on.
+/// Runs the parts. Stops at the first failure, unless `--keep-going`.
 pub async fn test(options: &Test) -> Result<()> {
     let durations = Durations::read();
     let plan = if options.all { &lanes::ALL } else { &lanes::BEFORE_A_PUSH };
@@ -28,7 +28,7 @@ pub async fn test(options: &Test) -> Result<()> {
     summarise(run(&parts, Context::new(options, false)).await?)
 }
 
-/// What is going to be run, and how long that took the last time.
+/// Lists the parts to run, with their last durations.
 fn list(durations: &Durations, parts: &[Part]) -> String {
     let known = |part: &Part| durations.get(&part.name());
     let line = |part: &Part| {

@@ -1,4 +1,4 @@
-//! Our functions as programs to be measured.
+//! Our functions as programs to measure.
 use crate::{
     servers::postgres::secret,
     system::{process::run_command, tools::cargo},
@@ -13,19 +13,19 @@ use std::{
 use xtask::{build::functions, step};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-/// Ours, and the floor.
+/// Builds our functions and the floor.
 pub async fn build_ours() -> Result<()> {
     step("Building the functions and the floor for release (link-time optimisation takes minutes)");
     run_command(&mut cargo(&["build", "--release", "--locked", "--package", "functions", "--bins"])).await?;
     run_command(&mut cargo(&["build", "--release", "--locked", "--package", "bench", "--bins"])).await
 }
 
-/// Our functions, as the template runs them, from where they have been built.
+/// Our functions with the settings of template.yaml; `built` is the folder of the binaries.
 pub fn ours(database_url: String, folder: &Path, built: &Path) -> Result<Program> {
     let packages_folder = folder.join("packages").join(built.file_name().context("a folder has a name")?);
     let mut packages = Vec::new();
     let names = functions()?;
-    // The list's is the one that the table shows; the job and the reference are not the API.
+    // The results table shows the size of the first package. docs and purge are not part of the API.
     let api = names.iter().filter(|name| !["docs", "list-tasks", "purge"].contains(&name.as_str()));
     for name in std::iter::once("list-tasks").chain(api.map(String::as_str)) {
         packages.push(pack(&built.join(name), &packages_folder.join(format!("{name}.zip")))?);
@@ -55,7 +55,7 @@ pub fn ours(database_url: String, folder: &Path, built: &Path) -> Result<Program
     })
 }
 
-/// Our functions' settings, as the template sets them.
+/// Our functions' environment, as template.yaml sets it.
 pub fn our_environment(database_url: String) -> Result<Vec<(&'static str, String)>> {
     Ok(vec![
         ("DATABASE_URL", database_url),
@@ -66,7 +66,7 @@ pub fn our_environment(database_url: String) -> Result<Vec<(&'static str, String
     ])
 }
 
-/// A package as `sam build` and `sam deploy` make it, of a program (which is then called `bootstrap`) or a folder.
+/// Zips a folder, or a program (as `bootstrap`), like `sam build` and `sam deploy` do.
 pub fn pack(what: &Path, to: &Path) -> Result<PathBuf> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder)?;

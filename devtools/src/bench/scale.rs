@@ -1,7 +1,8 @@
-//! `cargo xtask bench scale`: how the cost of a call grows with the tasks, with the page, and with the processes.
+//! `cargo xtask bench scale`: how the cost of a call grows with the number of tasks, the page size and the number of
+//! processes.
 use crate::{
     bench::ours::{build_ours, our_environment},
-    servers::cluster::migrated,
+    servers::cluster::start_migrated,
     servers::pgbouncer::{PgBouncer, Pooling},
     servers::postgres::Purpose,
 };
@@ -24,23 +25,23 @@ use std::{
 use tokio::time::sleep;
 use xtask::{place::target, step};
 
-/// To how many tasks the table grows, of users with a hundred each.
+/// Table sizes, in tasks. Each user has [`TASKS_EACH`].
 const TASKS: [i64; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
 const TASKS_EACH: i64 = 100;
-/// The tasks of one user more.
+/// Number of tasks of one additional user.
 const TASKS_OF_ONE: i64 = 100_000;
-/// How many calls of each kind are made.
+/// Number of calls of each kind.
 const CALLS: usize = 300;
-/// How many processes begin at once.
+/// Number of processes that start at once.
 const PROCESSES: [usize; 6] = [1, 10, 50, 100, 200, 500];
-/// How many tasks a page is asked for.
+/// Page sizes, in tasks.
 const LIMITS: [i64; 4] = [1, 10, 50, 100];
-/// How many server connections PgBouncer has for the processes.
+/// PgBouncer's server connections for all of the processes.
 const POOLING: Pooling = Pooling { mode: "transaction", server_connections: 20 };
-/// What a list may cost more, in buffers, among the most tasks than among the fewest.
+/// Maximum ratio of a list's buffers in the largest table to those in the smallest.
 const FLAT: f64 = 1.2;
 
-/// Measures all of it, prints tables, and writes target/bench/scale.json.
+/// Runs all measurements, prints tables, and writes target/bench/scale.json.
 pub async fn scale(quick: bool) -> Result<()> {
     build_ours().await?;
     let folder = target().join("bench");
@@ -49,34 +50,34 @@ pub async fn scale(quick: bool) -> Result<()> {
         fs::remove_dir_all(&data)?;
     }
     fs::create_dir_all(folder.join("logs"))?;
-    let (postgres, mut connection) = migrated(&data, Purpose::Benchmark, None).await?;
-    // Its reads would be counted as ours.
+    let (postgres, mut connection) = start_migrated(&data, Purpose::Benchmark, None).await?;
+    // Autovacuum's reads would be counted as the calls'.
     sqlx::raw_sql("alter table tasks set (autovacuum_enabled = off)").execute(&mut connection).await?;
     let mut bench = Bench { connection, url: postgres.api_url(), folder };
 
     let levels = if quick { &TASKS[..3] } else { &TASKS };
     let growth = bench.growth(levels).await?;
-    let of_one = bench.of_one().await?;
-    let items = bench.items(postgres.port()).await?;
+    let many_tasks = bench.user_with_many_tasks().await?;
+    let pages = bench.page_sizes(postgres.port()).await?;
     let pooler = PgBouncer::start(&data.join("pgbouncer"), &postgres, POOLING).await?;
     let port = |port: u16| format!("127.0.0.1:{port}");
     bench.url = bench.url.replace(&port(postgres.port()), &port(pooler.port()));
     let processes = if quick { &PROCESSES[..4] } else { &PROCESSES };
-    let cold = bench.cold(processes).await?;
+    let cold = bench.cold_starts(processes).await?;
 
     let file = bench.folder.join("scale.json");
-    let all = json!({"growth": growth, "of_one": of_one, "items": items, "cold": cold});
+    let all = json!({"growth": growth, "of_one": many_tasks, "items": pages, "cold": cold});
     fs::write(&file, serde_json::to_vec_pretty(&all)?)?;
     println!("\nWritten: {}", file.display());
     Ok(())
 }
 
-/// What calls cost.
+/// Averages and percentiles per call.
 struct Cost {
     p50_ms: f64,
     p99_ms: f64,
     cpu_ms: f64,
-    /// Read for each call, of the tables and indexes that it uses.
+    /// Buffers read from tables and indexes, per call.
     buffers: f64,
     answer_bytes: f64,
 }
@@ -88,7 +89,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// List, get and create among more and more tasks.
+    /// Measures list, get and create in tables of increasing size.
     async fn growth(&mut self, levels: &[i64]) -> Result<Value> {
         let (mut rows, mut results, mut lists) = (Vec::new(), Vec::new(), Vec::new());
         let mut users = 0;
@@ -127,9 +128,9 @@ impl Bench {
         Ok(json!({"calls": results, "list_buffers_ratio": growth}))
     }
 
-    /// Adds users from a number up to another, each with a session and tasks.
+    /// Adds the users numbered `first` to `last`, each with a session and tasks.
     async fn grow(&mut self, first: i64, last: i64) -> Result<()> {
-        // Made again at once, indexes take a fraction of the time that they take task by task.
+        // Rebuilding the indexes takes a fraction of the time that updating them for each row takes.
         let indexes: Vec<(String, String)> = sqlx::query_as(
             "select indexrelid::regclass::text, pg_get_indexdef(indexrelid) from pg_index
             where indrelid = 'tasks'::regclass and not indisprimary and not indisunique",
@@ -160,14 +161,15 @@ impl Bench {
 
     async fn settle(&mut self) -> Result<()> {
         for statement in ["vacuum analyze tasks, session, \"user\"", "checkpoint"] {
-            // Only a superuser may ask for a checkpoint before PostgreSQL 15, or without the right to.
+            // A checkpoint needs a superuser before PostgreSQL 15, and the role pg_checkpoint since. The error is
+            // ignored.
             let _ = sqlx::raw_sql(statement).execute(&mut self.connection).await;
         }
         Ok(())
     }
 
-    /// The lists of one user with many tasks.
-    async fn of_one(&mut self) -> Result<Value> {
+    /// Measures lists of one user with many tasks.
+    async fn user_with_many_tasks(&mut self) -> Result<Value> {
         step(format!("Adding a user with {TASKS_OF_ONE} tasks"));
         let statement = format!(
             "insert into \"user\" (id, email) values ('one', 'one@example.com');
@@ -205,8 +207,8 @@ impl Bench {
         Ok(json!(results))
     }
 
-    /// Pages of more and more tasks.
-    async fn items(&mut self, postgres_port: u16) -> Result<Value> {
+    /// Measures pages of increasing size.
+    async fn page_sizes(&mut self, postgres_port: u16) -> Result<Value> {
         let relay = Relay::start(postgres_port, Duration::ZERO)?;
         let direct = std::mem::take(&mut self.url);
         self.url = direct.replace(&format!("127.0.0.1:{postgres_port}"), &format!("127.0.0.1:{}", relay.port()));
@@ -240,8 +242,8 @@ impl Bench {
         Ok(json!(results))
     }
 
-    /// Many processes that begin at once, through PgBouncer.
-    async fn cold(&mut self, counts: &[usize]) -> Result<Value> {
+    /// Measures the first answers of processes that start at once, through PgBouncer.
+    async fn cold_starts(&mut self, counts: &[usize]) -> Result<Value> {
         let (mut rows, mut results) = (Vec::new(), Vec::new());
         for count in counts {
             step(format!("Starting {count} processes at once"));
@@ -265,9 +267,9 @@ impl Bench {
                 outcomes.into_iter().collect::<Result<Vec<f64>>>()
             })
             .await??;
-            let of = |share| quantile(totals.iter().copied(), share).unwrap_or_default();
-            rows.push(vec![count.to_string(), totals.len().to_string(), number(of(0.5)), number(of(1.0))]);
-            results.push(json!({"processes": count, "answered": totals.len(), "p50_ms": of(0.5), "most_ms": of(1.0)}));
+            let total_at = |share| quantile(totals.iter().copied(), share).unwrap_or_default();
+            rows.push(vec![count.to_string(), totals.len().to_string(), number(total_at(0.5)), number(total_at(1.0))]);
+            results.push(json!({"processes": count, "answered": totals.len(), "p50_ms": total_at(0.5), "most_ms": total_at(1.0)}));
         }
         println!(
             "\nProcesses that begin at once, through PgBouncer with {} server connections: start to first answer\n\n{}",
@@ -277,7 +279,7 @@ impl Bench {
         Ok(json!(results))
     }
 
-    /// What calls of one function cost; the first is not timed.
+    /// Measures calls of one function. The first call is not timed.
     async fn cost(&mut self, function: &'static str, calls: Vec<String>) -> Result<Cost> {
         let before = self.buffers().await?;
         let count = calls.len();
@@ -294,7 +296,7 @@ impl Bench {
             anyhow::Ok((latencies.split_off(1), cpu.split_off(1), bytes))
         })
         .await??;
-        // A server process reports what it has read as it ends.
+        // A PostgreSQL backend reports its last statistics when it exits.
         while sqlx::query_scalar("select exists (select from pg_stat_activity where usename = $1)")
             .bind(migrations::API_ROLE)
             .fetch_one(&mut self.connection)
@@ -303,19 +305,20 @@ impl Bench {
             sleep(Duration::from_millis(20)).await;
         }
         let buffers = (self.buffers().await? - before) as f64 / count as f64;
-        let of = |share| quantile(latencies.iter().copied(), share);
+        let latency_at = |share| quantile(latencies.iter().copied(), share);
         Ok(Cost {
             p50_ms: median(latencies.iter().copied()).context("calls")?,
-            p99_ms: of(0.99).context("calls")?,
+            p99_ms: latency_at(0.99).context("calls")?,
             cpu_ms: mean(&cpu).context("calls")?,
             buffers,
             answer_bytes: mean(&bytes).context("calls")?,
         })
     }
 
-    /// How many buffers of the tables that calls use have been read so far.
+    /// Number of buffers read so far from the tables in `public` and their indexes.
     async fn buffers(&mut self) -> Result<i64> {
-        // What this connection has read itself, to fill the tables, would be counted as the calls' when PostgreSQL gets to it.
+        // Flushes this connection's own reads now. Else PostgreSQL could add them later, and they would count as the
+        // calls'.
         sqlx::raw_sql("select pg_stat_force_next_flush()").execute(&mut self.connection).await?;
         let sql = "select sum(coalesce(heap_blks_read, 0) + coalesce(heap_blks_hit, 0) + coalesce(idx_blks_read, 0)
             + coalesce(idx_blks_hit, 0) + coalesce(toast_blks_read, 0) + coalesce(toast_blks_hit, 0))::bigint
@@ -352,7 +355,7 @@ fn call<'c>(function: &str, token: &'c str, task: i64, query: &'c str) -> Call<'
     }
 }
 
-/// The length of the answer's body, if the status is as it should be.
+/// Returns the length of the answer's body, or fails if the status is not the expected one.
 fn check(answer: &[u8], status: u16) -> Result<usize> {
     let answer: Value = serde_json::from_slice(answer)?;
     let body = answer["body"].as_str().unwrap_or_default();

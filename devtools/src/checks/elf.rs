@@ -1,4 +1,4 @@
-//! What a program of Linux needs of the machine that runs it, and whether Lambda has that.
+//! Checks whether a Linux program can run on Lambda: processor, GLIBC version and shared libraries.
 use anyhow::{Context as _, Result};
 use goblin::elf::{
     Elf,
@@ -6,9 +6,9 @@ use goblin::elf::{
 };
 use std::fmt;
 
-/// The newest GLIBC that Amazon Linux 2023 (provided.al2023) has.
+/// The GLIBC version of Amazon Linux 2023 (provided.al2023).
 const GLIBC_OF_LAMBDA: (u32, u32) = (2, 34);
-/// The libraries that every Linux with GLIBC has.
+/// Libraries that every Linux with GLIBC has.
 const ALLOWED_LIBRARIES: [&str; 7] = [
     "libc.so.6",
     "libm.so.6",
@@ -19,7 +19,7 @@ const ALLOWED_LIBRARIES: [&str; 7] = [
     "ld-linux-aarch64.so.1",
 ];
 
-/// A processor that Lambda has.
+/// A processor architecture of Lambda.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     X86_64,
@@ -27,7 +27,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// The processor that the template's parameter `Architecture` names.
+    /// Parses a value of the template's parameter `Architecture`.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "x86_64" => Some(Self::X86_64),
@@ -36,8 +36,8 @@ impl Architecture {
         }
     }
 
-    /// Whether this machine makes Linux programs for this processor without a cross-compiler.
-    pub fn is_this_machines(self) -> bool {
+    /// Whether this machine builds Linux programs for this processor without a cross-compiler.
+    pub fn is_native(self) -> bool {
         let here = if self == Self::X86_64 { "x86_64" } else { "aarch64" };
         std::env::consts::OS == "linux" && std::env::consts::ARCH == here
     }
@@ -49,12 +49,12 @@ impl fmt::Display for Architecture {
     }
 }
 
-/// A reason why a program does not run on Lambda.
+/// Why a program cannot run on Lambda.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// The program is for another processor; `None` is one that Lambda does not have.
+    /// The program is for another processor; `None` if Lambda does not have it.
     Architecture { is: Option<Architecture>, wanted: Architecture },
-    /// The program was linked with a newer GLIBC.
+    /// The program needs this newer GLIBC.
     Glibc((u32, u32)),
     /// The program needs a library that Lambda may not have.
     Library(String),
@@ -78,18 +78,18 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// What a program asks of the dynamic linker.
+/// What a program needs from the machine and the dynamic linker.
 pub struct Program {
-    /// The processor; `None` is one that Lambda does not have.
+    /// `None` if Lambda does not have the processor.
     architecture: Option<Architecture>,
-    /// The newest version of GLIBC that it needs; 0.0 without one.
+    /// The newest GLIBC version that the program needs; (0, 0) if none.
     pub glibc: (u32, u32),
-    /// The shared libraries that it is linked with.
+    /// Shared libraries that the program is linked with.
     pub libraries: Vec<String>,
 }
 
 impl Program {
-    /// Reads a program's file.
+    /// Parses an ELF file.
     pub fn read(data: &[u8]) -> Result<Self> {
         let elf = Elf::parse(data).context("it is not a program of Linux")?;
         let mut glibc = (0, 0);
@@ -110,7 +110,7 @@ impl Program {
         Ok(Self { architecture, glibc, libraries: elf.libraries.iter().map(|library| (*library).to_owned()).collect() })
     }
 
-    /// Says why Lambda cannot run the program on this processor, if that is so.
+    /// Returns why Lambda cannot run the program on this processor, or `None` if it can.
     pub fn unfit_for(&self, wanted: Architecture) -> Option<Unfit> {
         if self.architecture != Some(wanted) {
             return Some(Unfit::Architecture { is: self.architecture, wanted });
@@ -118,7 +118,7 @@ impl Program {
         self.unfit()
     }
 
-    /// Says why Lambda cannot run the program on any processor, if that is so.
+    /// Like [`Self::unfit_for`], but for any processor.
     pub fn unfit(&self) -> Option<Unfit> {
         if self.glibc > GLIBC_OF_LAMBDA {
             return Some(Unfit::Glibc(self.glibc));

@@ -1,24 +1,25 @@
-//! Looks for secrets in everything that the functions have logged during the tests.
+//! Searches the functions' logs for secrets.
 use anyhow::{Result, bail};
 use std::{fs, path::Path};
 
-/// What no line may have, whatever its value: the names that stand before credentials, and the tests' signing secret.
+/// Texts that no line may contain: names that precede credentials, and the signing secret of the tests.
 const PATTERNS: [&str; 4] = ["session_token=", "Bearer ", "authorization", "a-secret-of-the-tests"];
 
-/// Fails when a line has one of `secrets`, one that the tests have noted, or one of the patterns of a secret.
+/// Fails if a log line in `folder` contains one of `secrets`, a secret from the tests' `secrets.*` files, one of
+/// [`PATTERNS`], or a URL with a user.
 pub fn check(folder: &Path, secrets: &[&str]) -> Result<()> {
     let (mut lines, mut noted) = (Vec::new(), secrets.iter().map(|secret| (*secret).to_owned()).collect::<Vec<_>>());
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let text = String::from_utf8_lossy(&fs::read(entry.path())?).into_owned();
-        let of = if entry.file_name().to_string_lossy().starts_with("secrets.") { &mut noted } else { &mut lines };
-        of.extend(text.lines().map(str::to_owned));
+        let texts = if entry.file_name().to_string_lossy().starts_with("secrets.") { &mut noted } else { &mut lines };
+        texts.extend(text.lines().map(str::to_owned));
     }
     for line in &lines {
-        // An error's own example of what a URL looks like.
+        // The example URL in an error message.
         let line = line.replace("postgresql://user:password@host/database", "");
         let is_in = |secret: &&str| line.contains(*secret);
-        // A database's URL with a user in it, and so with what follows the user.
+        // A URL with a user can have a password too.
         let has_url =
             line.split("://").skip(1).any(|rest| rest.split(['/', ' ', '"']).next().unwrap_or("").contains('@'));
         if has_url {

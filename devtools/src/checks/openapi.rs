@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use tokio::process::Command;
 use xtask::{place::root, step};
 
-/// The version that the contract's configuration was written for.
+/// The version that devtools/openapi/schemathesis.toml was written for.
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 
-/// Spectral, with every finding a failure.
+/// Runs Spectral. Every finding is a failure.
 pub async fn lint() -> Result<()> {
     let folder = root().join("devtools/openapi");
     let _lock = lock("openapi")?;
@@ -20,7 +20,7 @@ pub async fn lint() -> Result<()> {
     run_command(Command::new(node("npm")?).args(["run", "--silent", "lint"]).current_dir(folder)).await
 }
 
-/// Schemathesis, from PyPI.
+/// Installs Schemathesis from PyPI and returns the program's path.
 pub async fn schemathesis() -> Result<PathBuf> {
     Ok(from_pypi("schemathesis", &[SCHEMATHESIS]).await?.join("schemathesis"))
 }

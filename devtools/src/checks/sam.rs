@@ -1,4 +1,4 @@
-//! AWS SAM: checks of template.yaml, and building what it deploys.
+//! AWS SAM: checks of template.yaml, and `sam build`.
 use crate::{
     system::process::{run, run_command},
     system::tools::{Environment, PythonTool, cargo_lambda, from_pypi},
@@ -16,18 +16,18 @@ use xtask::{
     step,
 };
 
-/// The versions that the template passes.
+/// The versions with which template.yaml passes.
 const SAM: Environment = Environment { name: "sam", packages: &["aws-sam-cli==1.170.0"] };
 const CFN_LINT: &str = "cfn-lint==1.58.0";
 const CHECKOV: &str = "checkov==3.3.30";
 
-/// How a function's rollout names the alarms that it watches, in template.yaml.
+/// Start of the list of alarms that a rollout watches, in template.yaml.
 const WATCHED: &str = "DeploymentPreference: { Alarms: [";
-/// The alarm that no rollout may watch, because it refers to the API.
-const OF_THE_API: &str = "{ Ref: ServerErrors }, ";
+/// The alarm that no rollout may watch: it refers to the API, which makes the dependency circular.
+const API_ALARM: &str = "{ Ref: ServerErrors }, ";
 
-/// `sam validate --lint` and cfn-lint on template.yaml; then what SAM's translator makes of it, by cfn-lint and for circular
-/// dependencies. All without a network.
+/// Checks template.yaml with `sam validate --lint` and cfn-lint. Then checks the output of SAM's translator with
+/// cfn-lint and for circular dependencies. Needs no network.
 pub async fn check_template() -> Result<()> {
     step("sam validate --lint");
     run_command(command(&sam_folder().await?.join("sam")).args(["validate", "--lint", "--region", "us-east-1"]))
@@ -37,13 +37,13 @@ pub async fn check_template() -> Result<()> {
     step(format!("template.yaml as CloudFormation gets it: circular dependencies, and {CFN_LINT}"));
     let folder = target().join("test/cloudformation");
     let results = translate(&root().join("template.yaml"), &folder).await?;
-    // The translator puts these parameters' values in their place.
+    // W2001 reports unused parameters. The translator replaces references to parameters by their values.
     let arguments = ["--ignore-checks", "W2001", "--"].into_iter().map(str::to_owned).chain(results);
     cfn_lint(&arguments.collect::<Vec<_>>()).await?;
-    find_planted_circle(&folder).await
+    find_planted_cycle(&folder).await
 }
 
-/// checkov on template.yaml, without a network.
+/// Runs checkov on template.yaml. Needs no network.
 pub async fn checkov() -> Result<()> {
     let checkov = from_pypi("checkov", &[CHECKOV]).await?.join("checkov");
     let mut command = Command::new(checkov);
@@ -56,7 +56,7 @@ async fn cfn_lint<S: AsRef<OsStr>>(arguments: &[S]) -> Result<()> {
     run_command(Command::new(program).args(arguments).current_dir(root())).await
 }
 
-/// The files with what SAM's translator makes of a template, for each combination of parameters that matters.
+/// Runs SAM's translator for each relevant combination of parameters, and returns the files with its output.
 async fn translate(template: &Path, folder: &Path) -> Result<Vec<String>> {
     let _ = fs::remove_dir_all(folder);
     let script = root().join("devtools/sam/translate.py");
@@ -69,11 +69,11 @@ async fn translate(template: &Path, folder: &Path) -> Result<Vec<String>> {
     Ok(files.lines().map(str::to_owned).collect())
 }
 
-/// Lets one rollout watch the alarm of the API, as all did once, and fails where that is not found: neither cfn-lint nor `sam
-/// validate` sees it in template.yaml.
-async fn find_planted_circle(folder: &Path) -> Result<()> {
+/// Tests the check for circular dependencies: adds the API's alarm to one rollout, as all rollouts had it once, and
+/// fails if the check does not find it. Neither cfn-lint nor `sam validate` finds it in template.yaml.
+async fn find_planted_cycle(folder: &Path) -> Result<()> {
     let text = fs::read_to_string(root().join("template.yaml"))?;
-    let planted = text.replacen(WATCHED, &format!("{WATCHED}{OF_THE_API}"), 1);
+    let planted = text.replacen(WATCHED, &format!("{WATCHED}{API_ALARM}"), 1);
     ensure!(planted != text, "template.yaml has no rollout that watches an alarm: {WATCHED:?}");
     let file = folder.with_file_name("circle.yaml");
     fs::write(&file, planted)?;
@@ -87,10 +87,10 @@ async fn find_planted_circle(folder: &Path) -> Result<()> {
     }
 }
 
-/// The oldest SAM CLI that is known to build and deploy the template: the version that the tests use.
+/// The oldest SAM CLI known to build and deploy the template: the version that the tests use.
 const OLDEST_SAM: [u32; 3] = [1, 170, 0];
 
-/// `sam build`, with the compiler of this machine instead of the Zig that a release for another one would use.
+/// Runs `sam build` with this machine's compiler instead of Zig, which cross-compiles.
 pub async fn build() -> Result<()> {
     let lambda = cargo_lambda().await?;
     let mut command = command(&sam_folder().await?.join("sam"));
@@ -103,12 +103,12 @@ pub async fn build() -> Result<()> {
     Ok(())
 }
 
-/// The machine's own SAM CLI, else the one that the tests use.
+/// The SAM CLI on the PATH, else the version that the tests use.
 pub fn find() -> PythonTool {
     PythonTool::find("sam", SAM)
 }
 
-/// Fails when a SAM CLI is older than the oldest that is known to work.
+/// Fails if the SAM CLI is older than [`OLDEST_SAM`].
 pub async fn check_version(sam: &Path) -> Result<()> {
     let output = command(sam).arg("--version").kill_on_drop(true).output().await;
     let output = output.with_context(|| format!("{} cannot be started", sam.display()))?;
@@ -128,14 +128,14 @@ pub async fn check_version(sam: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A command of the SAM CLI in the project's folder, that sends AWS no usage data.
+/// A SAM CLI command in the project's folder, without telemetry to AWS.
 pub fn command(sam: &Path) -> Command {
     let mut command = Command::new(sam);
     command.current_dir(root()).env("SAM_CLI_TELEMETRY", "0");
     command
 }
 
-/// The PATH on which `sam build` finds cargo and cargo-lambda.
+/// The PATH, extended where needed so that `sam build` finds cargo and cargo-lambda.
 pub fn path_with_cargo(cargo_lambda: &Path) -> Result<OsString> {
     let cargo = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| find_in_path("cargo"));
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -145,22 +145,23 @@ pub fn path_with_cargo(cargo_lambda: &Path) -> Result<OsString> {
     Ok(std::env::join_paths(missing.collect::<Vec<_>>().iter().chain(&present))?)
 }
 
-/// Settings of cargo-lambda for this machine's own target. Else cargo-lambda would ask rustup for it, which downloads it.
+/// cargo-lambda settings for a build without a cross-compiler. Without them, cargo-lambda lets rustup download the
+/// target.
 pub const SETTINGS_FOR_THIS_MACHINE: &str = "[build]\nskip_target_check = true\n";
 
-/// The file of [`SETTINGS_FOR_THIS_MACHINE`].
+/// Path of the file with [`SETTINGS_FOR_THIS_MACHINE`].
 pub fn settings_for_this_machine() -> PathBuf {
     target().join("tools/CargoLambda.toml")
 }
 
-/// Writes the file of [`SETTINGS_FOR_THIS_MACHINE`].
+/// Writes [`SETTINGS_FOR_THIS_MACHINE`] to their file.
 pub fn write_settings_for_this_machine() -> Result<()> {
     let file = settings_for_this_machine();
     std::fs::create_dir_all(file.parent().context("a folder")?)?;
     Ok(std::fs::write(&file, SETTINGS_FOR_THIS_MACHINE)?)
 }
 
-/// AWS's Runtime Interface Emulator, which comes with the SAM CLI.
+/// Path of AWS's Runtime Interface Emulator, which is part of the SAM CLI.
 pub async fn emulator() -> Result<PathBuf> {
     let programs = sam_folder().await?;
     let packages = programs.join("../lib");

@@ -1,22 +1,22 @@
-//! What comes into the build from others: cargo-deny by the rules of deny.toml, and cargo-machete for what nobody uses.
+//! Checks dependencies: cargo-deny with the rules of deny.toml, and cargo-machete for unused ones.
 use crate::{system::process::run_command, system::tools::from_crates_io};
 use anyhow::{Result, bail};
 use tokio::process::Command;
 use xtask::{place::root, step};
 
-/// The versions whose rules the project passes.
+/// The versions with which the project passes.
 const CARGO_DENY: &str = "cargo-deny@0.20.2";
 const CARGO_MACHETE: &str = "cargo-machete@0.9.2";
 
-/// Where the advisories come from, as deny.toml's default has it.
+/// The advisory database: cargo-deny's default.
 const ADVISORIES: &str = "https://github.com/rustsec/advisory-db";
 
-/// Checks licences, versions, sources, advisories, and that every dependency is used.
+/// Checks licences, versions, sources and advisories, and that every dependency is used.
 pub async fn check() -> Result<()> {
     let deny = from_crates_io(CARGO_DENY).await?;
     let cargo_deny = |checks: &[&str]| {
         let mut command = Command::new(&deny);
-        // An exception that no longer meets anything is an error too.
+        // An exception that matches nothing any more is an error too.
         command.args(["--locked", "check", "--hide-inclusion-graph", "--deny", "unmatched-skip"]).args(checks);
         command.current_dir(root());
         command
@@ -37,7 +37,7 @@ pub async fn check() -> Result<()> {
     run_command(Command::new(from_crates_io(CARGO_MACHETE).await?).current_dir(root())).await
 }
 
-/// Whether git can read the database's branches.
+/// Whether git can read the advisory database.
 async fn can_reach_advisories() -> bool {
     let mut git = Command::new("git");
     git.args(["ls-remote", "--exit-code", "--heads", ADVISORIES, "main"]).env("GIT_TERMINAL_PROMPT", "0");

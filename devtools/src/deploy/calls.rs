@@ -1,4 +1,4 @@
-//! The calls of the deployed API that show whether the deployment works.
+//! Calls of the deployed API after a deployment.
 use super::stack::Stack;
 use anyhow::{Context as _, Result, anyhow, bail};
 use reqwest::{Client, Response, StatusCode};
@@ -6,20 +6,20 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// How long one attempt may take, in seconds: API Gateway gives up after 30.
+/// Timeout of one attempt, in seconds. API Gateway gives up after 30.
 const ATTEMPT_TIMEOUT_S: u64 = 35;
-/// How much of an answer's body an error quotes, in characters.
+/// Maximum length of the part of a response body that an error quotes, in characters.
 const QUOTED: usize = 300;
 
-/// A call, and the answer that a working API gives.
+/// A call and its expected answer.
 pub struct Call {
     pub path: &'static str,
     pub expected: StatusCode,
     /// A field that the JSON body must have.
     field: Option<&'static str>,
-    /// The function that answers, as its program and its log are called.
+    /// The function that answers. Its program and log have this name.
     function: &'static str,
-    /// What another answer means.
+    /// Printed after any other answer.
     advice: &'static str,
 }
 
@@ -49,7 +49,7 @@ pub const CALLS: [Call; 3] = [
     },
 ];
 
-/// Makes every call, and repeats one that fails until `timeout`: a new API may need some seconds.
+/// Makes every call. Retries a failed call until `timeout`, because a new API may need some seconds.
 pub async fn make_all(stack: &Stack, url: &str, timeout: Duration) -> Result<()> {
     let client = Client::builder().timeout(Duration::from_secs(ATTEMPT_TIMEOUT_S)).build()?;
     for call in &CALLS {
@@ -102,7 +102,7 @@ impl Call {
     }
 }
 
-/// The first line of an error's body, where that is JSON, as problem documents and API Gateway's own answers are.
+/// Returns the first line of a JSON error body: problem documents and API Gateway's own errors are JSON.
 async fn first_line(answer: Response) -> String {
     let content_type = answer.headers().get("content-type").and_then(|value| value.to_str().ok());
     if !content_type.is_some_and(|it| it.contains("json")) {

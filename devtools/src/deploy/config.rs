@@ -1,4 +1,4 @@
-//! samconfig.toml: what it says about an environment, and writing down what was new. Comments and order stay.
+//! Reads and updates an environment's settings in samconfig.toml. Updates keep the comments and the order.
 use super::overrides;
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::{
@@ -9,12 +9,12 @@ use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 
 const OVERRIDES: &str = "parameter_overrides";
 
-/// An environment's part of the file.
+/// An environment's settings in samconfig.toml.
 pub struct Config {
     file: PathBuf,
     environment: String,
     document: DocumentMut,
-    /// What `save` writes, a line each.
+    /// Changes since the file was read, one line each.
     changes: Vec<String>,
 }
 
@@ -28,17 +28,17 @@ impl Config {
             let names: Vec<_> = tables.map(|(name, _)| name).collect();
             bail!("{} has no environment '{environment}'; it has {}", file.display(), names.join(", "));
         }
-        // Fails on what cannot be read.
+        // Fails early if the parameters cannot be parsed.
         config.parameters()?;
         Ok(config)
     }
 
-    /// The parameters of one of SAM's commands.
+    /// The settings of a SAM command.
     fn section(&self, command: &str) -> Option<&Table> {
         self.document.get(&self.environment)?.get(command)?.get("parameters")?.as_table()
     }
 
-    /// An option of `sam deploy`, which may also stand in the section for all commands.
+    /// An option of `sam deploy`, from its own section or from `global`, which is for all commands.
     pub fn option(&self, name: &str) -> Option<&str> {
         ["deploy", "global"].into_iter().find_map(|command| self.section(command)?.get(name)?.as_str())
     }
@@ -49,7 +49,7 @@ impl Config {
         confirm.and_then(Item::as_bool).unwrap_or_default()
     }
 
-    /// The template's parameters in the file, in its order.
+    /// The template's parameters, in the order of the file.
     pub fn parameters(&self) -> Result<Vec<(String, String)>> {
         let Some(item) = self.section("deploy").and_then(|section| section.get(OVERRIDES)) else {
             return Ok(Vec::new());
@@ -66,7 +66,7 @@ impl Config {
         for text in texts {
             let parsed = overrides::parse(text);
             for (name, value) in parsed.with_context(|| format!("{OVERRIDES} in {}", self.file.display()))? {
-                // SAM takes the last of several.
+                // SAM uses the last of several values.
                 all.retain(|(known, _)| *known != name);
                 all.push((name, value));
             }
@@ -79,7 +79,7 @@ impl Config {
         all.into_iter().find(|(known, value)| known == name && !value.is_empty()).map(|(_, value)| value)
     }
 
-    /// Sets a parameter of the template, unless it has that value.
+    /// Sets a parameter of the template.
     pub fn set_parameter(&mut self, name: &str, to: &str) -> Result<()> {
         let before = self.parameter(name);
         if before.as_deref() == Some(to) {
@@ -98,7 +98,7 @@ impl Config {
         Ok(())
     }
 
-    /// Sets an option of `sam deploy`, unless it has that value.
+    /// Sets an option of `sam deploy`.
     pub fn set_option(&mut self, name: &str, to: &str) -> Result<()> {
         let before = self.option(name).map(str::to_owned);
         if before.as_deref() == Some(to) {
@@ -108,7 +108,7 @@ impl Config {
         if let Some(present) = section.get_mut(name).and_then(Item::as_value_mut) {
             replace(present, to);
         } else {
-            // Before the long list, where that is at the end.
+            // Insert before the parameters, if that long list is the last entry.
             let is_list_last = section.iter().last().is_some_and(|(key, _)| key == OVERRIDES);
             let list = if is_list_last { section.remove_entry(OVERRIDES) } else { None };
             section[name] = value(to);
@@ -131,12 +131,12 @@ impl Config {
         self.changes.push(format!("{line}{replaced}"));
     }
 
-    /// What is not in the file yet, a line each.
+    /// The changes that `save` writes, one line each.
     pub fn changes(&self) -> &[String] {
         &self.changes
     }
 
-    /// Writes the changes, if there are any.
+    /// Writes the file if there are changes.
     pub fn save(&self) -> Result<()> {
         if !self.changes.is_empty() {
             let written = fs::write(&self.file, self.document.to_string());
@@ -146,14 +146,14 @@ impl Config {
     }
 }
 
-/// Replaces a value, and keeps the spaces and comments around it.
+/// Replaces a value and keeps the whitespace and comments around it.
 fn replace(present: &mut Value, to: &str) {
     let decor = present.decor().clone();
     *present = Value::from(to);
     *present.decor_mut() = decor;
 }
 
-/// Replaces the entry that names a parameter, or adds one on a line of its own.
+/// Replaces a parameter's entry, or adds one on a separate line.
 fn set_in_array(array: &mut Array, name: &str, to: &str) -> Result<()> {
     for entry in array.iter_mut() {
         let mut parsed = overrides::parse(entry.as_str().unwrap_or_default())?;
@@ -163,7 +163,7 @@ fn set_in_array(array: &mut Array, name: &str, to: &str) -> Result<()> {
             return Ok(());
         }
     }
-    // A comment after the last entry stays behind that entry.
+    // Keep a comment after the last entry with that entry.
     let mut between = array.trailing().as_str().unwrap_or_default().to_owned();
     if let Some(last) = array.iter_mut().last() {
         let suffix = last.decor().suffix().and_then(|suffix| suffix.as_str()).unwrap_or_default().to_owned();
@@ -181,7 +181,7 @@ fn set_in_array(array: &mut Array, name: &str, to: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// The file's text after a parameter and the region are set.
+    /// Returns `text` after a parameter and the region were set.
     fn changed(text: &str) -> String {
         let folder = xtask::place::target().join("tmp");
         fs::create_dir_all(&folder).unwrap();

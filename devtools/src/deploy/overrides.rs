@@ -1,15 +1,15 @@
-//! The SAM CLI's way to write parameters: `Name="value"`, any number of them with spaces between.
+//! The SAM CLI's syntax of parameter overrides: `Name="value"` pairs, separated by whitespace.
 use anyhow::{Result, bail};
 use regex::Regex;
 use std::sync::LazyLock;
 
-/// One parameter, as SAM's own pattern has it (CfnParameterOverridesType).
+/// One parameter, like SAM's own pattern (CfnParameterOverridesType).
 static PARAMETER: LazyLock<Regex> = LazyLock::new(|| {
     let pattern = r#"^(?:ParameterKey=(\w+),ParameterValue=|(\w+)=)("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?:\\.|[^\s"\\])*)(?:\s+|$)"#;
     Regex::new(pattern).expect("the pattern is valid")
 });
 
-/// The names and values of a text.
+/// Parses parameters into names and values.
 pub fn parse(text: &str) -> Result<Vec<(String, String)>> {
     let mut parameters = Vec::new();
     let mut rest = text.trim();
@@ -22,17 +22,17 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>> {
     Ok(parameters)
 }
 
-/// One parameter.
+/// Formats one parameter.
 pub fn encode(name: &str, value: &str) -> String {
     format!("{name}=\"{}\"", value.replace('"', "\\\""))
 }
 
-/// Several parameters in one text.
+/// Formats several parameters.
 pub fn encode_all(parameters: &[(String, String)]) -> String {
     parameters.iter().map(|(name, value)| encode(name, value)).collect::<Vec<_>>().join(" ")
 }
 
-/// A value without its quotes and SAM's escapes.
+/// Removes the quotes and SAM's escapes from a value.
 fn unquoted(value: &str) -> String {
     let inner = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
     inner.unwrap_or(value).replace("\\ ", " ").replace("\\\"", "\"").replace("\\'", "'")
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_in_which_sam_takes_parameters_is_read() {
+    fn every_syntax_that_sam_accepts_is_parsed() {
         let text = r#"A="rate(1 day)"  B=two ParameterKey=C,ParameterValue='three' D="a \"b\"" E="""#;
         let parameters = parse(text).unwrap();
         let expected = [("A", "rate(1 day)"), ("B", "two"), ("C", "three"), ("D", "a \"b\""), ("E", "")];

@@ -1,10 +1,11 @@
-//! Checks of what `sam build` made, before anything is sent to AWS.
+//! Checks the programs that `sam build` made, before anything is sent to AWS.
 use super::template::Template;
 use crate::checks::elf::{Architecture, Program, Unfit};
 use anyhow::{Context as _, Result, bail};
 use std::{fs, path::Path};
 
-/// Fails unless the folder has a program for each function of its template, and Lambda can run every one of them.
+/// Fails unless `folder` has a program for each function of the template and Lambda can run all of them. Returns their
+/// number.
 pub fn check(folder: &Path, template: &Template, architecture: Architecture, environment: &str) -> Result<usize> {
     let functions = template.functions();
     let bootstrap = |function: &str| folder.join(function).join("bootstrap");

@@ -1,4 +1,4 @@
-//! The values that a deployment needs: from flags, samconfig.toml, or the person at the terminal.
+//! The values that a deployment needs, from flags, samconfig.toml or a prompt.
 use super::{config::Config, overrides, template::Template};
 use anyhow::{Context as _, Result, bail};
 use std::io::{IsTerminal as _, Write as _, stderr, stdin};
@@ -6,13 +6,13 @@ use xtask::cli::DeployValues;
 
 const DEPLOYMENT_ID: &str = "DeploymentId";
 
-/// A parameter of the template that has no default.
+/// A required parameter of the template.
 struct Needed {
     parameter: &'static str,
     flag: &'static str,
-    /// What the flag takes.
+    /// Placeholder of the flag's value.
     value: &'static str,
-    /// What it is, for who is asked.
+    /// Description for users.
     meaning: &'static str,
     is_secret_arn: bool,
 }
@@ -48,12 +48,12 @@ const NEEDED: [Needed; 4] = [
     },
 ];
 
-/// In the order of `NEEDED`.
-fn needed(flags: &DeployValues) -> [Option<&String>; 4] {
+/// The flags' values, in the order of [`NEEDED`].
+fn flag_values(flags: &DeployValues) -> [Option<&String>; 4] {
     [&flags.api_secret, &flags.database_secret, &flags.owner_secret, &flags.front_end].map(Option::as_ref)
 }
 
-/// The values of a deployment, checked.
+/// A deployment's validated values.
 pub struct Settings {
     pub region: String,
     pub architecture: String,
@@ -61,9 +61,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Puts the values of the flags and of the person into `config`, and checks all that is there.
+    /// Adds the values from the flags and from prompts to `config`, and validates all values.
     pub async fn gather(config: &mut Config, flags: &DeployValues, template: &Template) -> Result<Self> {
-        let given = NEEDED.iter().zip(needed(flags));
+        let given = NEEDED.iter().zip(flag_values(flags));
         let missing: Vec<_> = given
             .clone()
             .filter(|(needed, flag)| flag.is_none() && config.parameter(needed.parameter).is_none())
@@ -102,7 +102,7 @@ impl Settings {
         Ok(Self { region, architecture: architecture.unwrap_or("x86_64").to_owned(), parameters })
     }
 
-    /// All parameters as the SAM CLI takes them, with this deployment's name.
+    /// Returns all parameters in the SAM CLI's syntax, with this deployment's id.
     pub fn with_deployment_id(&self, id: &str) -> Vec<String> {
         let others = self.parameters.iter().filter(|(name, _)| name != DEPLOYMENT_ID);
         let others = others.map(|(name, value)| overrides::encode(name, value));
@@ -110,7 +110,7 @@ impl Settings {
     }
 }
 
-/// The one region of the flag, the file and the secrets.
+/// Returns the region, or fails if the flag, samconfig.toml and the secrets' ARNs name different ones.
 fn region(config: &Config, flag: Option<&str>) -> Result<String> {
     let mut regions = Vec::new();
     for needed in NEEDED.iter().filter(|needed| needed.is_secret_arn) {
@@ -128,7 +128,7 @@ fn region(config: &Config, flag: Option<&str>) -> Result<String> {
     Ok(first)
 }
 
-/// Asks until the answer is one that the template takes.
+/// Prompts until the template accepts the value.
 async fn ask(needed: &Needed, template: &Template) -> Result<String> {
     loop {
         eprint!("{}\n{}: ", needed.meaning, needed.parameter);
@@ -141,7 +141,7 @@ async fn ask(needed: &Needed, template: &Template) -> Result<String> {
     }
 }
 
-/// A line of the terminal. On a thread that nobody waits for, so that Ctrl-C ends us while it reads.
+/// Reads a line from the terminal. The thread is not joined, so that Ctrl-C ends this process during the read.
 async fn read_line() -> Result<String> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {

@@ -1,16 +1,16 @@
-//! The stack on AWS, as the SAM CLI reports it.
+//! The CloudFormation stack, as the SAM CLI reports it.
 use crate::checks::sam;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf};
 use tokio::process::Command;
 
-/// A stack that is there, or will be.
+/// A stack. It need not exist yet.
 pub struct Stack {
     pub sam: PathBuf,
     pub name: String,
     pub region: String,
-    /// The profile of AWS credentials that samconfig.toml names.
+    /// The AWS credentials profile from samconfig.toml.
     pub profile: Option<String>,
 }
 
@@ -22,7 +22,7 @@ struct Output {
 }
 
 impl Stack {
-    /// `sam list stack-outputs`.
+    /// Returns the `sam list stack-outputs` command.
     pub fn outputs_command(&self) -> Command {
         let mut command = sam::command(&self.sam);
         command.args(["list", "stack-outputs", "--stack-name", &self.name, "--region", &self.region]);
@@ -33,7 +33,7 @@ impl Stack {
         command
     }
 
-    /// The outputs; nothing where there is no stack yet, or it was never deployed to its end.
+    /// Returns the outputs, or `None` if the stack does not exist or no deployment of it has completed.
     pub async fn outputs(&self) -> Result<Option<BTreeMap<String, String>>> {
         let output = self.outputs_command().kill_on_drop(true).output().await;
         let output = output.with_context(|| format!("{} cannot be started", self.sam.display()))?;
@@ -43,7 +43,7 @@ impl Stack {
             return Ok(Some(outputs.into_iter().map(|it| (it.output_key, it.output_value)).collect()));
         }
         let text = String::from_utf8_lossy(&output.stderr);
-        // SAM's words, for no stack and for a stack without outputs.
+        // SAM's messages for a missing stack and for a stack without outputs.
         if ["does not exist on Cloudformation", "Outputs do not exist for"].iter().any(|words| text.contains(words)) {
             return Ok(None);
         }

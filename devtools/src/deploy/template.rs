@@ -1,4 +1,4 @@
-//! What the SAM template says about its parameters and functions.
+//! The parameters and functions of a SAM template.
 use anyhow::{Context as _, Result, bail};
 use regex::Regex;
 use serde_json::Value;
@@ -15,21 +15,20 @@ impl Template {
         Ok(Self { content })
     }
 
-    /// The default of a parameter.
     pub fn default_of(&self, parameter: &str) -> Option<&str> {
         self.content["Parameters"][parameter]["Default"].as_str()
     }
 
-    /// The logical ids of all functions.
+    /// Returns the logical ids of all functions.
     pub fn functions(&self) -> Vec<&str> {
         let resources = self.content["Resources"].as_object().into_iter().flatten();
         let functions = resources.filter(|(_, resource)| resource["Type"] == "AWS::Serverless::Function");
         functions.map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Checks a parameter's value by the rules that CloudFormation would refuse it by, after the build.
+    /// Checks a parameter's value by the template's rules. CloudFormation would apply them only after the build.
     pub fn check(&self, parameter: &str, value: &str) -> Result<()> {
-        // The SAM CLI drops a parameter that the template does not have, without a word.
+        // The SAM CLI silently drops a parameter that the template does not have.
         let rules = self.content["Parameters"].get(parameter);
         let rules = rules.with_context(|| format!("the template has no parameter {parameter}"))?;
         let matches = match rules["AllowedPattern"].as_str() {
@@ -51,7 +50,7 @@ impl Template {
     }
 }
 
-/// A scalar as CloudFormation takes it, which knows strings only.
+/// Converts a scalar to a string, because CloudFormation's values are strings.
 fn as_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -1,4 +1,4 @@
-//! What `cargo xtask dev` shows of the API's calls: the functions' JSON lines, a readable one for each call.
+//! The log output of `cargo xtask dev`: turns the functions' JSON lines into readable ones.
 use serde_json::Value;
 use std::{
     fs::File,
@@ -9,35 +9,35 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// What cargo lambda reports of each function that it restarts after a change, as errors.
+/// Errors that cargo lambda logs for each function that it restarts after a change.
 const NOISE: [&str; 2] = ["blocking waitpid returned pid=0", "command killed code=ForceStop"];
 
-/// Shows lines on standard output, and keeps them as they are in a file.
+/// Prints log lines to standard output, and writes them unchanged to a file.
 pub struct CallLog {
     file: Option<File>,
-    /// Whether the functions' lines are shown as they are.
+    /// Whether lines are printed unchanged (`--json`).
     is_raw: bool,
     has_colour: bool,
-    /// How far the local time is ahead of UTC, in seconds.
+    /// Local time minus UTC, in seconds.
     utc_offset: i64,
-    /// Whether calls are shown: those by which the API is started are nobody's.
+    /// Whether calls are printed. The calls that start the API are not.
     shows_calls: AtomicBool,
 }
 
 impl CallLog {
-    /// Lines are kept in `file`, which begins anew.
+    /// Creates the log; `file` is truncated.
     pub fn new(is_raw: bool, file: &Path) -> io::Result<Self> {
         let has_colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let file = Some(File::create(file)?);
         Ok(Self { file, is_raw, has_colour, utc_offset: utc_offset().unwrap_or(0), shows_calls: AtomicBool::default() })
     }
 
-    /// Shows calls from now on.
+    /// Prints calls from now on.
     pub fn show_calls(&self) {
         self.shows_calls.store(true, Ordering::Relaxed);
     }
 
-    /// Shows a line of the functions, or of what runs them.
+    /// Logs a line of a function or of the server that runs it.
     pub fn write(&self, line: &str) {
         if let Some(mut file) = self.file.as_ref() {
             let _ = file.write_all(format!("{line}\n").as_bytes());
@@ -47,7 +47,7 @@ impl CallLog {
         }
     }
 
-    /// A line as it is shown; nothing where it is of no use.
+    /// Returns the line to print, or `None` if it is not printed.
     fn readable(&self, line: &str, now: SystemTime) -> Option<String> {
         if NOISE.iter().any(|noise| line.contains(noise)) {
             return None;
@@ -82,7 +82,7 @@ impl CallLog {
         Some(format!("{time} {status} {} in {latency:.1} ms by {}{cold}{cause}", text("route"), text("function")))
     }
 
-    /// The time of day here, as `09:41:00`.
+    /// Formats the local time of day, such as `09:41:00`.
     fn time(&self, now: SystemTime) -> String {
         const DAY_S: i64 = 24 * 60 * 60;
         let unix = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
@@ -91,7 +91,8 @@ impl CallLog {
     }
 }
 
-/// How far the local time is ahead of UTC, in seconds, by `date`, which every system has: the standard library does not tell.
+/// Returns local time minus UTC, in seconds. It comes from `date`, which every system has: the standard library has no
+/// time zones.
 fn utc_offset() -> Option<i64> {
     let output = Command::new("date").arg("+%z").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

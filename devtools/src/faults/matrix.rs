@@ -1,5 +1,5 @@
-//! The fault bench: everything that goes wrong between a function and its database, while the function is frozen, idle and
-//! at work, for each kind of request; what the client sees, how long it waits, and what the database holds afterwards.
+//! The fault matrix: every [`Fault`] between a function and its database, in every [`State`] of the function, for every
+//! [`Operation`]. Checks the client's answer, its latency, and the writes in the database.
 use crate::{
     checks::logs,
     faults::rig::{Call, Rig},
@@ -24,23 +24,21 @@ use tokio::{
 };
 use xtask::{place::target, step};
 
-/// How long a client waits for an answer at most, in seconds: 19 by the constants of shared/src/database.rs, and one for a
-/// busy machine.
-const BOUND_S: u64 = 20;
-/// How long a process is frozen, in seconds: longer than the idle time after which a connection is tried before it is used.
+/// Maximum latency, in seconds: 19 by the constants of shared/src/database.rs, plus one for a busy machine.
+const MAX_LATENCY_S: u64 = 20;
+/// Duration of a freeze, in seconds. It exceeds the idle time after which a connection is tested before it is used.
 const FROZEN_S: u64 = 62;
-/// How long after the fault a statement under way could go on, in seconds.
-const HELD_S: u64 = 2;
-/// How long the database takes to wake, in seconds.
+/// Seconds after the fault until the lock is released that blocks a statement in flight.
+const LOCK_HELD_S: u64 = 2;
+/// Seconds that the sleeping database takes to wake up.
 const WAKE_UP_S: u64 = 5;
-/// How many connections the pooler has to each database.
+/// The pooler's connections per database.
 const POOL_SIZE: u32 = 4;
-/// How many faults are tried at a time, each with servers of its own.
-const AT_A_TIME: usize = 7;
-/// The name of the database's host where names matter.
+/// Number of faults that run at a time. Each has its own servers.
+const PARALLEL_FAULTS: usize = 7;
+/// The database's host name, for [`Fault::NameUnknown`].
 const HOST: &str = "database.test";
 
-/// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Fault {
     BackendKilled,
@@ -58,7 +56,7 @@ enum Fault {
     WakeUp,
 }
 
-/// What the function is doing meanwhile.
+/// What the function does when the fault begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Frozen,
@@ -66,7 +64,7 @@ enum State {
     InFlight,
 }
 
-/// What the client asks for.
+/// The client's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
     Read,
@@ -87,7 +85,7 @@ const OPERATIONS: [Operation; 6] = [
     Operation::Delete,
 ];
 
-/// Tries all faults, or those whose name contains `filter`; prints the matrix, and fails where a cell is not as it has to be.
+/// Runs all faults, or those whose name contains `filter`. Prints the matrix, and fails if a cell has a problem.
 pub async fn faults(filter: Option<&str>) -> Result<()> {
     let folder = target().join("faults");
     if folder.exists() {
@@ -98,7 +96,7 @@ pub async fn faults(filter: Option<&str>) -> Result<()> {
     testing::keep_logs_in(&logs.to_string_lossy());
     let bench = Bench {
         binaries: build_functions().await?,
-        names: names().await?,
+        nss_wrapper: nss_wrapper().await?,
         openapi: OpenApi::read()?,
         starting: Mutex::new(()),
         folder,
@@ -110,8 +108,8 @@ pub async fn faults(filter: Option<&str>) -> Result<()> {
         .filter(|fault| filter.is_none_or(|it| fault.id().contains(it)))
         .collect();
     let tried: Vec<(Fault, Vec<Line>)> = stream::iter(chosen)
-        .map(|fault| bench.try_fault(fault).map(move |lines| (fault, lines.unwrap_or_else(Line::of_failure))))
-        .buffered(AT_A_TIME)
+        .map(|fault| bench.try_fault(fault).map(move |lines| (fault, lines.unwrap_or_else(Line::from_error))))
+        .buffered(PARALLEL_FAULTS)
         .collect()
         .await;
     print(&tried);
@@ -119,7 +117,7 @@ pub async fn faults(filter: Option<&str>) -> Result<()> {
     let problems: Vec<_> = tried.iter().flat_map(|(_, rows)| rows).flat_map(|row| &row.problems).collect();
     if !problems.is_empty() {
         bail!(
-            "{} cells are not as they have to be:\n{}",
+            "{} problems:\n{}",
             problems.len(),
             problems.iter().map(|it| format!("  {it}")).collect::<Vec<_>>().join("\n")
         );
@@ -127,28 +125,28 @@ pub async fn faults(filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// What all faults share.
+/// Shared by all faults.
 struct Bench {
     folder: PathBuf,
     binaries: PathBuf,
-    /// The library that makes names known, and unknown.
-    names: PathBuf,
+    /// The library that resolves host names by a file.
+    nss_wrapper: PathBuf,
     openapi: OpenApi,
-    /// Servers look for free ports one after the other.
+    /// Held while servers start, so that no two pick the same free port.
     starting: Mutex<()>,
 }
 
-/// One state's line of the matrix.
+/// The matrix line of one state.
 struct Line {
     state: State,
-    /// A text for each operation, or why there is none.
+    /// A text per operation, or why there is none.
     cells: Result<Vec<String>, &'static str>,
     problems: Vec<String>,
 }
 
 impl Line {
-    /// For a fault that could not be tried.
-    fn of_failure(error: anyhow::Error) -> Vec<Self> {
+    /// The line of a fault whose test failed to run.
+    fn from_error(error: anyhow::Error) -> Vec<Self> {
         vec![Self { state: State::Idle, cells: Err("was not tried"), problems: vec![format!("{error:#}")] }]
     }
 }
@@ -172,7 +170,7 @@ impl Bench {
         }
 
         let mut cells = Vec::new();
-        for state in STATES.into_iter().filter(|state| fault.makes_no_sense(*state).is_none()) {
+        for state in STATES.into_iter().filter(|state| fault.not_applicable(*state).is_none()) {
             for operation in OPERATIONS {
                 cells.push(Cell::start(self, &rig, &hosts, fault, state, operation).await?);
             }
@@ -194,11 +192,11 @@ impl Bench {
         Ok(lines)
     }
 
-    /// Begins the fault and makes the calls that meet it.
+    /// Begins the fault and makes the first calls.
     async fn call_during(&self, fault: Fault, rig: &mut Rig, cells: &mut [Cell], hosts: &Path) -> Result<()> {
         let thaw_at = tokio::time::Instant::now() + Duration::from_secs(FROZEN_S);
         fault.begin(rig, cells, hosts).await?;
-        if fault.is_over_at_once() {
+        if fault.is_momentary() {
             for cell in &*cells {
                 rig.wait_until_reachable(&cell.database).await?;
             }
@@ -206,7 +204,7 @@ impl Bench {
         for cell in cells.iter_mut().filter(|cell| cell.state == State::Idle) {
             cell.call(&self.openapi, cell.first())?;
         }
-        sleep(Duration::from_secs(HELD_S)).await;
+        sleep(Duration::from_secs(LOCK_HELD_S)).await;
         for cell in cells.iter_mut().filter(|cell| cell.state == State::InFlight) {
             cell.database.sql("rollback", &[]).await;
         }
@@ -216,7 +214,7 @@ impl Bench {
         if cells.iter().any(|cell| cell.state == State::Frozen) {
             sleep_until(thaw_at).await;
             if fault == Fault::WakeUp {
-                // The others have woken it.
+                // The calls of the other states have woken the database.
                 fault.begin(rig, cells, hosts).await?;
             }
             for cell in cells.iter_mut().filter(|cell| cell.state == State::Frozen) {
@@ -230,13 +228,13 @@ impl Bench {
         Ok(())
     }
 
-    /// Ends the fault and makes each cell's next call.
+    /// Ends the fault and makes the second calls.
     async fn call_after(&self, fault: Fault, rig: &mut Rig, cells: &mut [Cell], hosts: &Path) -> Result<()> {
         fault.end(rig, cells, hosts).await?;
         for cell in &*cells {
             rig.wait_until_reachable(&cell.database).await?;
         }
-        // What was under way and could still be written is written by now.
+        // Let late writes of the first calls finish.
         sleep(Duration::from_millis(500)).await;
         for cell in &mut *cells {
             cell.writes_before = cell.writes().await.len();
@@ -250,7 +248,7 @@ impl Bench {
     }
 }
 
-/// Takes every server connection of the pooler's, and keeps it.
+/// Occupies all of the pooler's server connections.
 async fn fill_pools(rig: &Rig, cells: &mut [Cell]) -> Result<()> {
     for cell in cells {
         for _ in 0..POOL_SIZE {
@@ -262,19 +260,19 @@ async fn fill_pools(rig: &Rig, cells: &mut [Cell]) -> Result<()> {
     Ok(())
 }
 
-/// A line for each state of the matrix.
+/// Returns a matrix line for each state.
 async fn judge(fault: Fault, cells: &[Cell]) -> Vec<Line> {
     let mut lines = Vec::new();
     for state in STATES {
-        if let Some(reason) = fault.makes_no_sense(state) {
+        if let Some(reason) = fault.not_applicable(state) {
             lines.push(Line { state, cells: Err(reason), problems: Vec::new() });
             continue;
         }
         let (mut texts, mut problems) = (Vec::new(), Vec::new());
         for cell in cells.iter().filter(|cell| cell.state == state) {
             let (text, wrong) = cell.judge().await;
-            let of = format!("{}, {}, {}", fault.title(), state.title(), cell.operation.title());
-            problems.extend(wrong.into_iter().map(|wrong| format!("{of}: {wrong} ({text})")));
+            let cell_name = format!("{}, {}, {}", fault.title(), state.title(), cell.operation.title());
+            problems.extend(wrong.into_iter().map(|wrong| format!("{cell_name}: {wrong} ({text})")));
             texts.push(text);
         }
         lines.push(Line { state, cells: Ok(texts), problems });
@@ -282,21 +280,21 @@ async fn judge(fault: Fault, cells: &[Cell]) -> Vec<Line> {
     lines
 }
 
-/// The settings of a cell's function.
+/// The environment of a cell's function.
 fn settings(bench: &Bench, hosts: &Path, fault: Fault, mut url: String) -> Result<Vec<(String, String)>> {
     let mut settings = vec![("BETTER_AUTH_SECRET".to_owned(), testing::SECRET.to_owned())];
     if fault == Fault::NameUnknown {
         url = url.replace("@127.0.0.1:", &format!("@{HOST}:"));
         let (start, _) = url.split_once("sslrootcert=").context("a certificate in the URL")?;
         url = format!("{start}sslrootcert={}", hosts.with_extension("crt").display());
-        settings.push(("LD_PRELOAD".to_owned(), bench.names.display().to_string()));
+        settings.push(("LD_PRELOAD".to_owned(), bench.nss_wrapper.display().to_string()));
         settings.push(("NSS_WRAPPER_HOSTS".to_owned(), hosts.display().to_string()));
     }
     settings.push(("DATABASE_URL".to_owned(), url));
     Ok(settings)
 }
 
-/// One function's process with a database of its own, for one operation in one state.
+/// One process of a function with its own database, for one operation in one state.
 struct Cell {
     fault: Fault,
     state: State,
@@ -305,20 +303,20 @@ struct Cell {
     token: String,
     task: i64,
     lambda: Option<Lambda>,
-    under_way: Option<JoinHandle<(Lambda, Answer)>>,
+    pending: Option<JoinHandle<(Lambda, Answer)>>,
     answers: Vec<Answer>,
-    /// Other clients of its database.
+    /// Other clients of the cell's database.
     others: Vec<Client>,
-    /// How often the database had been written to when the second call was made.
+    /// Number of writes before the second call.
     writes_before: usize,
 }
 
-/// What a client got.
+/// A client's answer.
 struct Answer {
     status: u64,
     waited: Duration,
     at: SystemTime,
-    /// Whether it is a problem that says when to try again.
+    /// Whether the body is a problem document and there is a `Retry-After` header.
     is_problem: bool,
     body: Value,
 }
@@ -354,20 +352,20 @@ impl Cell {
             token: user.token,
             task: task.into(),
             lambda: None,
-            under_way: None,
+            pending: None,
             answers: Vec::new(),
             others: Vec::new(),
             writes_before: 0,
         };
         let (function, _) = cell.first().event(&bench.openapi, &cell.token)?;
         cell.lambda = Some(Lambda::start(&bench.binaries.join(function).to_string_lossy(), &settings).await);
-        // It has answered before, as a process that is frozen or idle has.
+        // A warm-up call: a frozen or idle process has answered before.
         let warm = Call { path: cell.first().path.replace(&task.to_string(), "0"), ..cell.first() };
         cell.call(&bench.openapi, Call { idempotency_key: None, ..warm })?;
         cell.answered().await?;
         let answer = cell.answers.pop().context("it has answered")?;
         if !matches!(answer.status, 201 | 404) {
-            bail!("the first call of all is answered {}: {}", answer.status, answer.body);
+            bail!("the warm-up call returned {}: {}", answer.status, answer.body);
         }
         let trigger =
             "create trigger audit after insert or update or delete on tasks for each row execute function audit()";
@@ -380,17 +378,18 @@ impl Cell {
         self.operation.call(self.task, "first")
     }
 
-    /// The call after it: a good client repeats what has a key, and what is the same however often it is done.
+    /// The call after the fault. It repeats the first one, except that an update and a create without a key get another
+    /// title.
     fn second(&self) -> Call {
         let title = if self.operation == Operation::CreateOnce { "first" } else { "second" };
         self.operation.call(self.task, title)
     }
 
-    /// Sends a call to the function, the answer to be had by [`Cell::answered`].
+    /// Sends a call to the function. [`Cell::answered`] waits for the answer.
     fn call(&mut self, openapi: &OpenApi, call: Call) -> Result<()> {
         let (_, event) = call.event(openapi, &self.token)?;
         let mut lambda = self.lambda.take().context("it is at work")?;
-        self.under_way = Some(tokio::spawn(async move {
+        self.pending = Some(tokio::spawn(async move {
             let began = Instant::now();
             let answer = lambda.invoke(event).await;
             let body = serde_json::from_str(answer["body"].as_str().unwrap_or_default()).unwrap_or_default();
@@ -408,14 +407,15 @@ impl Cell {
         Ok(())
     }
 
+    /// Waits for the answer to the pending call.
     async fn answered(&mut self) -> Result<()> {
-        let (lambda, answer) = self.under_way.take().context("nothing was asked")?.await?;
+        let (lambda, answer) = self.pending.take().context("nothing was asked")?.await?;
         self.lambda = Some(lambda);
         self.answers.push(answer);
         Ok(())
     }
 
-    /// Makes the first call, and sees that its statement is under way: it waits for a lock of ours.
+    /// Makes the first call and waits until its statement is blocked by our table lock.
     async fn hold(&mut self, openapi: &OpenApi) -> Result<()> {
         self.database.sql("begin", &[]).await;
         self.database.sql("lock table tasks in access exclusive mode", &[]).await;
@@ -427,7 +427,7 @@ impl Cell {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        bail!("the statement does not begin")
+        bail!("the statement does not wait for the lock")
     }
 
     fn freeze(&self) {
@@ -442,12 +442,12 @@ impl Cell {
         }
     }
 
-    /// When the database was written to.
+    /// Returns the times of all writes to the tasks.
     async fn writes(&self) -> Vec<SystemTime> {
         self.database.sql("select at from audit order by at", &[]).await.iter().map(|row| row.get(0)).collect()
     }
 
-    /// The cell's text, and what is wrong with it.
+    /// Returns the cell's text and its problems.
     async fn judge(&self) -> (String, Vec<String>) {
         let [first, second] = &*self.answers else {
             return (String::new(), vec!["there are not two answers".to_owned()]);
@@ -456,20 +456,20 @@ impl Cell {
         let written = self.writes_before;
         let mut text = format!("{} in {}", first.status, seconds(first.waited));
         let mut wrong = Vec::new();
-        let mut require = |is_so: bool, what: &str| {
-            if !is_so {
+        let mut require = |holds: bool, what: &str| {
+            if !holds {
                 wrong.push(what.to_owned());
             }
         };
 
         let is_success = (200..300).contains(&first.status);
-        require(is_success || first.status == 503, "neither done nor 503");
+        require(is_success || first.status == 503, "neither a success nor 503");
         require(first.status != 503 || first.is_problem, "a 503 without a problem or Retry-After");
-        require(first.waited <= Duration::from_secs(BOUND_S), "waited for longer than the bound");
-        require(is_success || !self.has_to_succeed(), "should have succeeded");
+        require(first.waited <= Duration::from_secs(MAX_LATENCY_S), "waited for longer than the bound");
+        require(is_success || !self.must_succeed(), "should have succeeded");
         if self.operation != Operation::Read {
-            require(written <= 1, "done twice");
-            require(!is_success || written == 1, "a success of what is not there");
+            require(written <= 1, "written twice");
+            require(!is_success || written == 1, "a success, but nothing was written");
             text += &match (is_success, writes.first()) {
                 (true, _) => String::new(),
                 (false, Some(at)) if written == 1 => match at.duration_since(first.at) {
@@ -480,11 +480,11 @@ impl Cell {
             };
         }
 
-        // What was removed by a call that could not tell so is not found by the next.
+        // The first call may have deleted the task without an acknowledgement. The second then returns 404.
         let is_gone = self.operation == Operation::Delete && written == 1 && second.status == 404;
         require(
             (200..300).contains(&second.status) || is_gone,
-            &format!("then {} where it should succeed: {}", second.status, second.body),
+            &format!("the second call returned {} instead of a success: {}", second.status, second.body),
         );
         let once = matches!(self.operation, Operation::CreateOnce | Operation::Delete);
         let expected = match self.operation {
@@ -492,10 +492,13 @@ impl Cell {
             _ if once => 1,
             _ => written + 1,
         };
-        require(writes.len() == expected, &format!("{} writes in the end where {expected} were to be", writes.len()));
+        require(writes.len() == expected, &format!("{} writes in the end, expected {expected}", writes.len()));
         if self.operation == Operation::Toggle {
-            // Turned over as often as it was written.
-            require(second.body["completed"] == (written == 0), "is not turned over as it should be");
+            // Every write toggles the task once.
+            require(
+                second.body["completed"] == (written == 0),
+                "the task's completion does not match the number of toggles",
+            );
         }
         if self.operation == Operation::Update {
             let title: String = self
@@ -503,18 +506,18 @@ impl Cell {
                 .sql("select title from tasks where id = $1", &[&i32::try_from(self.task).unwrap_or_default()])
                 .await[0]
                 .get(0);
-            require(title == "second", "an earlier write has come over a later one");
+            require(title == "second", "an earlier write has overwritten a later one");
         }
         (text, wrong)
     }
 
-    /// Whether the first call finds the fault over, or it does not touch what is asked.
-    fn has_to_succeed(&self) -> bool {
+    /// Whether the first call must succeed: the fault has ended, or does not affect this operation.
+    fn must_succeed(&self) -> bool {
         let is_reading = self.fault == Fault::ReadOnly && self.operation == Operation::Read;
-        let is_let_go_on =
+        let is_unaffected =
             self.state == State::InFlight && matches!(self.fault, Fault::ReadOnly | Fault::OutOfConnections);
-        let is_over = self.state != State::InFlight && (self.fault.is_over_at_once() || self.fault == Fault::WakeUp);
-        is_reading || is_let_go_on || is_over
+        let has_ended = self.state != State::InFlight && (self.fault.is_momentary() || self.fault == Fault::WakeUp);
+        is_reading || is_unaffected || has_ended
     }
 }
 
@@ -531,13 +534,13 @@ impl Operation {
     }
 
     fn call(self, task: i64, title: &str) -> Call {
-        let of_task = format!("/api/tasks/{task}");
+        let task_path = format!("/api/tasks/{task}");
         let (method, path, body) = match self {
-            Self::Read => ("GET", of_task, None),
+            Self::Read => ("GET", task_path, None),
             Self::Create | Self::CreateOnce => ("POST", "/api/tasks".to_owned(), Some(json!({"title": title}))),
-            Self::Update => ("PUT", of_task, Some(json!({"title": title}))),
-            Self::Toggle => ("PATCH", format!("{of_task}/complete"), None),
-            Self::Delete => ("DELETE", of_task, None),
+            Self::Update => ("PUT", task_path, Some(json!({"title": title}))),
+            Self::Toggle => ("PATCH", format!("{task_path}/complete"), None),
+            Self::Delete => ("DELETE", task_path, None),
         };
         let idempotency_key = (self == Self::CreateOnce).then(|| "a-key".to_owned());
         Call { method: method.to_owned(), path, idempotency_key, body, ..Call::default() }
@@ -577,8 +580,8 @@ impl Fault {
         }
     }
 
-    /// Why there is nothing to try in a state.
-    fn makes_no_sense(self, state: State) -> Option<&'static str> {
+    /// Returns why the fault cannot be tested in a state, or `None` if it can.
+    fn not_applicable(self, state: State) -> Option<&'static str> {
         match (self, state) {
             (Self::NameUnknown, State::InFlight) => Some("a statement under way asks for no name"),
             (Self::PoolFull, State::InFlight) => Some("a statement under way has its connection"),
@@ -588,8 +591,8 @@ impl Fault {
         }
     }
 
-    /// Whether the next call finds everything as it was before, but for its connection.
-    fn is_over_at_once(self) -> bool {
+    /// Whether the fault only closes connections, so that the next call can succeed on a new one.
+    fn is_momentary(self) -> bool {
         matches!(self, Self::BackendKilled | Self::AllBackendsKilled | Self::PoolerRestarted | Self::DatabaseRestarted)
     }
 
@@ -689,8 +692,8 @@ async fn kill_backends(database: &Database) {
     database.sql(own, &[]).await;
 }
 
-/// The library by which a process is told what names there are (nss_wrapper, of Samba's cwrap).
-async fn names() -> Result<PathBuf> {
+/// Finds or installs nss_wrapper (from Samba's cwrap). Preloaded into a process, it resolves host names by a file.
+async fn nss_wrapper() -> Result<PathBuf> {
     if !cfg!(target_os = "linux") {
         return Ok(PathBuf::new());
     }

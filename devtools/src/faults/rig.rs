@@ -1,4 +1,4 @@
-//! Servers that can be broken, for the fault bench and the soak: a PostgreSQL, a PgBouncer, and the network before them.
+//! Servers with injectable faults, for the fault matrix and the soak test: PostgreSQL, PgBouncer and a network proxy.
 use crate::{servers::cluster::Cluster, servers::gateway, servers::pgbouncer::Pooling, servers::postgres::Purpose};
 use anyhow::{Context as _, Result};
 use axum::{body::Bytes, http};
@@ -10,10 +10,10 @@ use std::{
 use testing::{Client, Database, OpenApi, Proxy, Services};
 use tokio::time::{sleep, timeout};
 
-/// How long the database may take to be there again after a fault, in seconds.
+/// Seconds within which the database must be reachable after a fault.
 const REACHABLE_TIMEOUT_S: u64 = 30;
 
-/// The servers. Dropping them stops them.
+/// The running servers. Dropping them stops them.
 pub struct Rig {
     pub proxy: Proxy,
     pub cluster: Cluster,
@@ -21,24 +21,24 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Starts them in `folder`, which is made anew; the network leads to PgBouncer, with `pool_size` connections to each
-    /// database, or past it to PostgreSQL.
+    /// Starts the servers in `folder`, which is recreated. The proxy leads to PgBouncer (with `pool_size` connections
+    /// per database), or directly to PostgreSQL.
     pub async fn start(folder: &Path, pool_size: u32, has_pooler: bool) -> Result<Self> {
         let pooling = Pooling { server_connections: pool_size, ..Pooling::TRANSACTION };
         let cluster = Cluster::start(folder, Purpose::Test, None, pooling).await?;
         let behind = if has_pooler { cluster.pooler.port() } else { cluster.postgres.port() };
         let proxy = Proxy::start(behind).await?;
-        let services = cluster.described(folder, proxy.port());
-        // There are a dozen of them in a run at most, each as good as static.
+        let services = cluster.services(folder, proxy.port());
+        // Leaked, because `Database` needs a static reference. A run has at most a dozen.
         Ok(Self { proxy, cluster, services: Box::leak(Box::new(services)) })
     }
 
-    /// A new database, whose URLs lead through the network.
+    /// Creates a database whose URLs lead through the proxy.
     pub async fn database(&self) -> Database {
         Database::create_in(self.services).await
     }
 
-    /// Waits until new clients of a database are served.
+    /// Waits until the database serves a new client.
     pub async fn wait_until_reachable(&self, database: &Database) -> Result<()> {
         let until = Instant::now() + Duration::from_secs(REACHABLE_TIMEOUT_S);
         loop {
@@ -53,36 +53,33 @@ impl Rig {
         }
     }
 
-    /// A database client that is not one of the functions.
+    /// Connects to a database as the API's role, through the proxy.
     pub async fn client(&self, database: &Database) -> Result<Client> {
         database.connect_as_api(self.proxy.port()).await.context("connecting")
     }
 }
 
-/// A request of the API's, as a client makes it.
+/// A request to the API.
 #[derive(Clone, Default)]
 pub struct Call {
-    /// Its method.
     pub method: String,
-    /// Its path.
     pub path: String,
-    /// The key of a request that is to be carried out once, however often it is sent.
+    /// The value of `Idempotency-Key`.
     pub idempotency_key: Option<String>,
-    /// The entity tag of the version that it is about.
+    /// The value of `If-Match`.
     pub if_match: Option<String>,
-    /// Its body.
     pub body: Option<Value>,
 }
 
 impl Call {
-    /// Its own headers.
+    /// The headers that are specific to this call.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, &String)> {
         [("idempotency-key", &self.idempotency_key), ("if-match", &self.if_match)]
             .into_iter()
             .filter_map(|(name, value)| Some((name, value.as_ref()?)))
     }
 
-    /// The function that it is for, and the event that API Gateway makes of it.
+    /// Returns the function of the call's route, and the event from API Gateway.
     pub fn event(&self, openapi: &OpenApi, token: &str) -> Result<(String, Value)> {
         let mut request = http::Request::builder().method(&*self.method).uri(&self.path);
         request = request.header("authorization", format!("Bearer {token}")).header("content-type", "application/json");

@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: many processes and clients, reads and writes, while the servers fail; and a count of what is left.
+//! `cargo xtask soak`: many processes and clients read and write while the servers fail. Then every write is counted.
 use crate::{
     checks::logs,
     faults::rig::{Call, Rig},
@@ -29,31 +29,31 @@ use tokio::{
 };
 use xtask::{cli::Soak, place::target, step};
 
-/// How many processes of the functions run for each of the machine's cores, and at most.
+/// Processes of the functions per core, and their maximum number.
 const PROCESSES_PER_CORE: usize = 24;
 const MAX_PROCESSES: usize = 200;
-/// How many clients share a process.
+/// Number of clients that share a process.
 const CLIENTS_PER_PROCESS: usize = 10;
-/// How many clients call by way of `cargo lambda watch`, and how many instances of a function it runs at most.
-const CLIENTS_OF_WATCH: usize = 16;
-const INSTANCES_OF_WATCH: usize = 4;
-/// How many people the clients are.
+/// Number of clients that call `cargo lambda watch`, and its maximum number of processes per function.
+const WATCH_CLIENTS: usize = 16;
+const WATCH_INSTANCES: usize = 4;
+/// Number of users that the clients share.
 const USERS: usize = 20;
-/// How many connections the pooler has to the database.
+/// The pooler's connections to the database.
 const POOL_SIZE: u32 = 20;
-/// The time from one fault to the next, and how long one that lasts does, in seconds.
+/// Seconds from one fault to the next, and the duration of a fault that is not momentary.
 const FAULT_EVERY_S: u64 = 12;
 const FAULT_LASTS_S: u64 = 3;
-/// How long after a fault the pooler may still be at recovering, in seconds.
+/// Seconds after a fault in which the pooler may still be recovering.
 const RECOVERY_S: u64 = 3;
-/// How often a client tries again what it was told to, a second apart.
-const TRIES: usize = 30;
-/// After how many calls the memory of a process counts as that of its start.
+/// Maximum number of attempts after 5xx answers, a second apart.
+const MAX_ATTEMPTS: usize = 30;
+/// Calls before the start value of a process's memory is measured.
 const WARM_UP_CALLS: usize = 2_000;
-/// How much more memory the process may have at its end, in MB: the allocator's own, and not by the call.
+/// Maximum memory growth of the process, in MB. It allows for the allocator, not for growth per call.
 const MAX_GROWTH_MB: f64 = 1.0;
 
-/// How many processes there are of each function.
+/// Relative number of processes per function.
 const SHARES: [(&str, usize); 6] = [
     ("create-task", 6),
     ("complete-task", 5),
@@ -63,8 +63,8 @@ const SHARES: [(&str, usize); 6] = [
     ("delete-task", 2),
 ];
 
-/// Runs the load with its faults and then the one process, writes target/soak/report.json, and fails where a write was lost
-/// or doubled, a call failed for no reason, or memory or descriptors have grown.
+/// Runs the load with faults, then many calls on one process, and writes target/soak/report.json. Fails if a write was
+/// lost or doubled, a call failed outside a fault, or the process's memory or descriptors have grown.
 pub async fn soak(options: &Soak) -> Result<()> {
     let folder = target().join("soak");
     if folder.exists() {
@@ -100,25 +100,25 @@ pub async fn soak(options: &Soak) -> Result<()> {
     logs::check(&logs, &rig.cluster.secrets())?;
     loaded.check(&file)?;
     if end.rss_mb > start.rss_mb + MAX_GROWTH_MB || end.fds > start.fds {
-        bail!("a process has grown");
+        bail!("the memory or the file descriptors of the process have grown: see {}", file.display());
     }
     Ok(())
 }
 
-/// What the load came to.
-struct Loaded {
+/// The results of the load.
+struct LoadResults {
     calls: u64,
     processes: usize,
     clients: usize,
     faults: usize,
     found: Found,
-    /// Calls that failed while a fault was there.
+    /// Number of calls that failed during a fault.
     failed_in_faults: usize,
-    /// What was wrong with those that failed otherwise.
+    /// Descriptions of the calls that failed outside a fault.
     unexpected: Vec<String>,
 }
 
-impl Loaded {
+impl LoadResults {
     fn report(&self, calls_of_one: usize, start: &Usage, end: &Usage) -> Value {
         json!({
             "calls": self.calls,
@@ -145,16 +145,16 @@ impl Loaded {
         let found = &self.found;
         if found.lost + found.doubled + found.not_sent > 0 || !self.unexpected.is_empty() {
             let report = report.display();
-            bail!("writes are lost, doubled or nobody's, or calls failed without a fault: see {report}");
+            bail!("writes are lost, doubled or were never sent, or calls failed outside a fault: see {report}");
         }
         if found.acknowledged == 0 || self.faults == 0 {
-            bail!("nothing was written, or nothing went wrong: this shows nothing");
+            bail!("no write was acknowledged, or no fault happened: this run proves nothing");
         }
         Ok(())
     }
 }
 
-/// Runs the clients and the faults, and looks for each write.
+/// Runs the clients and the faults, then looks for each write.
 async fn load(
     options: &Soak,
     rig: &mut Rig,
@@ -162,7 +162,7 @@ async fn load(
     users: &[User],
     binaries: &Path,
     logs: &Path,
-) -> Result<Loaded> {
+) -> Result<LoadResults> {
     let cores = available_parallelism()?.get();
     let processes = options.processes.unwrap_or((cores * PROCESSES_PER_CORE).min(MAX_PROCESSES));
     let settings = settings(database);
@@ -171,9 +171,9 @@ async fn load(
     let (watch_port, port) = (free_port()?, free_port()?);
     let watched: BTreeMap<_, _> = settings.into_iter().collect();
     let output = fs::File::create(logs.join("watch"))?;
-    let watch = watch(&cargo_lambda().await?, watch_port, INSTANCES_OF_WATCH, &watched, output.into()).await?;
+    let watch = watch(&cargo_lambda().await?, watch_port, WATCH_INSTANCES, &watched, output.into()).await?;
     let _gateway = Gateway::start(port, Backend::Watch(Watch::on(watch_port)?), "").await?;
-    let gateway = Gatekeeper { client: reqwest::Client::new(), url: format!("http://127.0.0.1:{port}") };
+    let gateway = GatewayClient { client: reqwest::Client::new(), url: format!("http://127.0.0.1:{port}") };
     gateway.wait_until_ready(&users[0]).await?;
 
     let load = Arc::new(Load {
@@ -181,12 +181,12 @@ async fn load(
         calls: AtomicU64::new(0),
         failures: Mutex::new(Vec::new()),
     });
-    let of_processes = processes * CLIENTS_PER_PROCESS;
-    let clients = of_processes + CLIENTS_OF_WATCH;
-    step(format!("{of_processes} clients of the processes, {CLIENTS_OF_WATCH} of cargo lambda watch"));
+    let fleet_clients = processes * CLIENTS_PER_PROCESS;
+    let clients = fleet_clients + WATCH_CLIENTS;
+    step(format!("{fleet_clients} clients of the processes, {WATCH_CLIENTS} of cargo lambda watch"));
     let mut running = JoinSet::new();
     for number in 0..clients {
-        let api = if number < of_processes { Api::Fleet(fleet.clone()) } else { Api::Gateway(gateway.clone()) };
+        let api = if number < fleet_clients { Api::Fleet(fleet.clone()) } else { Api::Gateway(gateway.clone()) };
         let user = users[number % USERS].clone();
         let client = Client { number, api, user, load: load.clone(), tasks: Vec::new(), sent: Sent::default() };
         running.spawn(client.run());
@@ -204,13 +204,13 @@ async fn load(
     drop((fleet, watch));
     let failures = load.failures.lock().await;
     let unexpected: Vec<_> =
-        failures.iter().filter(|failure| !failure.is_of(&faults)).map(|failure| failure.what.clone()).collect();
+        failures.iter().filter(|failure| !failure.is_during(&faults)).map(|failure| failure.what.clone()).collect();
     let failed_in_faults = failures.len() - unexpected.len();
     let calls = load.calls.load(Ordering::Relaxed);
-    Ok(Loaded { calls, processes, clients, faults: faults.len(), found, failed_in_faults, unexpected })
+    Ok(LoadResults { calls, processes, clients, faults: faults.len(), found, failed_in_faults, unexpected })
 }
 
-/// What notes every write, of whichever statement.
+/// Creates a trigger that records every write.
 const AUDIT: [&str; 3] = [
     "create table audit (operation text not null, task_id integer not null, title text not null, is_toggled boolean not null)",
     "create function audit() returns trigger language plpgsql security definer as $$ begin
@@ -228,7 +228,7 @@ fn settings(database: &Database) -> Vec<(String, String)> {
         .into()
 }
 
-/// Processes of each function, of which each has one request at a time, as Lambda's do.
+/// Processes of each function. Like on Lambda, a process handles one request at a time.
 struct Fleet {
     openapi: OpenApi,
     functions: HashMap<String, (Semaphore, Mutex<Vec<Lambda>>)>,
@@ -259,14 +259,14 @@ impl Fleet {
     }
 }
 
-/// The way through API Gateway's stand-in to `cargo lambda watch`.
+/// Calls `cargo lambda watch` through the local gateway.
 #[derive(Clone)]
-struct Gatekeeper {
+struct GatewayClient {
     client: reqwest::Client,
     url: String,
 }
 
-impl Gatekeeper {
+impl GatewayClient {
     async fn call(&self, call: &Call, token: &str) -> Result<(u64, Value, Option<String>)> {
         let mut request =
             self.client.request(call.method.parse()?, format!("{}{}", self.url, call.path)).bearer_auth(token);
@@ -282,13 +282,13 @@ impl Gatekeeper {
         Ok((status, serde_json::from_str(&answer.text().await?).unwrap_or_default(), etag))
     }
 
-    /// Calls each function that the clients will, so that none is still being built or started.
+    /// Calls each function that the clients use, until it answers: it may still be starting.
     async fn wait_until_ready(&self, user: &User) -> Result<()> {
         let until = Instant::now() + Duration::from_secs(300);
         let openapi = OpenApi::read()?;
         let is_called = |route: &&Route| SHARES.iter().any(|(name, _)| *name == route.function) && !route.names_user();
         for route in openapi.routes.iter().filter(is_called) {
-            // A body that is refused: nothing is written yet.
+            // An invalid body, so that nothing is written.
             let body = route.body.as_ref().map(|_| json!({"title": 1}));
             let path = route.path_and_query(&user.id, "0");
             let call = Call { method: route.method.clone(), path, body, ..Call::default() };
@@ -305,17 +305,17 @@ impl Gatekeeper {
 
 enum Api {
     Fleet(Arc<Fleet>),
-    Gateway(Gatekeeper),
+    Gateway(GatewayClient),
 }
 
-/// What all clients share.
+/// Shared by all clients.
 struct Load {
     ends_at: Instant,
     calls: AtomicU64,
     failures: Mutex<Vec<Failure>>,
 }
 
-/// A call that was answered 5xx.
+/// A call with a 5xx answer.
 struct Failure {
     sent: Instant,
     answered: Instant,
@@ -323,13 +323,13 @@ struct Failure {
 }
 
 impl Failure {
-    /// Whether a fault was there while the call was.
-    fn is_of(&self, faults: &[(Instant, Instant)]) -> bool {
+    /// Whether the call overlaps a fault.
+    fn is_during(&self, faults: &[(Instant, Instant)]) -> bool {
         faults.iter().any(|(begin, end)| self.sent <= *end && self.answered >= *begin)
     }
 }
 
-/// Lets one thing after the other go wrong until the load ends, and gives when.
+/// Injects faults one after the other until the load ends, and returns their begin and end times.
 async fn inject_faults(rig: &mut Rig, database: &Database, load: &Load) -> Result<Vec<(Instant, Instant)>> {
     let mut faults = Vec::new();
     let lasting = Duration::from_secs(FAULT_LASTS_S);
@@ -378,7 +378,7 @@ async fn inject_faults(rig: &mut Rig, database: &Database, load: &Load) -> Resul
     }
 }
 
-/// A good client: one request after the other, on tasks of its own; what failed is sent again where that does no harm.
+/// A client that sends one request after the other, on its own tasks. It retries failed calls if a retry is safe.
 struct Client {
     number: usize,
     api: Api,
@@ -404,7 +404,7 @@ impl Client {
             match (turn % 10, task) {
                 (0 | 1, _) | (_, None) => self.create(title, true).await?,
                 (2, _) => self.create(title, false).await?,
-                (3 | 4, Some(task)) => drop(self.call(&of_task("GET", task)).await?),
+                (3 | 4, Some(task)) => drop(self.call(&task_call("GET", task)).await?),
                 (5, _) => drop(
                     self.call(&Call { method: "GET".to_owned(), path: "/api/tasks".to_owned(), ..Call::default() })
                         .await?,
@@ -425,7 +425,7 @@ impl Client {
             body: Some(json!({"title": title})),
             ..Call::default()
         };
-        let (answer, _) = if has_key { self.insist(&call).await? } else { (self.call(&call).await?, false) };
+        let (answer, _) = if has_key { self.call_with_retries(&call).await? } else { (self.call(&call).await?, false) };
         if answer.status == 201 {
             self.tasks.extend(answer.body["id"].as_i64());
         }
@@ -433,23 +433,23 @@ impl Client {
         Ok(())
     }
 
-    /// Changes a task's title if it is still as it was read: that can be sent again.
+    /// Changes a task's title with `If-Match`, so that a retry is safe.
     async fn update(&mut self, task: i64, title: String) -> Result<()> {
-        let (seen, _) = self.insist(&of_task("GET", task)).await?;
+        let (seen, _) = self.call_with_retries(&task_call("GET", task)).await?;
         let Some(etag) = seen.etag else { return Ok(()) };
-        let call = Call { if_match: Some(etag), body: Some(json!({"title": title})), ..of_task("PUT", task) };
-        let (answer, is_repeated) = self.insist(&call).await?;
+        let call = Call { if_match: Some(etag), body: Some(json!({"title": title})), ..task_call("PUT", task) };
+        let (answer, was_retried) = self.call_with_retries(&call).await?;
         let mut is_done = answer.status == 200;
-        if answer.status == 412 && is_repeated {
-            // One of those before was carried out, or a change from before it that came late.
-            is_done = self.insist(&of_task("GET", task)).await?.0.body["title"] == title;
+        if answer.status == 412 && was_retried {
+            // An earlier attempt was written, or a late write of a change before it.
+            is_done = self.call_with_retries(&task_call("GET", task)).await?.0.body["title"] == title;
         }
         self.sent.updated.insert(title, is_done);
         Ok(())
     }
 
     async fn toggle(&mut self, task: i64) -> Result<()> {
-        let call = Call { path: format!("/api/tasks/{task}/complete"), ..of_task("PATCH", task) };
+        let call = Call { path: format!("/api/tasks/{task}/complete"), ..task_call("PATCH", task) };
         let is_done = self.call(&call).await?.status == 200;
         let (acknowledged, ambiguous) = self.sent.toggled.entry(task).or_default();
         *if is_done { acknowledged } else { ambiguous } += 1;
@@ -457,27 +457,27 @@ impl Client {
     }
 
     async fn delete(&mut self, task: i64) -> Result<()> {
-        let (answer, is_repeated) = self.insist(&of_task("DELETE", task)).await?;
-        if answer.status == 404 && !is_repeated {
-            bail!("a task of client {} is not found when it is to be removed", self.number);
+        let (answer, was_retried) = self.call_with_retries(&task_call("DELETE", task)).await?;
+        if answer.status == 404 && !was_retried {
+            bail!("a task of client {} is not found when it is deleted", self.number);
         }
         self.tasks.retain(|known| *known != task);
         self.sent.deleted.insert(task, matches!(answer.status, 204 | 404));
         Ok(())
     }
 
-    /// Sends a call until it is answered, and whether that took more than once.
-    async fn insist(&self, call: &Call) -> Result<(Answer, bool)> {
-        let mut is_repeated = false;
-        for _ in 0..TRIES {
+    /// Sends a call until the answer is not 5xx. The second value is whether that took more than one attempt.
+    async fn call_with_retries(&self, call: &Call) -> Result<(Answer, bool)> {
+        let mut was_retried = false;
+        for _ in 0..MAX_ATTEMPTS {
             let answer = self.call(call).await?;
             if answer.status < 500 {
-                return Ok((answer, is_repeated));
+                return Ok((answer, was_retried));
             }
-            is_repeated = true;
+            was_retried = true;
             sleep(Duration::from_secs(1)).await;
         }
-        bail!("{} {} fails {TRIES} times", call.method, call.path)
+        bail!("{} {} fails {MAX_ATTEMPTS} times", call.method, call.path)
     }
 
     async fn call(&self, call: &Call) -> Result<Answer> {
@@ -505,21 +505,21 @@ impl Client {
     }
 }
 
-fn of_task(method: &str, task: i64) -> Call {
+fn task_call(method: &str, task: i64) -> Call {
     Call { method: method.to_owned(), path: format!("/api/tasks/{task}"), ..Call::default() }
 }
 
-/// All that was sent, and whether it was acknowledged. Titles are unique.
+/// The writes that were sent, and whether they were acknowledged. Titles are unique.
 #[derive(Default)]
 struct Sent {
     created: HashMap<String, bool>,
     updated: HashMap<String, bool>,
     deleted: HashMap<i64, bool>,
-    /// By task: how many turns were acknowledged, and how many not.
+    /// Per task: the number of acknowledged toggles, and of the others.
     toggled: HashMap<i64, (u64, u64)>,
 }
 
-/// What became of it.
+/// The writes that were found in the database, as counts.
 #[derive(Default)]
 struct Found {
     acknowledged: u64,
@@ -570,8 +570,7 @@ impl Sent {
 }
 
 impl Found {
-    /// Counts what the database has of some writes, of which so many were acknowledged, and so many failed without a word
-    /// whether they were carried out.
+    /// Adds `written` writes in the database, out of those that were acknowledged and those whose outcome is unknown.
     fn count(&mut self, written: Option<u64>, acknowledged: u64, ambiguous: u64) {
         let written = written.unwrap_or_default();
         let lost = acknowledged.saturating_sub(written);
@@ -584,14 +583,14 @@ impl Found {
     }
 }
 
-/// What a process has of the machine.
+/// A process's resource usage.
 struct Usage {
     rss_mb: f64,
     fds: usize,
 }
 
 impl Usage {
-    fn of(process: u32) -> Result<Self> {
+    fn read(process: u32) -> Result<Self> {
         let status = fs::read_to_string(format!("/proc/{process}/status"))?;
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
         let kb: f64 = rss.trim().trim_end_matches(" kB").parse()?;
@@ -599,7 +598,7 @@ impl Usage {
     }
 }
 
-/// Asks one process for a user's list again and again.
+/// Calls one process repeatedly, for a user's list. Returns its usage after the warm-up and at the end.
 async fn drive_one(
     binaries: &Path,
     settings: &[(String, String)],
@@ -613,15 +612,15 @@ async fn drive_one(
     let mut start = None;
     for number in 0..calls {
         if number == WARM_UP_CALLS {
-            start = Some(Usage::of(lambda.process_id())?);
+            start = Some(Usage::read(lambda.process_id())?);
         }
         let answer = lambda.invoke(event.clone()).await;
         if answer["statusCode"] != 200 {
-            bail!("call {number} of one process is answered {answer}");
+            bail!("call {number} of one process returned {answer}");
         }
         if number % 10_000 == 9_999 {
             step(format!("{} calls", number + 1));
         }
     }
-    Ok((start.context("more calls than those to warm up")?, Usage::of(lambda.process_id())?))
+    Ok((start.context("there are too few calls for the warm-up")?, Usage::read(lambda.process_id())?))
 }

@@ -14,7 +14,7 @@ use std::{
 use tokio::process::Command;
 use xtask::place::{root, target};
 
-/// How long the server may take to listen, in seconds.
+/// Timeout of the server's start, in seconds.
 const START_TIMEOUT_S: u64 = 60;
 
 /// An installed Better Auth.
@@ -23,7 +23,7 @@ pub struct BetterAuth {
     node: PathBuf,
 }
 
-/// Installs what package-lock.json names into a folder under target/, unless it is there already.
+/// Installs the packages of package-lock.json into a folder under target/, unless they are there already.
 pub async fn install() -> Result<BetterAuth> {
     let node = node("node")?;
     let source = root().join("devtools/better-auth");
@@ -38,12 +38,11 @@ pub async fn install() -> Result<BetterAuth> {
 }
 
 impl BetterAuth {
-    /// Where it is installed.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Starts its server, in front of the API at `api_url`, with the settings that the API has.
+    /// Starts the server in front of the API at `api_url`, with the API's settings.
     pub async fn start(
         &self,
         port: u16,

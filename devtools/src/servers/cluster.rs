@@ -1,4 +1,4 @@
-//! A PostgreSQL with the API's tables, and a PgBouncer in front of it.
+//! PostgreSQL with the API's tables, behind PgBouncer.
 use super::{
     pgbouncer::{PgBouncer, Pooling},
     postgres::{Postgres, Purpose},
@@ -11,24 +11,22 @@ use std::path::Path;
 use testing::Services;
 use xtask::step;
 
-/// Both. Dropping it stops them.
+/// The running servers. Dropping them stops them.
 pub struct Cluster {
-    /// In front.
     pub pooler: PgBouncer,
-    /// Behind.
     pub postgres: Postgres,
 }
 
 impl Cluster {
-    /// Starts them in `folder`; of a major version of PostgreSQL, or any.
+    /// Starts the servers in `folder`, with PostgreSQL of the version `major`, if given.
     pub async fn start(folder: &Path, purpose: Purpose, major: Option<u32>, pooling: Pooling) -> Result<Self> {
-        let (postgres, _) = migrated(folder, purpose, major).await?;
+        let (postgres, _) = start_migrated(folder, purpose, major).await?;
         let pooler = PgBouncer::start(&folder.join("pgbouncer"), &postgres, pooling).await?;
         Ok(Self { pooler, postgres })
     }
 
-    /// How tests find it, by a port that leads to the pooler; without moto, and with no folder for logs.
-    pub fn described(&self, folder: &Path, pooler_port: u16) -> Services {
+    /// Describes the servers for the tests, without moto and a folder for logs. `pooler_port` leads to the pooler.
+    pub fn services(&self, folder: &Path, pooler_port: u16) -> Services {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         Services {
             postgres_port: self.postgres.port(),
@@ -46,14 +44,14 @@ impl Cluster {
         }
     }
 
-    /// What no log may have.
+    /// Passwords that no log may contain.
     pub fn secrets(&self) -> [&str; 2] {
         [self.postgres.superuser_password(), self.postgres.api_password()]
     }
 }
 
-/// A PostgreSQL in `folder` with the API's tables, and a connection of the owner's.
-pub async fn migrated(folder: &Path, purpose: Purpose, major: Option<u32>) -> Result<(Postgres, PgConnection)> {
+/// Starts PostgreSQL in `folder` and migrates it. Returns it with a connection as the owner.
+pub async fn start_migrated(folder: &Path, purpose: Purpose, major: Option<u32>) -> Result<(Postgres, PgConnection)> {
     step("Starting PostgreSQL");
     let postgres = Postgres::start(&folder.join("postgres"), purpose, major).await?;
     step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));

@@ -1,5 +1,5 @@
-//! Runs the functions as local processes, as Lambda would. A call starts a process where none is idle, up to a limit for each
-//! function. A function that was built again gets new processes.
+//! Runs the functions as local processes, like Lambda does. A call starts a process if none is idle, up to a limit per
+//! function. A rebuilt function gets new processes.
 mod builder;
 mod runtime_api;
 mod sources;
@@ -26,17 +26,17 @@ use tokio::{
 };
 use xtask::place::root;
 
-/// Why there is no answer of a function's.
+/// Why a function did not answer.
 pub enum Failure {
-    /// The compiler's words.
+    /// The compiler's messages.
     DoesNotCompile(String),
-    /// The function took too long, and was ended.
+    /// The function exceeded the timeout, and its process was killed.
     TimedOut,
-    /// It reported an error, ended, or could not be started.
+    /// The function reported an error, exited, or could not be started.
     Failed,
 }
 
-/// The functions.
+/// The local functions. Dropping them ends their processes.
 pub struct Functions {
     builder: Builder,
     runtime_api: RuntimeApi,
@@ -61,8 +61,8 @@ struct Process {
 }
 
 impl Functions {
-    /// Those in `binaries`, which have just been built of `sources`; with at most `instances` processes of each. `print` gets the
-    /// lines that they and the compiler write.
+    /// Serves the functions in `binaries`, which have just been built from `sources`, with at most `instances`
+    /// processes of each. `print` gets the output of the functions and the compiler.
     pub async fn start(
         binaries: PathBuf,
         sources: Sources,
@@ -76,7 +76,7 @@ impl Functions {
         Ok(Self { builder, runtime_api, pools: Mutex::default(), binaries, instances, settings, timeout, print })
     }
 
-    /// Hands an event to a function, built again where its sources have changed, and waits for its answer.
+    /// Invokes a function and waits for its answer. Rebuilds it first if the sources have changed.
     pub async fn invoke(&self, function: &str, event: String) -> Result<Value, Failure> {
         let generation = self.builder.up_to_date(function).await.map_err(Failure::DoesNotCompile)?;
         let pool = self.pool(function);
@@ -121,7 +121,7 @@ impl Functions {
             .env("AWS_LAMBDA_FUNCTION_NAME", function)
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
-            // The owner's rights are not for the functions.
+            // The functions must not have the owner's rights.
             .env_remove("DATABASE_URL_UNPOOLED")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -136,7 +136,7 @@ impl Functions {
 }
 
 impl Pool {
-    /// A process of the wanted program. Those of an older one end here.
+    /// Takes an idle process of this generation. Drops, and so kills, those of older ones.
     fn take(&self, generation: Generation) -> Option<Process> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain_mut(|process| process.generation == generation && matches!(process.child.try_wait(), Ok(None)));

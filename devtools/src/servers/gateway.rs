@@ -1,8 +1,8 @@
-//! API Gateway on this machine, in front of the functions: an HTTP API with payload format 2.0 and with CORS as template.yaml has
-//! it (docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html).
+//! A local API Gateway in front of the functions: an HTTP API with payload format 2.0 and the CORS settings of
+//! template.yaml (docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html).
 //!
-//! `cargo lambda watch` has a gateway of its own, which decodes no path, keeps one of several equal headers, fails on a body
-//! that is not UTF-8, and allows no credentials across origins.
+//! The gateway of `cargo lambda watch` does not decode paths, keeps only one of several headers with the same name,
+//! fails for a body that is not UTF-8, and does not allow credentials across origins.
 use super::functions::{Failure, Functions};
 use anyhow::{Context as _, Result};
 use axum::{
@@ -26,17 +26,17 @@ use testing::{GatewayRequest, OpenApi};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower_http::cors::CorsLayer;
 
-/// The largest request, in bytes (API Gateway's quota for a payload).
+/// Maximum size of a request, in bytes (API Gateway's payload quota).
 const MAX_REQUEST_BYTES: usize = 10 * 1024 * 1024;
-/// How long a function may take (API Gateway's quota).
+/// Timeout of a function (API Gateway's quota).
 pub const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a browser may keep the answer to a preflight request, in seconds, as in template.yaml.
+/// `Access-Control-Max-Age` of a preflight response, in seconds, as in template.yaml.
 const MAX_AGE_S: u64 = 7200;
 
-/// A running gateway. Dropping it ends it.
+/// A running gateway. Dropping it stops it.
 pub struct Gateway(JoinHandle<()>);
 
-/// The routes, as they were at a time, and what runs the functions.
+/// The routes, with the modification time of openapi.yaml, and the backend.
 struct Api {
     openapi: RwLock<(OpenApi, Option<SystemTime>)>,
     backend: Backend,
@@ -44,20 +44,20 @@ struct Api {
 
 /// What runs the functions.
 pub enum Backend {
-    /// We do.
+    /// This process.
     Own(Functions),
     /// `cargo lambda watch`.
     Watch(Watch),
 }
 
-/// Where `cargo lambda watch` is.
+/// A client of `cargo lambda watch`.
 pub struct Watch {
     url: String,
     client: reqwest::Client,
 }
 
 impl Gateway {
-    /// Answers on `port`, and lets pages of `origins` call.
+    /// Listens on `port`. Allows the comma-separated `origins` by CORS.
     pub async fn start(port: u16, backend: Backend, origins: &str) -> Result<Self> {
         let api = Arc::new(Api { openapi: RwLock::new((OpenApi::read()?, modified())), backend });
         let app = axum::Router::new().fallback(answer).with_state(api).layer(cors(origins)?);
@@ -77,7 +77,7 @@ impl Drop for Gateway {
 }
 
 impl Watch {
-    /// The one on a port of 127.0.0.1.
+    /// The client of the instance on a port of 127.0.0.1.
     pub fn on(port: u16) -> Result<Self> {
         let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         Ok(Self { url: format!("http://127.0.0.1:{port}/2015-03-31/functions"), client })
@@ -93,25 +93,26 @@ impl Watch {
 }
 
 impl Api {
-    /// The function and the event of a request, by the routes as they are now.
+    /// Like the function [`event`], with the current routes.
     fn event(&self, parts: &Parts, body: &Bytes) -> Option<(String, Value)> {
         let modified = modified();
         if self.openapi.read().unwrap_or_else(PoisonError::into_inner).1 != modified
             && let Ok(openapi) = OpenApi::read()
         {
-            // What cannot be read is being written, or does not compile either.
+            // If openapi.yaml cannot be read, the old routes stay: it is being written, or the functions do not compile
+            // either.
             *self.openapi.write().unwrap_or_else(PoisonError::into_inner) = (openapi, modified);
         }
         event(&self.openapi.read().unwrap_or_else(PoisonError::into_inner).0, parts, body)
     }
 }
 
-/// When openapi.yaml was last changed.
+/// Modification time of openapi.yaml.
 fn modified() -> Option<SystemTime> {
     std::fs::metadata(OpenApi::file()).and_then(|metadata| metadata.modified()).ok()
 }
 
-/// The function that answers a request, and the event that it gets; `None` where there is no such route.
+/// Returns the function for a request and the event that it gets, or `None` if there is no such route.
 pub fn event(openapi: &OpenApi, parts: &Parts, body: &Bytes) -> Option<(String, Value)> {
     let (route, parameters) = openapi.route(parts.method.as_str(), parts.uri.path())?;
     let parameters =
@@ -171,34 +172,34 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
         Backend::Watch(watch) => watch.invoke(&function, event.to_string()).await,
     };
     match answer {
-        // A function that answers something else than a response is as one that reports an error.
+        // An invalid response of a function counts as an error.
         Ok(answer) => {
             response(&answer).unwrap_or_else(|| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"))
         }
         Err(Failure::Failed) => message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
         Err(Failure::TimedOut) => message(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
-        Err(Failure::DoesNotCompile(words)) => compile_error(&function, &words),
+        Err(Failure::DoesNotCompile(messages)) => compile_error(&function, &messages),
     }
 }
 
-/// What nobody but a developer gets: the compiler's words.
-fn compile_error(function: &str, words: &str) -> Response {
+/// Returns the compiler's messages to the developer.
+fn compile_error(function: &str, messages: &str) -> Response {
     let problem = json!({
         "type": "about:blank",
         "title": "The function does not compile",
         "status": 500,
-        "detail": format!("{function} does not compile:\n\n{}", words.trim_end()),
+        "detail": format!("{function} does not compile:\n\n{}", messages.trim_end()),
     });
     let content_type = [(CONTENT_TYPE, "application/problem+json")];
     (StatusCode::INTERNAL_SERVER_ERROR, content_type, problem.to_string()).into_response()
 }
 
-/// An answer of the gateway's own.
+/// A response of the gateway itself.
 fn message(status: StatusCode, message: &str) -> Response {
     (status, axum::Json(json!({"message": message}))).into_response()
 }
 
-/// Headers by their names in lower case, with several values of one name in one; cookies come apart from them.
+/// Returns the headers by lower-case name, except `Cookie`. Several values of a name are joined by commas.
 fn headers(headers: &HeaderMap) -> Map<String, Value> {
     let names = headers.keys().filter(|name| *name != COOKIE);
     let joined = |name| headers.get_all(name).iter().map(text).collect::<Vec<_>>().join(",");
@@ -209,7 +210,7 @@ fn text(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
-/// The response that a function's answer says; `None` where it says none.
+/// Converts a function's answer into a response, or returns `None` if it is not a valid one.
 fn response(answer: &Value) -> Option<Response> {
     let mut response = Response::builder().status(u16::try_from(answer["statusCode"].as_u64()?).ok()?);
     for (name, value) in answer["headers"].as_object().into_iter().flatten() {

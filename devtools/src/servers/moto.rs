@@ -1,4 +1,4 @@
-//! moto's server, which answers as AWS Secrets Manager does, for tests.
+//! moto's server, a stand-in for AWS Secrets Manager in tests.
 use crate::{
     system::process::Running,
     system::tools::{free_port, from_pypi},
@@ -15,10 +15,10 @@ use xtask::place::target;
 
 /// The version that the tests were written with.
 const MOTO: &str = "moto[secretsmanager,server]==5.2.5";
-/// How long it may take to start, in seconds.
+/// Timeout of the server's start, in seconds.
 const START_TIMEOUT_S: u64 = 60;
 
-/// A running server. Dropping it ends it.
+/// A running server. Dropping it stops it.
 pub struct Moto {
     _server: Running,
     program: PathBuf,
@@ -26,7 +26,7 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Starts it on a free port.
+    /// Starts the server on a free port.
     pub async fn start() -> Result<Self> {
         let program = from_pypi("moto", &[MOTO]).await?.join("moto_server");
         let port = free_port()?;
@@ -40,12 +40,11 @@ impl Moto {
         Ok(Self { _server: server, program, port })
     }
 
-    /// Its program, with which a test can start another one.
+    /// The server's program, so that a test can start another one.
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// Where it answers.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

@@ -1,4 +1,4 @@
-//! PgBouncer in front of a test server, with TLS on both sides, for every database there.
+//! PgBouncer in front of a PostgreSQL server, with TLS on both sides, for all databases.
 use crate::{
     servers::postgres::{Postgres, as_server_user, give_to_server_user, write_private},
     system::process::Running,
@@ -13,7 +13,7 @@ use std::{
 };
 use xtask::{place::find_in_path, step};
 
-/// How long PgBouncer may take to listen, in seconds.
+/// Timeout of PgBouncer's start, in seconds.
 const START_TIMEOUT_S: u64 = 20;
 
 /// How clients share server connections.
@@ -21,14 +21,14 @@ const START_TIMEOUT_S: u64 = 20;
 pub struct Pooling {
     /// `transaction` or `session`.
     pub mode: &'static str,
-    /// How many connections to the server there are for each database and role.
+    /// Server connections per database and role.
     pub server_connections: u32,
 }
 
 impl Pooling {
-    /// As Neon's. Two connections: calls of several functions share them in every order.
+    /// Like Neon's. Several functions share two connections, so that their calls alternate on each in any order.
     pub const TRANSACTION: Self = Self { mode: "transaction", server_connections: 2 };
-    /// Each function keeps a connection.
+    /// Each function has its own connection.
     pub const SESSION: Self = Self { mode: "session", server_connections: 20 };
 }
 
@@ -41,7 +41,7 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one in `folder`, which is made anew, in front of `postgres`, for the API's role and the owner.
+    /// Starts PgBouncer in `folder`, which is recreated, in front of `postgres`, for the API's role and the owner.
     pub async fn start(folder: &Path, postgres: &Postgres, pooling: Pooling) -> Result<Self> {
         let Pooling { mode, server_connections } = pooling;
         let program = find_or_install("PgBouncer", || find_in_path("pgbouncer"), "pgbouncer").await?;
@@ -93,15 +93,15 @@ server_tls_ca_file = {}
         Ok(Self { server: Some(server), program, folder: folder.to_owned(), port })
     }
 
-    /// The port on 127.0.0.1.
+    /// Port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Ends it at once, whatever it is doing, and starts it again.
+    /// Stops PgBouncer immediately and starts it again.
     pub async fn restart(&mut self) -> Result<()> {
         if let Some(server) = self.server.take() {
-            // SIGTERM is its immediate shutdown; SIGINT waits for the statements under way.
+            // SIGTERM is an immediate shutdown; SIGINT waits for running statements.
             server.signal(Signal::SIGTERM);
             tokio::task::block_in_place(|| drop(server));
         }
@@ -109,20 +109,20 @@ server_tls_ca_file = {}
         Ok(())
     }
 
-    /// Sends it a signal, as to hold it still.
+    /// Sends a signal, such as SIGSTOP.
     pub fn signal(&self, signal: Signal) {
         if let Some(server) = &self.server {
             server.signal(signal);
         }
     }
 
-    /// Shows clients another certificate from its next start on.
+    /// Sets the certificate for clients, from the next start on.
     pub fn set_certificate(&self, certificate: &[u8], key: &[u8]) -> Result<()> {
         write_certificate(&self.folder, certificate, key)
     }
 }
 
-/// What clients are shown.
+/// Writes the certificate for clients.
 fn write_certificate(folder: &Path, certificate: &[u8], key: &[u8]) -> Result<()> {
     fs::write(folder.join("client.crt"), certificate)?;
     write_private(&folder.join("client.key"), key)?;

@@ -1,4 +1,4 @@
-//! A PostgreSQL of our own, with TLS and passwords, on a free port of 127.0.0.1, in a folder under target/.
+//! A local PostgreSQL with TLS and passwords, on a free port of 127.0.0.1, in a folder under target/.
 use crate::{servers::postgres_binaries, system::process::Running, system::tools::free_port};
 use anyhow::{Context as _, Result, bail};
 use nix::{
@@ -19,23 +19,24 @@ use std::{
 use tokio::{process::Command, time::sleep};
 use xtask::step;
 
-/// How long the server may take to come up, in seconds: after a crash it has to recover first.
+/// Timeout of the server's start, in seconds. After a crash, it includes the recovery.
 const START_TIMEOUT_S: u64 = 60;
 
-/// The role that owns the database and runs the migrations. As on Neon, it is no superuser but may create roles.
+/// The role that owns the database and runs the migrations. Like on Neon, it is not a superuser but may create roles.
 const OWNER: &str = "tasks_owner";
 /// The development database.
 const DATABASE: &str = "tasks";
 
-/// What a server is for.
+/// The purpose of a server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Its data is kept, and every connection is encrypted.
+    /// Keeps its data; every connection is encrypted.
     Development,
     #[cfg_attr(not(feature = "bench"), expect(dead_code, reason = "only benchmarks are for this"))]
-    /// As for development, with more memory and connections.
+    /// Like development, with more memory and connections.
     Benchmark,
-    /// It begins anew, forgets quickly, and lets a test listen in on connections without TLS.
+    /// Starts without data, does not sync to disk, and allows connections without TLS, so that a test can read the
+    /// traffic.
     Test,
 }
 
@@ -49,7 +50,7 @@ pub struct Postgres {
     version: String,
 }
 
-/// What has to stay the same as long as the data does.
+/// Settings that are stored with the data.
 #[derive(Clone, Serialize, Deserialize)]
 struct Settings {
     port: u16,
@@ -59,9 +60,10 @@ struct Settings {
 }
 
 impl Postgres {
-    /// Starts a server in `folder`, which is made when it is not there; of the major version that is asked for, or any.
+    /// Starts a server in `folder`, which is created if needed. Existing data decides the version, else `major`, if
+    /// given.
     pub async fn start(folder: &Path, purpose: Purpose, major: Option<u32>) -> Result<Self> {
-        // Data of one major version can be read by no other.
+        // Only the major version that wrote the data can read it.
         let kept = fs::read_to_string(folder.join("data/PG_VERSION")).ok().filter(|_| purpose != Purpose::Test);
         let major = kept.and_then(|version| version.trim().parse().ok()).or(major);
         let bin = postgres_binaries::find_or_install(major).await?;
@@ -107,19 +109,19 @@ impl Postgres {
                 sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
             }
         }
-        // Written last: a folder with this file has everything else.
+        // Written last: it marks a complete folder.
         write_private(&settings_file, &serde_json::to_vec_pretty(&settings)?)?;
         Ok(Self { server: Some(server), bin, folder: folder.to_owned(), settings, certificate, version })
     }
 
-    /// Stops the server, which ends what it is doing (a "fast" shutdown), and starts it again.
+    /// Stops the server with a "fast" shutdown, which aborts running statements, and starts it again.
     pub async fn restart(&mut self) -> Result<()> {
         tokio::task::block_in_place(|| drop(self.server.take()));
         self.server = Some(launch(&self.bin, &self.folder, &self.settings, &self.certificate).await?);
         Ok(())
     }
 
-    /// Removes the server of a folder with its data, and ends it where it still runs.
+    /// Stops a server that still runs in `folder`, and removes the folder.
     pub async fn remove(folder: &Path) -> Result<()> {
         if folder.exists() {
             stop_left_over(&postgres_binaries::find_or_install(None).await?, folder).await;
@@ -128,32 +130,31 @@ impl Postgres {
         Ok(())
     }
 
-    /// The server's process, to see it end.
+    /// The server's process, to wait for its end.
     pub fn server(&mut self) -> Option<&mut Running> {
         self.server.as_mut()
     }
 
-    /// The server's version.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The port on 127.0.0.1.
+    /// Port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.settings.port
     }
 
-    /// The server's certificate, which is its own root.
+    /// The server's self-signed certificate.
     pub fn certificate(&self) -> &Path {
         &self.certificate
     }
 
-    /// The roles that connect, with their passwords.
+    /// The API's role and the owner, with their passwords.
     pub fn roles(&self) -> [(&'static str, &str); 2] {
         [(migrations::API_ROLE, &self.settings.api_password), (OWNER, &self.settings.owner_password)]
     }
 
-    /// The password of the API's role, to be set when the role has been made.
+    /// The password of the API's role. A migration creates the role without it.
     pub fn api_password(&self) -> &str {
         &self.settings.api_password
     }
@@ -168,17 +169,16 @@ impl Postgres {
         self.url(migrations::API_ROLE, &self.settings.api_password, DATABASE)
     }
 
-    /// The superuser's password.
     pub fn superuser_password(&self) -> &str {
         &self.settings.superuser_password
     }
 
-    /// The name of the database that the URLs are of.
+    /// The database in the URLs.
     pub fn database(&self) -> &str {
         DATABASE
     }
 
-    /// The key of the certificate.
+    /// The certificate's key file.
     pub fn key(&self) -> PathBuf {
         self.certificate.with_extension("key")
     }
@@ -188,7 +188,7 @@ impl Postgres {
     }
 }
 
-/// A URL that psql, the functions and the migrations all take.
+/// Builds a URL that psql, the functions and the migrations accept.
 pub fn url(user: &str, password: &str, port: u16, database: &str, certificate: &Path) -> String {
     let certificate = utf8_percent_encode(&certificate.to_string_lossy(), NON_ALPHANUMERIC)
         .to_string()
@@ -197,21 +197,21 @@ pub fn url(user: &str, password: &str, port: u16, database: &str, certificate: &
     format!("postgresql://{user}:{password}@127.0.0.1:{port}/{database}?sslmode=verify-full&sslrootcert={certificate}")
 }
 
-/// A random password or secret of 256 bits, in characters that need no quoting anywhere.
+/// Returns a random secret of 256 bits in hexadecimal, which needs no quoting anywhere.
 pub fn secret() -> Result<String> {
     let mut bytes = [0_u8; 32];
     fs::File::open("/dev/urandom").and_then(|mut random| std::io::Read::read_exact(&mut random, &mut bytes))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Writes a file that nobody else may read.
+/// Writes a file that only its owner may read.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
     fs::write(path, content)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(())
 }
 
-/// The user that the server runs as where we are root, which PostgreSQL refuses to be.
+/// Returns the user to run servers as if we are root: PostgreSQL refuses to run as root.
 pub fn server_user() -> Option<User> {
     if !geteuid().is_root() {
         return None;
@@ -219,7 +219,8 @@ pub fn server_user() -> Option<User> {
     ["postgres", "nobody"].into_iter().find_map(|name| User::from_name(name).ok().flatten())
 }
 
-/// A command that runs as [`server_user`] and can reach `folder`, even where a folder above it is closed to others.
+/// Returns a command that runs as [`server_user`] and can reach `folder`, even if other users cannot enter a parent
+/// folder.
 pub fn as_server_user(program: &Path, folder: &Path) -> Command {
     let Some(user) = server_user() else { return Command::new(program) };
     let mut command = Command::new("setpriv");
@@ -228,14 +229,15 @@ pub fn as_server_user(program: &Path, folder: &Path) -> Command {
         |folder: &Path| fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0);
     if folder.ancestors().skip(1).chain(program.ancestors().skip(1)).any(is_closed) {
         command.args(["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]);
-        // Or else access(2), by which initdb looks for the server, would not count them (capabilities(7), "securebits").
+        // Without this, access(2) ignores the capabilities (capabilities(7), "securebits"). initdb finds the server
+        // with it.
         command.arg("--securebits=+no_setuid_fixup");
     }
     command.arg("--").arg(program).current_dir("/");
     command
 }
 
-/// Gives a file or folder to [`server_user`].
+/// Changes the owner of a file or folder to [`server_user`].
 pub fn give_to_server_user(path: &Path) -> Result<()> {
     if let Some(user) = server_user() {
         chown(path, Some(user.uid), Some(user.gid))?;
@@ -245,7 +247,7 @@ pub fn give_to_server_user(path: &Path) -> Result<()> {
 
 async fn initialise(bin: &Path, folder: &Path, settings: &Settings, purpose: Purpose) -> Result<()> {
     let data = folder.join("data");
-    // What an interrupted first start has left behind.
+    // Left over from an interrupted first start.
     if data.exists() {
         fs::remove_dir_all(&data)?;
     }
@@ -290,7 +292,7 @@ async fn initialise(bin: &Path, folder: &Path, settings: &Settings, purpose: Pur
     Ok(())
 }
 
-/// Starts the server of a folder that has been initialised, and waits until it lets the superuser in.
+/// Starts the server in an initialised folder, and waits until the superuser can connect.
 async fn launch(bin: &Path, folder: &Path, settings: &Settings, certificate: &Path) -> Result<Running> {
     let log_file = folder.join("postgres.log");
     let log = fs::File::create(&log_file)?;
@@ -303,7 +305,7 @@ async fn launch(bin: &Path, folder: &Path, settings: &Settings, certificate: &Pa
     Ok(server)
 }
 
-/// Stops a server that an earlier run could not stop, as when it was killed.
+/// Stops a server of an earlier run that was killed.
 async fn stop_left_over(bin: &Path, folder: &Path) {
     let data = folder.join("data");
     if data.join("postmaster.pid").exists() {

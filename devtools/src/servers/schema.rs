@@ -1,4 +1,4 @@
-//! Bringing a database up to date, as its owner.
+//! Migrates a database as its owner.
 use anyhow::{Context as _, Result, anyhow, bail};
 use shared::DatabaseUrl;
 use sqlx::PgConnection;
@@ -18,7 +18,7 @@ pub async fn connect(owner_url: &str) -> Result<PgConnection> {
     })
 }
 
-/// Applies what is pending, and lets the API's role in when `api_url` is that role's.
+/// Applies pending migrations. If `api_url` has the API's role, sets the role's password to the URL's.
 pub async fn up(connection: &mut PgConnection, api_url: Option<&DatabaseUrl>) -> Result<()> {
     let applied = migrations::up(connection).await?;
     for migration in &applied {
@@ -36,7 +36,7 @@ pub async fn up(connection: &mut PgConnection, api_url: Option<&DatabaseUrl>) ->
     Ok(())
 }
 
-/// Reads the URL of the variable `name`.
+/// Parses a URL. Errors name the variable `name`.
 pub fn parse(name: &str, url: &str) -> Result<DatabaseUrl> {
     DatabaseUrl::parse(url).map_err(|error| anyhow!("{name} {error}"))
 }

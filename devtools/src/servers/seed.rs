@@ -1,17 +1,16 @@
-//! Two people with sessions and tasks, to try the API with.
+//! Two users with sessions and tasks, to try the API with.
 use anyhow::Result;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-/// A person of the seed, signed in.
+/// A seeded user with a session.
 pub struct SeededUser {
-    /// The user's id.
     pub id: String,
-    /// The session's token. Secret.
+    /// The session's token; secret.
     pub token: String,
 }
 
-/// Adds the two, or finds them from an earlier run: with the same tokens, good for another week, and the tasks as they
-/// were left.
+/// Adds the two users. Users of an earlier run keep their tasks and tokens, and their sessions are extended to a week
+/// from now.
 pub async fn seed(connection: &mut PgConnection) -> Result<[SeededUser; 2]> {
     let columns = Columns::find(connection).await?;
     let ada =
@@ -21,7 +20,7 @@ pub async fn seed(connection: &mut PgConnection) -> Result<[SeededUser; 2]> {
     Ok([ada, grace])
 }
 
-/// How Better Auth's tables spell their columns here: as the schema document does, or as the library does by itself.
+/// Column names of Better Auth's tables in this database: those of the schema specification, or Better Auth's defaults.
 #[derive(sqlx::FromRow)]
 struct Columns {
     email_verified: String,
@@ -29,7 +28,7 @@ struct Columns {
     expires_at: String,
     updated_at: String,
     user_agent: String,
-    /// The type of the users' ids.
+    /// Type of the user id.
     id_type: String,
 }
 
@@ -57,7 +56,7 @@ async fn seed_user(
     tasks: &[&str],
 ) -> Result<SeededUser> {
     let Columns { email_verified, user_id, expires_at, updated_at, user_agent, id_type } = columns;
-    // Without a time zone of its own, a column takes the session's.
+    // A column without a time zone gets the time in the session's time zone.
     sqlx::raw_sql("set timezone = 'UTC'").execute(&mut *connection).await?;
     let user = format!(
         "insert into public.\"user\" (id, email, name, {email_verified})
@@ -68,7 +67,7 @@ async fn seed_user(
     let (id, is_new): (String, bool) =
         sqlx::query_as(AssertSqlSafe(user)).bind(email).bind(name).fetch_one(&mut *connection).await?;
 
-    // One session of its own for each, besides those that Better Auth may have made.
+    // One seeded session per user, in addition to any that Better Auth created.
     let session = format!(
         "with found as (
             update public.session set {expires_at} = now() + interval '7 days'

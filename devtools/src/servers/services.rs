@@ -1,11 +1,11 @@
-//! The servers of the tests, all together.
+//! All servers that the tests use.
 use super::{
     cluster::Cluster,
     moto::Moto,
     pgbouncer::Pooling,
     postgres::{Purpose, write_private},
 };
-use crate::{checks::logs, system::tools::hold_folder};
+use crate::{checks::logs, system::tools::lock_folder};
 use anyhow::Result;
 use std::{fs::File, path::PathBuf};
 use tokio::process::Command;
@@ -20,21 +20,21 @@ pub struct Services {
     logs: PathBuf,
 }
 
-/// Where they are.
+/// The folder of the servers' files.
 pub fn folder() -> PathBuf {
     target().join("test")
 }
 
 impl Services {
-    /// Those that most tests use: any PostgreSQL, and PgBouncer as Neon runs it.
+    /// Starts the default servers: any version of PostgreSQL, and PgBouncer in Neon's mode.
     pub async fn start() -> Result<Self> {
         Self::start_with(None, Pooling::TRANSACTION).await
     }
 
     pub async fn start_with(postgres_major: Option<u32>, pooling: Pooling) -> Result<Self> {
         let folder = folder();
-        let way_out = "wait until it ends, or name another folder by CARGO_TARGET_DIR";
-        let lock = hold_folder(&folder, way_out)?;
+        let advice = "wait until it ends, or name another folder by CARGO_TARGET_DIR";
+        let lock = lock_folder(&folder, advice)?;
         let cluster = Cluster::start(&folder, Purpose::Test, postgres_major, pooling).await?;
         let moto = Moto::start().await?;
 
@@ -46,7 +46,7 @@ impl Services {
             moto_url: moto.url(),
             moto_server: moto.program().to_string_lossy().into_owned(),
             logs: logs.to_string_lossy().into_owned(),
-            ..cluster.described(&folder, cluster.pooler.port())
+            ..cluster.services(&folder, cluster.pooler.port())
         };
         write_private(&file, &serde_json::to_vec(&services)?)?;
         Ok(Self { _lock: lock, cluster, moto, file, logs })
@@ -57,12 +57,12 @@ impl Services {
         self.moto.url()
     }
 
-    /// Tells a command where they are.
-    pub fn name_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+    /// Adds the environment variable by which tests find the servers.
+    pub fn pass_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command.env("TASKS_TEST_SERVICES", &self.file)
     }
 
-    /// Fails when what the functions have logged so far has a secret in it.
+    /// Fails if the functions' logs contain a secret.
     pub fn check_logs(&self) -> Result<()> {
         logs::check(&self.logs, &self.cluster.secrets())
     }

@@ -1,4 +1,4 @@
-//! Starting other programs so that none outlives us: not after a failure, and not after Ctrl-C.
+//! Runs other programs and stops them when this process ends, even after a failure or Ctrl-C.
 use anyhow::{Context as _, Result, bail};
 use nix::{
     sys::signal::{Signal, kill, killpg},
@@ -19,10 +19,10 @@ use tokio::{
     time::sleep,
 };
 
-/// How long a program may take to end after it was asked to, in seconds.
+/// Seconds that a program may take to end after the stop signal.
 const STOP_TIMEOUT_S: u64 = 15;
 
-/// A running program with everything it starts. Dropping it ends them all, and waits until they have ended.
+/// A running program with its descendants. Dropping it stops them all and waits until they have ended.
 pub struct Running {
     name: String,
     child: Child,
@@ -31,12 +31,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `command` in a process group of its own, so that Ctrl-C in the terminal reaches us alone.
+    /// Starts `command` in its own process group, so that Ctrl-C in the terminal reaches only us.
     pub fn start(command: &mut Command, stop_signal: Signal) -> Result<Self> {
         Self::spawn(command.stdin(Stdio::null()).process_group(0), stop_signal)
     }
 
-    /// Starts `command` in our own process group, which alone may read from the terminal.
+    /// Starts `command` in our process group, so that it can read from the terminal.
     pub fn start_attended(command: &mut Command, stop_signal: Signal) -> Result<Self> {
         Self::spawn(command, stop_signal)
     }
@@ -48,7 +48,7 @@ impl Running {
         Ok(Self { name, child, pid: Pid::from_raw(i32::try_from(pid)?), stop_signal })
     }
 
-    /// Fails when the program has ended, which it should not have.
+    /// Fails if the program has ended.
     pub fn check(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             Some(status) => bail!("{} ended: {status}", self.name),
@@ -56,7 +56,7 @@ impl Running {
         }
     }
 
-    /// Calls `read` with each line that the program writes to its standard output, which has to be a pipe, until it ends.
+    /// Calls `read` with each line of the program's standard output, which must be a pipe.
     pub fn read_lines(&mut self, read: impl Fn(&str) + Send + 'static) -> Result<JoinHandle<()>> {
         let output = self.child.stdout.take().context("the standard output is no pipe")?;
         Ok(tokio::spawn(async move {
@@ -67,12 +67,12 @@ impl Running {
         }))
     }
 
-    /// Sends the program a signal; nothing where it has ended.
+    /// Sends the program a signal. Does nothing if it has ended.
     pub fn signal(&self, signal: Signal) {
         let _ = kill(self.pid, signal);
     }
 
-    /// Waits until the program listens on a port of 127.0.0.1; fails when it has ended, or takes longer than `within`.
+    /// Waits until the program listens on a port of 127.0.0.1. Fails if it ends, or takes longer than `within`.
     pub async fn wait_for_port(&mut self, port: u16, within: Duration) -> Result<()> {
         let until = Instant::now() + within;
         while let Err(error) = TcpStream::connect(("127.0.0.1", port)) {
@@ -85,7 +85,7 @@ impl Running {
         Ok(())
     }
 
-    /// Waits for the program's end.
+    /// Waits until the program ends.
     pub async fn wait(&mut self) -> Result<std::process::ExitStatus> {
         Ok(self.child.wait().await?)
     }
@@ -96,7 +96,7 @@ impl Drop for Running {
         let mut rest = descendants(self.pid);
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
             if self.stop_signal == Signal::SIGKILL {
-                // Held still, it does not complain that what it started has gone.
+                // A stopped program does not report errors about its killed children.
                 let _ = kill(self.pid, Signal::SIGSTOP);
                 for pid in &rest {
                     let _ = kill(*pid, Signal::SIGKILL);
@@ -109,7 +109,7 @@ impl Drop for Running {
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
-        // What the program started and did not end itself.
+        // Stop the descendants that the program left behind.
         let _ = killpg(self.pid, Signal::SIGKILL);
         for pid in &rest {
             let _ = kill(*pid, Signal::SIGTERM);
@@ -125,8 +125,8 @@ impl Drop for Running {
     }
 }
 
-/// All processes that descend from one, by what `ps` says: that works on Linux and macOS alike.
-fn descendants(of: Pid) -> HashSet<Pid> {
+/// Returns all descendants of a process, from `ps`, which works on Linux and macOS.
+fn descendants(ancestor: Pid) -> HashSet<Pid> {
     let Ok(output) = std::process::Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output() else {
         return HashSet::new();
     };
@@ -139,7 +139,7 @@ fn descendants(of: Pid) -> HashSet<Pid> {
         })
         .collect();
     let mut found = HashSet::new();
-    let mut parents = vec![of.as_raw()];
+    let mut parents = vec![ancestor.as_raw()];
     while let Some(parent) = parents.pop() {
         for (pid, _) in pairs.iter().filter(|(_, ppid)| *ppid == parent) {
             if found.insert(Pid::from_raw(*pid)) {
@@ -150,12 +150,12 @@ fn descendants(of: Pid) -> HashSet<Pid> {
     found
 }
 
-/// Runs a program to its end, its output going where ours does; fails when it fails.
+/// Runs a program with our standard output. Fails if the program fails.
 pub async fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = S>) -> Result<()> {
     run_command(Command::new(program).args(args)).await
 }
 
-/// As [`run`], for a command with more to it.
+/// Like [`run`], for a prepared command.
 pub async fn run_command(command: &mut Command) -> Result<()> {
     let words = command.as_std();
     let line: Vec<_> =
@@ -168,7 +168,7 @@ pub async fn run_command(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs `cargo test`, its output going where ours does; an error names the tests that failed.
+/// Runs `cargo test` with our standard output. The error names the failed tests.
 pub async fn run_tests(command: &mut Command) -> Result<()> {
     let failed = Arc::new(Mutex::new(Vec::new()));
     let names = failed.clone();
@@ -190,20 +190,20 @@ pub async fn run_tests(command: &mut Command) -> Result<()> {
     }
 }
 
-/// The last lines of a text.
+/// Returns the last `count` lines of a text.
 pub fn tail(text: &str, count: usize) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// A command as one can paste it into a shell: its folder, the variables that it sets, and its words.
+/// Formats a command for a shell, with its folder, environment variables and arguments.
 pub fn shell_line(command: &Command) -> String {
     let command = command.as_std();
     let mut words = Vec::new();
     for (name, value) in command.get_envs() {
         let Some(value) = value.map(OsStr::to_string_lossy) else { continue };
         let name = name.to_string_lossy();
-        // Only what comes before the caller's own: the rest differs from shell to shell.
+        // For PATH, show only what precedes the caller's own value, which differs from shell to shell.
         let own = std::env::var(&*name).ok().filter(|_| name == "PATH");
         match own.and_then(|own| value.strip_suffix(&own).map(|prefix| quoted(prefix.trim_end_matches(':')))) {
             Some(prefix) if prefix == "''" => {}
@@ -228,7 +228,7 @@ fn quoted(word: &str) -> String {
     shell_quoted(word)
 }
 
-/// A text as one word of a shell, whatever is in it.
+/// Quotes any text as a single shell word.
 pub fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

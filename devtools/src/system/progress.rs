@@ -1,4 +1,5 @@
-//! What is done and takes long: said before, shown while it lasts, and timed for the next time.
+//! Progress of long-running programs: announced with the expected time, shown while they run, and timed for the next
+//! run.
 use super::process::{Running, tail};
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,20 +16,20 @@ use xtask::{
     step,
 };
 
-/// How often a line is written where there is no terminal, in seconds.
+/// Interval between progress lines without a terminal, in seconds.
 const LINE_EVERY_S: u64 = 15;
-/// How many lines of its output are shown where a program fails.
-const LINES_OF_A_FAILURE: usize = 40;
+/// Maximum number of output lines that the error of a failed program shows.
+const MAX_FAILURE_LINES: usize = 40;
 
-/// Runs a program that takes long and whose output nobody needs unless it fails. `what` is printed first, with the time that it took
-/// the last time, or `usual`. It is remembered by `name`.
+/// Runs a long-running program and hides its output unless it fails. Prints `what` first, with the duration of the last
+/// run or else `usual`. Durations are stored under `name`.
 pub async fn run_long(what: &str, name: &str, usual: &str, command: &mut Command) -> Result<()> {
     step(format!("{what} ({})", Durations::read().expectation(name, usual)));
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let began = Instant::now();
     let output = Arc::new(Mutex::new(String::new()));
     let lines = output.clone();
-    // Both kinds of output in their order.
+    // One pipe for standard output and standard error keeps their order.
     let (reader, writer) = std::io::pipe()?;
     command.stdout(writer.try_clone()?).stderr(writer);
     let mut running = Running::start(command, Signal::SIGTERM)?;
@@ -41,25 +42,25 @@ pub async fn run_long(what: &str, name: &str, usual: &str, command: &mut Command
         }
     });
     let status = {
-        let _shown = Shown::start(what);
+        let _progress = Progress::start(what);
         running.wait().await?
     };
     if !status.success() {
         let _ = reading.join();
         let output = output.lock().unwrap_or_else(PoisonError::into_inner);
-        bail!("{program} failed ({status}):\n{}", tail(&output, LINES_OF_A_FAILURE));
+        bail!("{program} failed ({status}):\n{}", tail(&output, MAX_FAILURE_LINES));
     }
     Durations::record(name, began.elapsed());
     Ok(())
 }
 
-/// A spinner on a terminal, a line now and then elsewhere; until it is dropped.
-enum Shown {
+/// Shows progress until dropped: a spinner on a terminal, else a line every [`LINE_EVERY_S`].
+enum Progress {
     Spinner(ProgressBar),
     Lines(tokio::task::JoinHandle<()>),
 }
 
-impl Shown {
+impl Progress {
     fn start(what: &str) -> Self {
         if std::io::stderr().is_terminal() {
             let spinner = ProgressBar::new_spinner();
@@ -82,7 +83,7 @@ impl Shown {
     }
 }
 
-impl Drop for Shown {
+impl Drop for Progress {
     fn drop(&mut self) {
         match self {
             Self::Spinner(spinner) => spinner.finish_and_clear(),

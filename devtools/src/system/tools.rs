@@ -1,4 +1,4 @@
-//! Getting the tools that the machine lacks.
+//! Finds or installs tools.
 use crate::system::{process::run_command, progress::run_long};
 use anyhow::{Context as _, Result, bail};
 use std::{
@@ -14,36 +14,37 @@ use xtask::{
     place::{find_in_path, target},
 };
 
-/// The version that the local server was tried with.
+/// The version that the local server was tested with.
 const CARGO_LAMBDA: &str = "cargo-lambda==1.9.2";
 const CARGO_LAMBDA_ALONE: Environment = Environment { name: "cargo-lambda", packages: &["--no-deps", CARGO_LAMBDA] };
-/// cargo-lambda with the Zig compiler, which builds for another processor, system or GLIBC than this machine's.
+/// cargo-lambda with the Zig compiler, which can build for another processor, system or GLIBC than this machine's.
 const CARGO_LAMBDA_WITH_ZIG: Environment = Environment { name: "cargo-lambda-zig", packages: &[CARGO_LAMBDA] };
 
-/// A cargo command in the project's folder.
+/// Returns a cargo command in the project's folder.
 pub fn cargo(args: &[&str]) -> Command {
     let mut command = Command::from(xtask::build::plain_cargo());
     command.args(args);
     command
 }
 
-/// cargo-lambda, without its dependencies: it would bring the Zig compiler, which only cross-compiling needs.
+/// Installs cargo-lambda without its dependencies: they include the Zig compiler, which is only needed to
+/// cross-compile.
 pub async fn cargo_lambda() -> Result<PathBuf> {
     Ok(CARGO_LAMBDA_ALONE.install().await?.join("cargo-lambda"))
 }
 
-/// The folder of the programs of some PyPI packages, in an environment of their own under target/; installed where they are
-/// not there yet. `packages` are what pip is told.
+/// Installs PyPI packages into a separate virtual environment under target/, if needed. Returns the folder of its
+/// programs. `packages` are pip's arguments.
 pub async fn from_pypi(name: &str, packages: &[&str]) -> Result<PathBuf> {
     Environment { name, packages }.install().await
 }
 
-/// Packages of PyPI, for an environment of their own under target/.
+/// A Python virtual environment under target/ with packages from PyPI.
 #[derive(Clone, Copy)]
 pub struct Environment<'n> {
-    /// The name of its folder.
+    /// Name of the environment's folder.
     pub name: &'n str,
-    /// What pip is told.
+    /// Arguments of `pip install`.
     pub packages: &'n [&'n str],
 }
 
@@ -52,12 +53,12 @@ impl Environment<'_> {
         target().join("tools").join(self.name)
     }
 
-    /// The folder of the programs, which need not be there yet.
+    /// The folder of the programs. It need not exist yet.
     pub fn programs(&self) -> PathBuf {
         self.folder().join("bin")
     }
 
-    /// The commands that install it, `venv` and `pip`; nothing where it is installed.
+    /// Returns the commands that install the environment (`venv` and `pip`), or `None` if it is installed.
     pub fn installation(&self) -> Option<[Command; 2]> {
         let installed = std::fs::read_to_string(self.folder().join("installed"));
         if installed.is_ok_and(|packages| packages == self.packages.join(" ")) {
@@ -70,7 +71,7 @@ impl Environment<'_> {
         Some([venv, pip])
     }
 
-    /// Installs it where it is not installed, and returns the folder of its programs.
+    /// Installs the environment if needed, and returns the folder of its programs.
     pub async fn install(&self) -> Result<PathBuf> {
         let _lock = lock(self.name)?;
         let Some([mut venv, mut pip]) = self.installation() else { return Ok(self.programs()) };
@@ -88,35 +89,34 @@ impl Environment<'_> {
     }
 }
 
-/// A program of a Python package: the machine's own, or one under target/.
+/// A program of a Python package, from the PATH or from an environment under target/.
 pub struct PythonTool {
-    /// The program's file, which need not be there before `install`.
+    /// Path of the program. The file need not exist before `install`.
     pub program: PathBuf,
-    /// Where it comes from, if it is not the machine's.
+    /// The environment to install, or `None` if the program is on the PATH.
     pub environment: Option<Environment<'static>>,
 }
 
 impl PythonTool {
-    /// The program as the shell finds it, else the one of an environment.
+    /// Finds the program on the PATH, else uses the one of `environment`.
     pub fn find(name: &str, environment: Environment<'static>) -> Self {
         match find_in_path(name) {
             Some(program) => Self { program, environment: None },
-            None => Self::of(name, environment),
+            None => Self::in_environment(name, environment),
         }
     }
 
-    /// The program of an environment.
-    fn of(name: &str, environment: Environment<'static>) -> Self {
+    fn in_environment(name: &str, environment: Environment<'static>) -> Self {
         Self { program: environment.programs().join(name), environment: Some(environment) }
     }
 
-    /// cargo-lambda: the machine's own for its own compiler, and PyPI's with Zig.
+    /// cargo-lambda: with Zig from PyPI, else from the PATH if it is there.
     pub fn cargo_lambda(with_zig: bool) -> Self {
         const NAME: &str = "cargo-lambda";
-        if with_zig { Self::of(NAME, CARGO_LAMBDA_WITH_ZIG) } else { Self::find(NAME, CARGO_LAMBDA_ALONE) }
+        if with_zig { Self::in_environment(NAME, CARGO_LAMBDA_WITH_ZIG) } else { Self::find(NAME, CARGO_LAMBDA_ALONE) }
     }
 
-    /// Installs the program where it is missing.
+    /// Installs the program if needed.
     pub async fn install(&self) -> Result<()> {
         if let Some(environment) = &self.environment {
             environment.install().await?;
@@ -125,7 +125,8 @@ impl PythonTool {
     }
 }
 
-/// A cargo tool of crates.io, `name@version`, built into a folder of its own under target/ where it is not there yet.
+/// Builds a cargo tool (`name@version`) from crates.io into its own folder under target/, if needed. Returns the
+/// program's path.
 pub async fn from_crates_io(package: &str) -> Result<PathBuf> {
     let name = package.split('@').next().unwrap_or(package);
     let folder = target().join("tools").join(name);
@@ -136,7 +137,7 @@ pub async fn from_crates_io(package: &str) -> Result<PathBuf> {
         return Ok(program);
     }
     let what = format!("Building {package} of crates.io into {}", folder.display());
-    // Quickly built rather than fast: it runs for seconds.
+    // A debug build: the tool runs only for seconds, so building quickly matters more.
     let mut install = cargo(&["install", "--debug", "--locked", package, "--root"]);
     install.arg(&folder).env("CARGO_PROFILE_DEV_DEBUG", "false").env("CARGO_TARGET_DIR", folder.join("target"));
     run_long(&what, &format!("install-{name}"), "minutes", &mut install).await?;
@@ -145,7 +146,7 @@ pub async fn from_crates_io(package: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Installs what the package-lock.json of a folder names into that folder, unless it is there already.
+/// Installs the packages of a folder's package-lock.json into that folder, if needed.
 pub async fn from_npm(what: &str, folder: &Path) -> Result<()> {
     let versions = std::fs::read(folder.join("package-lock.json"))?;
     let installed = folder.join("node_modules/installed");
@@ -159,7 +160,7 @@ pub async fn from_npm(what: &str, folder: &Path) -> Result<()> {
     Ok(std::fs::write(installed, versions)?)
 }
 
-/// Node.js's `node` or `npm`.
+/// Finds Node.js's `node` or `npm`.
 pub fn node(program: &str) -> Result<PathBuf> {
     find_in_path(program).with_context(|| {
         format!(
@@ -168,9 +169,9 @@ pub fn node(program: &str) -> Result<PathBuf> {
     })
 }
 
-/// Takes a folder with servers for this process: a second one would end the first one's servers. The lock is the file's that
-/// is returned, and goes with the process that holds it, however that ends. `way_out` is what the second one is told.
-pub fn hold_folder(folder: &Path, way_out: &str) -> Result<File> {
+/// Locks a folder with servers for this process: a second process would stop the first one's servers. The lock lasts as
+/// long as the returned file is open, so it ends with the process. `advice` is part of the second process's error.
+pub fn lock_folder(folder: &Path, advice: &str) -> Result<File> {
     std::fs::create_dir_all(folder)?;
     let path = folder.join("lock");
     let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path)?;
@@ -179,7 +180,7 @@ pub fn hold_folder(folder: &Path, way_out: &str) -> Result<File> {
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             file.read_to_string(&mut holder)?;
-            bail!("{} is in use by {}: {way_out}", folder.display(), holder.trim());
+            bail!("{} is in use by {}: {advice}", folder.display(), holder.trim());
         }
         Err(TryLockError::Error(error)) => {
             return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
@@ -191,7 +192,7 @@ pub fn hold_folder(folder: &Path, way_out: &str) -> Result<File> {
     Ok(file)
 }
 
-/// Waits until no other command of ours installs the same tool.
+/// Locks a tool, so that no two of our commands install it at the same time.
 pub fn lock(tool: &str) -> Result<File> {
     let folder = target().join("tools");
     std::fs::create_dir_all(&folder)?;
@@ -200,7 +201,7 @@ pub fn lock(tool: &str) -> Result<File> {
     Ok(file)
 }
 
-/// A program of the machine's, installed by apt where that is possible; else the error says how to install it.
+/// Finds a program, or installs it with apt if possible. Else the error explains how to install it.
 pub async fn find_or_install(what: &str, find: impl Fn() -> Option<PathBuf>, package: &str) -> Result<PathBuf> {
     if let Some(found) = find() {
         return Ok(found);
@@ -216,8 +217,8 @@ pub async fn find_or_install(what: &str, find: impl Fn() -> Option<PathBuf>, pac
     find().with_context(|| format!("{what} is still missing after 'apt-get install {package}'"))
 }
 
-/// A port of this machine that nothing listens on, from below those that outgoing connections take: one of them could
-/// take it before its server does.
+/// Returns a port that nothing listens on. It is below the range of outgoing connections, one of which could otherwise
+/// take the port before the server does.
 pub fn free_port() -> Result<u16> {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 10_000;

@@ -1,7 +1,7 @@
-//! All parts, those that do not disturb each other side by side.
+//! Runs parts in parallel that do not disturb each other.
 //!
-//! What starts servers and waits for them has the processors first. What compiles or reads runs beside it in a process of its own,
-//! at a lower priority, its output in a file. Parts that need what the other lane makes come last.
+//! Parts with servers run in the foreground. Checks, which compile or read, run at the same time in a separate process
+//! with a lower priority; their output goes to a file. Parts that need results of both lanes come last.
 use super::{
     parts::Context,
     run::{Results, run, summarise},
@@ -24,18 +24,18 @@ use xtask::{
     step,
 };
 
-/// What is run, and in which lane.
+/// The parts to run, by lane.
 pub struct Plan {
-    /// With servers, in the foreground, in this order.
+    /// Run in the foreground, in this order.
     servers: &'static [Part],
-    /// Beside them.
+    /// Run at the same time, in a separate process.
     checks: &'static [Part],
-    /// After both: on what `Package` has made, and what would make the others compile again.
+    /// Run after both: parts that need the output of `Package`, or would make the others compile again.
     last: &'static [Part],
 }
 
-/// What a contributor runs before each push: the code, the API, the migrations, the contract and the template, without what
-/// needs an AWS SDK, a release build, a browser, or minutes.
+/// The parts to run before each push: code, API, migrations, contract and template. Excludes parts that need an AWS
+/// SDK, a release build, a browser, or minutes.
 pub const BEFORE_A_PUSH: Plan = Plan {
     servers: &[
         Part::Fmt,
@@ -51,7 +51,7 @@ pub const BEFORE_A_PUSH: Plan = Plan {
     last: &[],
 };
 
-/// Every part. `ClippyAll` looks at what `Clippy` looks at, and more.
+/// Every part except `Clippy`, which `ClippyAll` includes.
 pub const ALL: Plan = Plan {
     servers: &[
         Part::Unit,
@@ -84,25 +84,25 @@ pub const ALL: Plan = Plan {
 };
 
 impl Plan {
-    /// All parts, as they come one after the other.
+    /// All parts, in the order of a sequential run.
     pub fn parts(&self) -> Vec<Part> {
         [self.servers, self.checks, self.last].concat()
     }
 
-    /// Whether the part `Package` has been run before the last parts.
-    fn packages(&self) -> bool {
+    /// Whether `Package` runs before the last parts.
+    fn has_package(&self) -> bool {
         self.checks.contains(&Part::Package)
     }
 }
 
-/// Parts in a process of their own.
+/// Parts that run in a separate process.
 pub struct Lane {
     process: Running,
     log: PathBuf,
     began: Instant,
 }
 
-/// Runs the parts of a plan. The first failure ends everything, in either lane, unless the others are wanted all the same.
+/// Runs the parts of a plan. The first failure in either lane ends both, unless `--keep-going`.
 pub async fn run_plan(plan: &Plan, options: &Test) -> Result<()> {
     let mut checks = Lane::start(plan.checks, options.keep_going)?;
     let servers = async {
@@ -111,7 +111,7 @@ pub async fn run_plan(plan: &Plan, options: &Test) -> Result<()> {
         Ok(results)
     };
     let (servers, checks) = tokio::try_join!(servers, checks.finish(options.keep_going))?;
-    let last = run(plan.last, Context::new(options, plan.packages())).await?;
+    let last = run(plan.last, Context::new(options, plan.has_package())).await?;
     summarise([checks, servers, last].into_iter().fold(Results::default(), Results::with))
 }
 
@@ -132,7 +132,7 @@ impl Lane {
         Ok(Self { process: Running::start(&mut command, Signal::SIGINT)?, log, began: Instant::now() })
     }
 
-    /// Waits for the end. Fails where a part has failed, unless that is to be told with the others.
+    /// Waits for the process. Fails if a part has failed; with `keep_going`, adds the failure to the results instead.
     async fn finish(&mut self, keep_going: bool) -> Result<Results> {
         let status = self.process.wait().await?;
         let log = fs::read_to_string(&self.log).with_context(|| format!("{} cannot be read", self.log.display()))?;

@@ -1,4 +1,4 @@
-//! What each part runs.
+//! The parts of `cargo xtask test`.
 use crate::{
     checks::{openapi, sam, supply_chain},
     faults::{matrix, soak},
@@ -19,30 +19,30 @@ use xtask::{
     place::find_in_path,
 };
 
-/// What the part `versions` runs on: a major version of PostgreSQL, and how PgBouncer pools.
+/// The configurations of the part `versions`: PostgreSQL's major version, and PgBouncer's pooling.
 const OTHER_VERSIONS: [(Option<u32>, Pooling); 3] =
     [(Some(17), Pooling::TRANSACTION), (Some(18), Pooling::TRANSACTION), (None, Pooling::SESSION)];
 
-/// The test that prints what each kind of database went through.
+/// The test of the part `databases`.
 const DATABASES: &str = "every_kind_of_database";
 
 /// `cargo xtask soak --quick`.
 const QUICK_SOAK: Soak = Soak { quick: true, processes: None };
 
-/// What parts run with.
+/// Shared by the parts of a run.
 pub struct Context<'o> {
-    /// The servers of the tests, once they have been started.
+    /// The test servers, once they have started.
     pub services: Option<Services>,
-    /// Only tests whose name contains this.
+    /// Run only tests whose name contains this.
     pub filter: Option<&'o str>,
-    /// Whether to go on after a part that fails.
+    /// Whether to continue after a failed part.
     pub keep_going: bool,
-    /// Whether `sam build` has been run already.
+    /// Whether `sam build` has already run.
     is_packaged: bool,
 }
 
 impl<'o> Context<'o> {
-    /// As the command line says.
+    /// Creates the context from the command line's options.
     pub fn new(options: &'o Test, is_packaged: bool) -> Self {
         let filter = options.filter.as_deref();
         Self { services: None, filter, keep_going: options.keep_going, is_packaged }
@@ -52,24 +52,24 @@ impl<'o> Context<'o> {
         self.services.as_ref().context("the servers of the tests have not been started")
     }
 
-    /// Runs a test command with the names of the servers.
+    /// Runs a test command with the test servers.
     async fn with_services(&self, command: &mut Command) -> Result<()> {
-        run_tests(self.services()?.name_to(command)).await
+        run_tests(self.services()?.pass_to(command)).await
     }
 
-    /// `cargo test` of a target, with the filter.
+    /// Returns `cargo test` for a target, with the filter.
     fn test(&self, target: &[&str]) -> Command {
         let mut command = cargo_test(target);
         command.args(self.filter);
         command
     }
 
-    /// A test target that needs nothing.
+    /// Runs a test target that needs no servers.
     async fn test_alone(&self, target: &str) -> Result<()> {
         run_tests(&mut self.test(&["--test", target])).await
     }
 
-    /// A test target that needs the servers.
+    /// Runs a test target that needs the test servers.
     async fn test_with_services(&self, target: &str) -> Result<()> {
         self.with_services(&mut self.test(&["--test", target])).await
     }
@@ -79,9 +79,9 @@ impl<'o> Context<'o> {
     }
 }
 
-/// What a part needs and runs.
+/// A part's requirement and code.
 pub struct Definition {
-    /// Whether it uses the servers that [`Services`] starts.
+    /// Whether the part needs [`Services`].
     pub needs_services: bool,
     run: for<'c> fn(&'c Context<'c>) -> Running<'c>,
 }
@@ -97,13 +97,12 @@ impl Definition {
         Self { needs_services: true, run }
     }
 
-    /// Runs the part.
     pub async fn run(&self, context: &Context<'_>) -> Result<()> {
         (self.run)(context).await
     }
 }
 
-/// What each part is.
+/// Returns the definition of a part.
 pub fn definition(part: Part) -> Definition {
     match part {
         Part::Fmt => Definition::alone(|_| Box::pin(fmt())),
@@ -168,7 +167,7 @@ async fn doc() -> Result<()> {
     run_command(command.env("RUSTDOCFLAGS", "-D warnings")).await
 }
 
-/// The packages that the other parts leave out: the migrate function, and what measures.
+/// Tests the packages that other parts exclude: the migrate function and the benchmarks.
 async fn migrate(context: &Context<'_>) -> Result<()> {
     let mut command = Command::from(build::cargo_everything("test"));
     command.args(["--locked", "--test", "migrate", "--bin", "migrate", "--lib"]).args(context.filter);
@@ -200,9 +199,9 @@ async fn reference(context: &Context<'_>) -> Result<()> {
 }
 
 async fn better_auth(context: &Context<'_>) -> Result<()> {
-    let library = better_auth::install().await?;
-    let mut command = cargo_test(&["--test", "api", "the_library_itself"]);
-    command.args(["--", "--ignored", "--nocapture"]).env("BETTER_AUTH", library.folder());
+    let better_auth = better_auth::install().await?;
+    let mut command = cargo_test(&["--test", "api", "better_auth_agrees"]);
+    command.args(["--", "--ignored", "--nocapture"]).env("BETTER_AUTH", better_auth.folder());
     context.with_services(&mut command).await?;
     let mut command = context.test(&["--test", "better_auth"]);
     command.args(["--", "--skip", DATABASES]).env("CHROMIUM", chromium().await?);
@@ -213,7 +212,7 @@ async fn versions(context: &Context<'_>) -> Result<()> {
     for (major, pooling) in OTHER_VERSIONS {
         let services = Services::start_with(major, pooling).await?;
         for test in ["api", "migrations"] {
-            run_tests(services.name_to(&mut context.test(&["--test", test]))).await?;
+            run_tests(services.pass_to(&mut context.test(&["--test", test]))).await?;
         }
     }
     Ok(())
@@ -224,27 +223,29 @@ async fn chromium() -> Result<PathBuf> {
     find_or_install("Chromium", on_path, "chromium").await
 }
 
-/// How many crates the front of `cargo xtask` may have: a newcomer waits for them without a word of ours.
-const MAX_FRONT_CRATES: usize = 50;
+/// Maximum number of crates of the package `xtask`: newcomers wait for their compilation before we can print anything.
+const MAX_XTASK_CRATES: usize = 50;
 
-/// Fails when a heavy dependency has come into what every function and its tests compile, or too many into the front.
+/// Fails if the functions or their tests have a heavy dependency, or `xtask` has too many.
 async fn dependencies() -> Result<()> {
     let tree = tree("functions", "normal,build,dev").await?;
-    // The SDK and its HTTP client; AWS's signer and what that needs is small.
+    // The SDK and its HTTP client. AWS's signer and its dependencies are small, so they are allowed.
     let sdk = ["aws-config", "aws-sdk-", "aws-smithy-runtime v", "aws-smithy-http-client"];
     for heavy in sdk.into_iter().chain(["sqlx", "rustls v", "ring v"]) {
         if let Some(line) = tree.iter().find(|line| line.starts_with(heavy)) {
             bail!("the functions or their tests depend on {line}");
         }
     }
-    let front = self::tree("xtask", "normal,build").await?.len();
-    if front > MAX_FRONT_CRATES {
-        bail!("the front (xtask) has {front} crates, {MAX_FRONT_CRATES} at most: what is heavy belongs into devtools");
+    let crates = self::tree("xtask", "normal,build").await?.len();
+    if crates > MAX_XTASK_CRATES {
+        bail!(
+            "the package xtask has {crates} crates, {MAX_XTASK_CRATES} at most: heavy dependencies belong into devtools"
+        );
     }
     Ok(())
 }
 
-/// The crates that a package depends on by some kinds of edges, itself included.
+/// Returns the crates in a package's dependency tree, including the package.
 async fn tree(package: &str, edges: &str) -> Result<BTreeSet<String>> {
     let mut tree = cargo(&["tree", "--locked", "--package", package, "--edges", edges, "--prefix", "none"]);
     let output = tree.output().await?;
@@ -252,6 +253,6 @@ async fn tree(package: &str, edges: &str) -> Result<BTreeSet<String>> {
         bail!("cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
     }
     let lines = String::from_utf8(output.stdout)?;
-    // A crate that was listed before has a mark behind it.
+    // `(*)` marks a crate that was listed before.
     Ok(lines.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect())
 }

@@ -1,4 +1,4 @@
-//! Running parts one after the other.
+//! Runs parts one after the other.
 use super::parts::{self, Context};
 use crate::servers::services::Services;
 use anyhow::{Error, Result, bail};
@@ -13,17 +13,17 @@ use xtask::{
     step,
 };
 
-/// How parts went.
+/// The results of parts.
 #[derive(Default)]
 pub struct Results {
-    /// A line for each.
+    /// One line per part.
     pub lines: Vec<String>,
-    /// The names of those that failed.
+    /// Names of failed parts.
     pub failures: Vec<String>,
 }
 
 impl Results {
-    /// These and others.
+    /// Adds other results.
     pub fn with(mut self, others: Self) -> Self {
         self.lines.extend(others.lines);
         self.failures.extend(others.failures);
@@ -31,7 +31,7 @@ impl Results {
     }
 }
 
-/// Runs parts one after the other. An error where one fails and the others are not wanted then.
+/// Runs parts one after the other. Returns the first failure as an error, unless `keep_going`.
 pub async fn run(parts: &[Part], mut context: Context<'_>) -> Result<Results> {
     let mut results = Results::default();
     for (index, part) in parts.iter().enumerate() {
@@ -41,7 +41,7 @@ pub async fn run(parts: &[Part], mut context: Context<'_>) -> Result<Results> {
             context.services = Some(Services::start().await?);
         }
         if *part == Part::Versions {
-            // On the same folders, one after the other.
+            // `versions` starts its own servers in the same folder.
             context.services = None;
         }
         step(format!("Testing: {name} ({} of {})", index + 1, parts.len()));
@@ -73,7 +73,7 @@ pub async fn run(parts: &[Part], mut context: Context<'_>) -> Result<Results> {
     Ok(results)
 }
 
-/// Prints how the parts went, and fails where one has.
+/// Prints the results, and fails if a part has failed.
 pub fn summarise(results: Results) -> Result<()> {
     let Results { lines, failures } = results;
     println!("\n{}", lines.join("\n"));
@@ -83,14 +83,14 @@ pub fn summarise(results: Results) -> Result<()> {
     Ok(())
 }
 
-/// The time that processes which we started and which have ended have had of a CPU.
+/// Returns the CPU time of our child processes that have ended.
 fn children_cpu() -> Duration {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN);
     let microseconds = usage.map_or(0, |usage| (usage.user_time() + usage.system_time()).num_microseconds());
     Duration::from_micros(microseconds.unsigned_abs())
 }
 
-/// The error of a part, with the command that runs it alone.
+/// Adds the command that runs the part alone to a part's error.
 fn failed(name: &str, filter: Option<&str>, error: Error) -> Error {
     let filter = filter.map(|filter| format!(" --filter {filter}")).unwrap_or_default();
     error.context(format!("the part '{name}' failed; it runs alone by 'cargo xtask test {name}{filter}'"))

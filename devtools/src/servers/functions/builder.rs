@@ -1,4 +1,4 @@
-//! Builds the functions again after a change: first the one that is called, then the others.
+//! Rebuilds the functions after a change: first the one that is called, then the others.
 use super::sources::Sources;
 use crate::system::build::workspace_cargo;
 use serde_json::Value;
@@ -15,19 +15,19 @@ use tokio::{
 };
 use xtask::durations::Short;
 
-/// How often the sources are looked at while nobody calls, in milliseconds.
-const LOOK_EVERY_MS: u64 = 250;
+/// Interval between scans of the sources, in milliseconds. A call scans them too.
+const SCAN_EVERY_MS: u64 = 250;
 
-/// The number of the state of the sources that a program was built of.
+/// A number that increases with every change of the sources.
 pub type Generation = u64;
 
-/// What becomes of a function's program: the sources that it is of, or the compiler's words.
+/// The result of a function's build: the generation of its sources, or the compiler's messages.
 pub type Built = Result<Generation, String>;
 
-/// Where lines for the developer go.
+/// Prints a line for the developer.
 pub type Print = std::sync::Arc<dyn Fn(&str) + Send + Sync>;
 
-/// The builder's address. Its task ends with the last of them.
+/// A handle to the builder's task, which ends when the last handle is dropped.
 #[derive(Clone)]
 pub struct Builder(mpsc::Sender<Wanted>);
 
@@ -37,7 +37,7 @@ struct Wanted {
 }
 
 impl Builder {
-    /// Starts with programs that have just been built of `sources`.
+    /// Starts the task. The programs must have just been built from `sources`.
     pub fn start(sources: Sources, functions: Vec<String>, print: Print) -> Self {
         let (sender, wanted) = mpsc::channel(64);
         let built = functions.into_iter().map(|function| (function, (0, Ok(())))).collect();
@@ -47,7 +47,7 @@ impl Builder {
         Self(sender)
     }
 
-    /// Waits until a function's program is the one of the sources as they are now.
+    /// Waits until a function is built from the current sources.
     pub async fn up_to_date(&self, function: &str) -> Built {
         let (answer, built) = oneshot::channel();
         let _ = self.0.send(Wanted { function: function.to_owned(), answer }).await;
@@ -58,17 +58,17 @@ impl Builder {
 struct Work {
     sources: Sources,
     generation: Generation,
-    /// The result of each function, and of which sources.
+    /// The last result of each function, with its generation.
     built: BTreeMap<String, (Generation, Result<(), String>)>,
     waiting: Vec<Wanted>,
-    /// The function that was called last: likely to be called next.
+    /// The function of the last call, which is likely to be called next.
     last: Option<String>,
-    /// Warnings that have been printed: cargo repeats them with each build.
+    /// Messages that have been printed: cargo repeats them with each build.
     printed: HashSet<String>,
     print: Print,
 }
 
-/// Why a build ended before its time.
+/// Why a build was interrupted.
 enum Interrupted {
     SourcesChanged,
     Wanted(Wanted),
@@ -77,7 +77,7 @@ enum Interrupted {
 
 impl Work {
     async fn run(mut self, mut wanted: mpsc::Receiver<Wanted>) {
-        let mut ticks = interval(Duration::from_millis(LOOK_EVERY_MS));
+        let mut ticks = interval(Duration::from_millis(SCAN_EVERY_MS));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.answer_waiting();
@@ -87,7 +87,7 @@ impl Work {
                         Some(asked) => self.take(asked),
                         None => return,
                     },
-                    _ = ticks.tick() => self.look(),
+                    _ = ticks.tick() => self.scan(),
                 }
                 continue;
             };
@@ -103,24 +103,24 @@ impl Work {
                     }
                     asked = wanted.recv() => asked.map_or(Interrupted::Closed, Interrupted::Wanted),
                     _ = ticks.tick() => {
-                        if Sources::look() == self.sources {
+                        if Sources::scan() == self.sources {
                             continue;
                         }
                         Interrupted::SourcesChanged
                     }
                 };
                 match interrupted {
-                    Interrupted::Wanted(asked) if !is_background && Sources::look() == self.sources => {
+                    Interrupted::Wanted(asked) if !is_background && Sources::scan() == self.sources => {
                         self.last = Some(asked.function.clone());
                         self.waiting.push(asked);
                     }
                     interrupted => break Some(interrupted),
                 }
             };
-            // The build is dropped here, which ends cargo.
+            // An unfinished build is dropped here, which kills cargo.
             match interrupted {
                 Some(Interrupted::Wanted(asked)) => self.take(asked),
-                Some(Interrupted::SourcesChanged) => self.look(),
+                Some(Interrupted::SourcesChanged) => self.scan(),
                 Some(Interrupted::Closed) => return,
                 None => {}
             }
@@ -130,12 +130,12 @@ impl Work {
     fn take(&mut self, asked: Wanted) {
         self.last = Some(asked.function.clone());
         self.waiting.push(asked);
-        self.look();
+        self.scan();
     }
 
-    /// Notices that the sources have changed.
-    fn look(&mut self) {
-        let now = Sources::look();
+    /// Scans the sources, and starts a new generation if they have changed.
+    fn scan(&mut self) {
+        let now = Sources::scan();
         if now != self.sources {
             self.sources = now;
             self.generation += 1;
@@ -159,7 +159,8 @@ impl Work {
         }
     }
 
-    /// One function that somebody waits for or is likely to; else all that are left.
+    /// Returns the function that a call waits for, else the one of the last call, else all stale ones. `None` if
+    /// nothing is stale.
     fn next_to_build(&self) -> Option<Vec<String>> {
         if let Some(wanted) = self.waiting.first() {
             return Some(vec![wanted.function.clone()]);
@@ -172,7 +173,7 @@ impl Work {
     }
 
     fn finish(&mut self, functions: &[String], outcome: Outcome, took: Duration) {
-        // What is wrong comes first; warnings come again with the next build.
+        // Errors hide warnings, which the next build repeats.
         let warnings = if outcome.errors.is_empty() { &*outcome.warnings } else { &[] };
         for message in warnings {
             if self.printed.insert(message.clone()) {
@@ -180,12 +181,12 @@ impl Work {
             }
         }
         let failed: Vec<_> = functions.iter().filter(|function| !outcome.made.contains(*function)).collect();
-        let words = outcome.errors.join("\n");
+        let errors = outcome.errors.join("\n");
         for function in functions {
             let result = if outcome.made.contains(function) {
                 Ok(())
             } else {
-                Err(anstream::adapter::strip_str(&words).to_string())
+                Err(anstream::adapter::strip_str(&errors).to_string())
             };
             self.built.insert(function.clone(), (self.generation, result));
         }
@@ -193,13 +194,13 @@ impl Work {
             if let [function] = functions {
                 (self.print)(&format!("built {function} in {}", Short(took)));
             }
-        } else if self.printed.insert(format!("{} {words}", self.generation)) {
-            (self.print)(words.trim_end());
+        } else if self.printed.insert(format!("{} {errors}", self.generation)) {
+            (self.print)(errors.trim_end());
         }
     }
 }
 
-/// What cargo made, and said.
+/// Cargo's artifacts and messages.
 #[derive(Default)]
 struct Outcome {
     made: BTreeSet<String>,
@@ -207,10 +208,10 @@ struct Outcome {
     warnings: Vec<String>,
 }
 
-/// Builds some functions. Dropped, it ends cargo.
+/// Builds some functions. Dropping the future kills cargo.
 async fn build(functions: &[String]) -> Outcome {
     let mut command = workspace_cargo("build");
-    // Warnings and errors as a terminal shows them; those of one function do not keep the others from being built.
+    // Coloured messages as in a terminal. One function's errors do not stop the others' builds.
     command.args(["--message-format=json-diagnostic-rendered-ansi", "--keep-going", "--quiet"]);
     for function in functions {
         command.args(["--bin", function]);
@@ -225,11 +226,11 @@ async fn run(command: &mut Command) -> std::io::Result<Outcome> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
     let mut cargo = command.spawn()?;
     let (messages, errors) = (cargo.stdout.take(), cargo.stderr.take());
-    let (mut outcome, own_words) = tokio::join!(read_messages(messages), read_all(errors));
+    let (mut outcome, stderr) = tokio::join!(read_messages(messages), read_all(errors));
     let status = cargo.wait().await?;
     if !status.success() && outcome.errors.is_empty() {
-        // Not the compiler's, but cargo's own: a manifest that cannot be read, a lock file that has to change.
-        outcome.errors.push(own_words);
+        // The error is cargo's own, such as an invalid manifest or an outdated lock file.
+        outcome.errors.push(stderr);
     }
     Ok(outcome)
 }

@@ -1,5 +1,5 @@
-//! The Lambda Runtime API (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html) for any number of processes: each has a path
-//! prefix of its own, by which it is told from the others.
+//! A Lambda Runtime API (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html) for any number of processes. Each
+//! process has its own path prefix, which identifies it.
 use anyhow::Result;
 use axum::{
     Router,
@@ -24,27 +24,27 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// The largest answer, in bytes; Lambda's own limit is 6 MB.
+/// Maximum size of an answer, in bytes. Lambda's limit is 6 MB.
 const MAX_ANSWER_BYTES: usize = 10 * 1024 * 1024;
 
-/// What a function made of an event: its answer, or the error that it reported.
+/// A function's answer, or the error that it reported.
 pub type Outcome = Result<Bytes, Bytes>;
 
-/// An event, and where its outcome goes.
+/// An event with the sender of its outcome.
 struct Invocation {
     event: String,
     deadline_ms: u128,
     outcome: oneshot::Sender<Outcome>,
 }
 
-/// The running API. Dropping it ends it.
+/// The running API. Dropping it stops it.
 pub struct RuntimeApi {
     address: String,
     processes: Arc<Processes>,
     task: JoinHandle<()>,
 }
 
-/// The processes that may ask, by number.
+/// The processes with an open channel, by number.
 #[derive(Default)]
 struct Processes {
     next: AtomicU64,
@@ -53,11 +53,11 @@ struct Processes {
 
 struct Process {
     invocations: AsyncMutex<mpsc::Receiver<Invocation>>,
-    /// Of the event that it works on.
+    /// Where to send the outcome of the current event.
     outcome: Mutex<Option<oneshot::Sender<Outcome>>>,
 }
 
-/// The events of one process. Dropping it closes the API to that process.
+/// The channel to one process. Dropping it makes the API refuse the process.
 pub struct Channel {
     number: u64,
     /// The value of `AWS_LAMBDA_RUNTIME_API`.
@@ -78,7 +78,7 @@ impl RuntimeApi {
             .with_state(processes.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
-        // Or else an answer of several packets waits for the other side's acknowledgement.
+        // Without TCP_NODELAY, an answer of several packets waits for the peer's acknowledgement.
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, routes).await;
@@ -86,7 +86,7 @@ impl RuntimeApi {
         Ok(Self { address, processes, task })
     }
 
-    /// Makes room for one more process.
+    /// Opens a channel for one more process.
     pub fn open(&self) -> Channel {
         let (sender, receiver) = mpsc::channel(1);
         let number = self.processes.next.fetch_add(1, Ordering::Relaxed);
@@ -104,7 +104,8 @@ impl Drop for RuntimeApi {
 }
 
 impl Channel {
-    /// Hands the process an event, to be answered within `timeout`. The receiver gets nothing where the process ends.
+    /// Sends the process an event with a deadline of `timeout` from now. The receiver fails if the channel closes
+    /// first.
     pub async fn invoke(&self, event: String, timeout: Duration) -> oneshot::Receiver<Outcome> {
         let (sender, receiver) = oneshot::channel();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -134,7 +135,7 @@ impl Processes {
         let waiting = process.outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
         match waiting {
             Some(waiting) => {
-                // Whoever waited may have given up.
+                // The receiver may have timed out.
                 let _ = waiting.send(outcome);
                 StatusCode::ACCEPTED
             }

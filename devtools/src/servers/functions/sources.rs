@@ -1,5 +1,5 @@
-//! What the functions are built of, looked at often: a few dozen files, in well under a millisecond. Unlike a watch of the file
-//! system this has no limits to run into, and works in containers and on network file systems.
+//! Scans the functions' sources for changes: a few dozen files, in well under a millisecond. Unlike file system
+//! notifications, scanning has no limits, and works in containers and on network file systems.
 use std::{
     fs::{self, Metadata},
     path::{Path, PathBuf},
@@ -7,7 +7,7 @@ use std::{
 };
 use xtask::place::root;
 
-/// Files, and folders with all that is in them.
+/// Files, and folders with their contents.
 const WATCHED: [&str; 10] = [
     "Cargo.toml",
     "Cargo.lock",
@@ -21,13 +21,13 @@ const WATCHED: [&str; 10] = [
     "shared/src",
 ];
 
-/// The state of the sources at a moment.
+/// A snapshot of the sources: path, time of modification and size of each file.
 #[derive(PartialEq, Eq)]
 pub struct Sources(Vec<(PathBuf, Option<SystemTime>, u64)>);
 
 impl Sources {
-    /// As they are now.
-    pub fn look() -> Self {
+    /// Scans the sources.
+    pub fn scan() -> Self {
         let mut found = Vec::new();
         for path in WATCHED {
             collect(&root().join(path), &mut found);
