@@ -1,5 +1,5 @@
-//! The real Better Auth in front of the API, on one database: what it signs in is let in, by every route and credential,
-//! and what it signs out is out at once. `cargo xtask test better-auth` starts the servers.
+//! Tests with the real Better Auth and the API on one database: every session works with every route and credential,
+//! and stops working at once after a sign-out. `cargo xtask test better-auth` starts the servers.
 mod harness;
 
 use harness::{Dev, free_port, new_folder};
@@ -15,7 +15,7 @@ use std::{
 const PASSWORD: &str = "correct horse battery staple";
 const SECRET: &str = testing::SECRET;
 
-/// A database of this test's own, in the server that `cargo xtask test` has started.
+/// A test's own database, on the server that `cargo xtask test` has started.
 struct Database {
     owner_url: String,
     api_url: String,
@@ -62,7 +62,7 @@ struct Servers {
     dev: Dev,
     api: String,
     auth: String,
-    /// The origin of the front end, as Better Auth knows it.
+    /// The front end's origin, from Better Auth's settings.
     origin: String,
     http: Client,
 }
@@ -78,7 +78,7 @@ impl Servers {
         Self { dev, api: env["TASKS_URL"].clone(), auth, origin: env["BETTER_AUTH_URL"].clone(), http: Client::new() }
     }
 
-    /// Calls Better Auth, which has to succeed.
+    /// Calls Better Auth. Fails unless it answers 200.
     async fn auth(&self, path: &str, body: Value, credential: Option<&Credential>) -> reqwest::Response {
         let request =
             self.http.post(format!("{}/api/auth/{path}", self.auth)).json(&body).header("Origin", &self.origin);
@@ -89,37 +89,42 @@ impl Servers {
     }
 
     async fn sign_up(&self, email: &str) -> Session {
-        Session::of(
+        Session::from_response(
             &self.auth("sign-up/email", json!({"email": email, "password": PASSWORD, "name": "A person"}), None).await,
         )
     }
 
     async fn sign_in(&self, email: &str) -> Session {
-        Session::of(&self.auth("sign-in/email", json!({"email": email, "password": PASSWORD}), None).await)
+        Session::from_response(&self.auth("sign-in/email", json!({"email": email, "password": PASSWORD}), None).await)
     }
 
-    /// What the API says of a credential.
-    async fn api_says(&self, credential: &Credential) -> StatusCode {
+    /// The API's status for a credential.
+    async fn api_status(&self, credential: &Credential) -> StatusCode {
         credential.on(self.http.get(format!("{}/api/session", self.api))).send().await.unwrap().status()
     }
 
-    /// What Better Auth says of a credential.
-    async fn library_says(&self, credential: &Credential) -> StatusCode {
+    /// Better Auth's verdict on a credential, as a status.
+    async fn better_auth_status(&self, credential: &Credential) -> StatusCode {
         let answer = credential.on(self.http.get(format!("{}/api/auth/get-session", self.auth))).send().await.unwrap();
         let session: Value = answer.json().await.unwrap();
         if session.is_null() { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
     }
 
-    /// Fails unless the API and the library agree that each credential of a session is good, or is not.
-    async fn both_say(&self, session: &Session, expected: StatusCode, when: &str) {
+    /// Fails unless Better Auth and the API both return `expected` for each credential of a session.
+    async fn assert_both(&self, session: &Session, expected: StatusCode, when: &str) {
         for credential in session.credentials() {
-            assert_eq!(self.library_says(&credential).await, expected, "the library, {when}: {}", credential.kind);
-            assert_eq!(self.api_says(&credential).await, expected, "the API, {when}: {}", credential.kind);
+            assert_eq!(
+                self.better_auth_status(&credential).await,
+                expected,
+                "Better Auth, {when}: {}",
+                credential.kind
+            );
+            assert_eq!(self.api_status(&credential).await, expected, "the API, {when}: {}", credential.kind);
         }
     }
 
-    /// Uses every route by each credential of a session.
-    async fn every_route_serves(&self, session: &Session) {
+    /// Calls every route with each credential of a session.
+    async fn call_every_route(&self, session: &Session) {
         for credential in session.credentials() {
             let me: Value = credential
                 .on(self.http.get(format!("{}/api/session", self.api)))
@@ -164,7 +169,7 @@ impl Servers {
     }
 }
 
-/// What Better Auth gave at a sign-in.
+/// The credentials from a sign-in.
 struct Session {
     /// `name=value`.
     cookie: String,
@@ -173,7 +178,7 @@ struct Session {
 }
 
 impl Session {
-    fn of(answer: &reqwest::Response) -> Self {
+    fn from_response(answer: &reqwest::Response) -> Self {
         let cookies = answer.headers().get_all("set-cookie").iter().map(|cookie| cookie.to_str().unwrap());
         let cookie = cookies
             .map(|cookie| cookie.split(';').next().unwrap())
@@ -202,7 +207,7 @@ impl Session {
     }
 }
 
-/// One way to show a session.
+/// A header that identifies a session.
 struct Credential {
     kind: &'static str,
     header: &'static str,
@@ -216,38 +221,38 @@ impl Credential {
 }
 
 #[tokio::test]
-async fn who_is_signed_in_is_let_in_and_who_is_not_is_not() {
-    for naming in ["document", "library"] {
+async fn only_a_live_session_gets_in() {
+    for naming in ["specification", "default"] {
         let database = Database::create(&format!("better_auth_{naming}")).await;
-        if naming == "library" {
-            make_the_librarys_tables(&database);
+        if naming == "default" {
+            create_better_auth_tables(&database);
         }
         let servers = Servers::start(&format!("better-auth-{naming}"), &database, &[]);
 
         let ada = servers.sign_up("ada-lovelace@example.com").await;
-        servers.every_route_serves(&ada).await;
-        servers.both_say(&ada, StatusCode::OK, "after the sign-up").await;
+        servers.call_every_route(&ada).await;
+        servers.assert_both(&ada, StatusCode::OK, "after the sign-up").await;
 
-        // Another device, from which the first is signed out.
+        // A second device signs out the first.
         let elsewhere = servers.sign_in("ada-lovelace@example.com").await;
-        servers.every_route_serves(&elsewhere).await;
+        servers.call_every_route(&elsewhere).await;
         servers.auth("revoke-other-sessions", json!({}), Some(&elsewhere.cookie())).await;
-        servers.both_say(&ada, StatusCode::UNAUTHORIZED, "after it was revoked").await;
-        servers.both_say(&elsewhere, StatusCode::OK, "after the others were revoked").await;
+        servers.assert_both(&ada, StatusCode::UNAUTHORIZED, "after it was revoked").await;
+        servers.assert_both(&elsewhere, StatusCode::OK, "after the others were revoked").await;
 
         servers.auth("sign-out", json!({}), Some(&elsewhere.cookie())).await;
-        servers.both_say(&elsewhere, StatusCode::UNAUTHORIZED, "after the sign-out").await;
+        servers.assert_both(&elsewhere, StatusCode::UNAUTHORIZED, "after the sign-out").await;
 
-        let over = servers.sign_in("ada-lovelace@example.com").await;
-        servers.both_say(&over, StatusCode::OK, "before its end").await;
-        let column = if naming == "library" { "\"expiresAt\"" } else { "expires_at" };
+        let expired = servers.sign_in("ada-lovelace@example.com").await;
+        servers.assert_both(&expired, StatusCode::OK, "before its end").await;
+        let column = if naming == "default" { "\"expiresAt\"" } else { "expires_at" };
         database
             .execute(&format!("set timezone = 'UTC'; update session set {column} = now() - interval '1 second'"))
             .await;
-        for credential in over.credentials() {
-            // Before the library sees it, which would remove it.
+        for credential in expired.credentials() {
+            // Only the API: Better Auth would remove the expired session.
             assert_eq!(
-                servers.api_says(&credential).await,
+                servers.api_status(&credential).await,
                 StatusCode::UNAUTHORIZED,
                 "after its end: {}",
                 credential.kind
@@ -260,28 +265,28 @@ async fn who_is_signed_in_is_let_in_and_who_is_not_is_not() {
         assert_eq!(made.status(), StatusCode::CREATED);
         let before = database.count("tasks").await;
         servers.auth("delete-user", json!({"password": PASSWORD}), Some(&leaving.cookie())).await;
-        servers.both_say(&leaving, StatusCode::UNAUTHORIZED, "after the user was deleted").await;
+        servers.assert_both(&leaving, StatusCode::UNAUTHORIZED, "after the user was deleted").await;
         assert_eq!(database.count("tasks").await, before - 1, "the tasks went with their owner");
         servers.dev.stop();
     }
 }
 
-/// What users have before they meet these migrations.
+/// What a database contains before our migrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Empty,
-    /// The schema document's tables, with users, sessions and tasks, and nulls where it allows them.
-    Document,
-    /// The document's names with what Better Auth needs beyond them, filled by the library.
+    /// The schema specification's tables, with users, sessions and tasks, and nulls where it allows them.
+    Specification,
+    /// The specification's tables plus the columns that Better Auth needs, filled by Better Auth.
     Mapped,
-    /// Better Auth's own tables, made and filled by the library.
-    Library,
+    /// Better Auth's default tables, created and filled by Better Auth.
+    BetterAuth,
 }
 
-/// The document's own tables.
-const DOCUMENT_TABLES: &str = include_str!("../../migrations/tests/document.sql");
+/// The schema specification's tables.
+const SPECIFICATION_TABLES: &str = include_str!("../../migrations/tests/document.sql");
 
-/// What Better Auth 1.7 needs beyond the document, as somebody would have added it by hand.
+/// What Better Auth 1.7 needs in addition to the specification, as added by hand.
 const MAPPED_COLUMNS: &str = r#"
     alter table session add token text not null unique, add updated_at timestamp not null default now();
     alter table account add id_token text, add refresh_token_expires_at timestamp, add scope text, add password text,
@@ -292,7 +297,7 @@ const MAPPED_COLUMNS: &str = r#"
     create index account_user_id_idx on account (user_id);
 "#;
 
-const DOCUMENT_ROWS: &str = r#"
+const SPECIFICATION_ROWS: &str = r#"
     insert into "user" (id, email) values ('grace', 'grace@navy.example.com');
     insert into session (id, user_id, expires_at) values ('s1', 'grace', now() + interval '1 day');
     insert into account (id, user_id, provider, provider_account_id) values ('a1', 'grace', 'github', '1');
@@ -300,7 +305,7 @@ const DOCUMENT_ROWS: &str = r#"
 "#;
 
 impl Database {
-    /// Every row that is Better Auth's or a task, but for the columns that migrations may fill.
+    /// Identifies every row of Better Auth's tables and of the tasks, without the columns that migrations may fill.
     async fn rows(&self) -> Vec<String> {
         let mut owner = PgConnection::connect(&self.owner_url).await.unwrap();
         let mut all = Vec::new();
@@ -326,8 +331,8 @@ impl Database {
     }
 }
 
-/// Fills a database by the library alone, before any migration of ours: somebody signs up, and is still signed in.
-async fn sign_up_by_the_library(database: &Database) -> Session {
+/// Signs up a user with Better Auth alone, before our migrations. Returns the session.
+async fn sign_up_before_migrations(database: &Database) -> Session {
     let port = free_port();
     let url = format!("http://127.0.0.1:{port}");
     let mut server = Command::new("node")
@@ -353,27 +358,27 @@ async fn sign_up_by_the_library(database: &Database) -> Session {
     }
     server.kill().unwrap();
     server.wait().unwrap();
-    Session::of(&answer.unwrap())
+    Session::from_response(&answer.unwrap())
 }
 
 #[tokio::test]
 async fn every_kind_of_database_goes_up_and_down_and_up_again() {
-    // Installs the library, where nothing has yet.
+    // Installs Better Auth, if needed.
     let first = Database::create("kinds_install").await;
     Servers::start("kinds-install", &first, &[]).dev.stop();
 
-    println!("{:10} {:>4} {:>8} {:>11} {:>5} {:>4}", "database", "up", "sign-in", "all routes", "down", "up");
-    for kind in [Kind::Empty, Kind::Document, Kind::Mapped, Kind::Library] {
+    println!("{:13} {:>4} {:>8} {:>11} {:>5} {:>4}", "database", "up", "sign-in", "all routes", "down", "up");
+    for kind in [Kind::Empty, Kind::Specification, Kind::Mapped, Kind::BetterAuth] {
         let database = Database::create(&format!("kind_{kind:?}").to_lowercase()).await;
         match kind {
             Kind::Empty => {}
-            Kind::Document => database.execute(&format!("{DOCUMENT_TABLES} {DOCUMENT_ROWS}")).await,
-            Kind::Mapped => database.execute(&format!("{DOCUMENT_TABLES} {MAPPED_COLUMNS}")).await,
-            Kind::Library => make_the_librarys_tables(&database),
+            Kind::Specification => database.execute(&format!("{SPECIFICATION_TABLES} {SPECIFICATION_ROWS}")).await,
+            Kind::Mapped => database.execute(&format!("{SPECIFICATION_TABLES} {MAPPED_COLUMNS}")).await,
+            Kind::BetterAuth => create_better_auth_tables(&database),
         }
         let early = match kind {
-            Kind::Mapped | Kind::Library => Some(sign_up_by_the_library(&database).await),
-            Kind::Empty | Kind::Document => None,
+            Kind::Mapped | Kind::BetterAuth => Some(sign_up_before_migrations(&database).await),
+            Kind::Empty | Kind::Specification => None,
         };
         let before = database.rows().await;
 
@@ -383,14 +388,14 @@ async fn every_kind_of_database_goes_up_and_down_and_up_again() {
             let servers =
                 Servers::start(&format!("kind-{kind:?}").to_lowercase(), &database, &[("BETTER_AUTH_SECRET", SECRET)]);
             if let Some(early) = &early {
-                servers.both_say(early, StatusCode::OK, "a session from before the migrations").await;
+                servers.assert_both(early, StatusCode::OK, "a session from before the migrations").await;
             }
             let session = if round == "first" {
                 servers.sign_up("late@example.com").await
             } else {
                 servers.sign_in("late@example.com").await
             };
-            servers.every_route_serves(&session).await;
+            servers.call_every_route(&session).await;
             servers.dev.stop();
 
             let rows = database.rows().await;
@@ -401,7 +406,7 @@ async fn every_kind_of_database_goes_up_and_down_and_up_again() {
             assert_eq!(database.rows().await, rows, "{kind:?} lost a row by up again");
         }
         println!(
-            "{:10} {:>4} {:>8} {:>11} {:>5} {:>4}",
+            "{:13} {:>4} {:>8} {:>11} {:>5} {:>4}",
             format!("{kind:?}").to_lowercase(),
             "ok",
             "ok",
@@ -423,28 +428,28 @@ async fn cookies_of_https_with_a_prefix_and_a_rotated_secret_work() {
             ("BETTER_AUTH_SECRETS", secrets),
         ]
     };
-    for naming in ["document", "library"] {
+    for naming in ["specification", "default"] {
         let database = Database::create(&format!("better_auth_settings_{naming}")).await;
-        if naming == "library" {
-            make_the_librarys_tables(&database);
+        if naming == "default" {
+            create_better_auth_tables(&database);
         }
         let folder = format!("better-auth-settings-{naming}");
         let servers = Servers::start(&folder, &database, &settings(&before));
         let earlier = servers.sign_up("ada@acme.example.com").await;
         assert!(earlier.cookie.starts_with("__Secure-acme.session_token="), "{}", earlier.cookie);
-        servers.both_say(&earlier, StatusCode::OK, "before the rotation").await;
-        servers.every_route_serves(&earlier).await;
+        servers.assert_both(&earlier, StatusCode::OK, "before the rotation").await;
+        servers.call_every_route(&earlier).await;
         servers.dev.stop();
 
         let servers = Servers::start(&folder, &database, &settings(&after));
         for credential in earlier.credentials() {
-            let library = servers.library_says(&credential).await;
-            assert_eq!(servers.api_says(&credential).await, library, "after the rotation: {}", credential.kind);
+            let better_auth = servers.better_auth_status(&credential).await;
+            assert_eq!(servers.api_status(&credential).await, better_auth, "after the rotation: {}", credential.kind);
             let is_signed = credential.kind != "bare bearer";
-            assert_eq!(library == StatusCode::UNAUTHORIZED, is_signed, "after the rotation: {}", credential.kind);
+            assert_eq!(better_auth == StatusCode::UNAUTHORIZED, is_signed, "after the rotation: {}", credential.kind);
         }
         let later = servers.sign_in("ada@acme.example.com").await;
-        servers.both_say(&later, StatusCode::OK, "after the rotation").await;
+        servers.assert_both(&later, StatusCode::OK, "after the rotation").await;
         servers.dev.stop();
     }
 }
@@ -468,13 +473,13 @@ async fn a_person_signs_up_and_keeps_tasks_in_a_browser() {
     servers.dev.stop();
 }
 
-/// Where `cargo xtask dev --better-auth` has installed the library.
+/// Where `cargo xtask dev --better-auth` has installed Better Auth.
 fn better_auth_folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("../tools/better-auth")
 }
 
-/// The library's tables under its own names, made by the library itself.
-fn make_the_librarys_tables(database: &Database) {
+/// Lets Better Auth create its default tables.
+fn create_better_auth_tables(database: &Database) {
     let status = Command::new("node")
         .args(["server.mjs", "migrate"])
         .current_dir(better_auth_folder())

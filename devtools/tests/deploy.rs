@@ -1,4 +1,4 @@
-//! `cargo xtask deploy` with a stand-in for the SAM CLI: what it runs, what it writes down, and what it refuses.
+//! Tests of `cargo xtask deploy` with a stand-in for the SAM CLI: what it runs, writes and refuses.
 mod deployment;
 
 use axum::http::StatusCode;
@@ -9,12 +9,12 @@ use deployment::{
 use regex::Regex;
 use std::time::Duration;
 
-/// The arguments of a deployment that has all it needs.
+/// The arguments of a complete deployment.
 fn with_flags<'a>(args: &[&'a str]) -> Vec<&'a str> {
     [&["dev"], &FLAGS[..], args].concat()
 }
 
-/// A run that has to fail, with these words in its error.
+/// Asserts that a run failed with these words in its error.
 fn assert_refused(run: &Run, words: &[&str]) {
     assert!(!run.succeeded, "{}", run.stdout);
     let (_, error) = run.stderr.split_once("error: ").unwrap_or_else(|| panic!("no error: {}", run.stderr));
@@ -23,18 +23,18 @@ fn assert_refused(run: &Run, words: &[&str]) {
     }
 }
 
-/// The name of the deployment that a call of `sam deploy` makes.
+/// Returns the deployment id of a `sam deploy` call.
 fn deployment_id(call: &[String]) -> String {
     let ids: Vec<_> = call.iter().filter_map(|word| word.strip_prefix("DeploymentId=")).collect();
     let [id] = ids[..] else { panic!("one DeploymentId: {call:?}") };
     let id = id.trim_matches('"').to_owned();
-    // Without git there is no commit.
+    // Without git, the id has no commit.
     assert!(Regex::new("^[0-9]{10}([0-9a-f]{12}d?)?$").unwrap().is_match(&id), "{id}");
     id
 }
 
 #[tokio::test]
-async fn the_first_deployment_is_told_its_values_and_the_next_finds_them() {
+async fn the_first_deployment_gets_its_values_from_flags_and_the_next_from_the_file() {
     let rig = Rig::new("first", StatusCode::OK).await;
     let first = rig.deploy(&with_flags(&[])).await;
     assert!(first.succeeded, "{}{}", first.stdout, first.stderr);
@@ -81,7 +81,7 @@ async fn the_first_deployment_is_told_its_values_and_the_next_finds_them() {
         );
     assert_eq!(written, expected);
 
-    // The time in a deployment's name is in seconds.
+    // The time in a deployment id is in seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let second = rig.deploy(&["dev"]).await;
     assert!(second.succeeded, "{}", second.stderr);
@@ -178,7 +178,7 @@ async fn a_program_that_lambda_cannot_run_is_refused() {
 }
 
 #[tokio::test]
-async fn a_stack_for_arm64_takes_programs_for_arm64() {
+async fn a_stack_for_arm64_refuses_programs_for_x86_64() {
     let rig = Rig::new("arm64", StatusCode::OK).await;
     rig.write("samconfig.toml", &CONFIG.replace("'Environment=\"dev\"',", "'Architecture=\"arm64\"',"));
     assert_refused(&rig.deploy(&with_flags(&[])).await, &["13 of the 13", "Health is built for x86_64"]);
@@ -226,7 +226,7 @@ async fn regions_that_differ_are_refused() {
 }
 
 #[tokio::test]
-async fn an_api_that_does_not_answer_rightly_is_an_error() {
+async fn an_api_with_a_wrong_answer_is_an_error() {
     let rig = Rig::new("health", StatusCode::SERVICE_UNAVAILABLE).await;
     let run = rig.deploy(&with_flags(&[])).await;
     assert_refused(

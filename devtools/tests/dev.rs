@@ -1,4 +1,4 @@
-//! `cargo xtask dev` as a newcomer meets it: from its start, over every route, to Ctrl-C.
+//! Tests of `cargo xtask dev`, from its start to Ctrl-C.
 mod clone;
 mod harness;
 
@@ -41,7 +41,8 @@ async fn read(answer: Response) -> (StatusCode, HeaderMap, Value) {
     (status, headers, body)
 }
 
-/// A browser asks before a page of another origin may change anything with the user's cookie.
+/// Checks preflight requests: a browser sends one before a page of another origin may change anything with the user's
+/// cookie.
 async fn check_preflight(base_url: &str) {
     for (origin, is_allowed) in [("http://localhost:3000", true), ("https://evil.example.com", false)] {
         let request = reqwest::Client::new().request(Method::OPTIONS, format!("{base_url}/api/tasks/1"));
@@ -66,15 +67,15 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     let kept = every_route_works(&env).await;
     migrate_commands_work(&env);
     a_second_one_in_the_same_folder_is_refused(&folder);
-    assert_eq!(get(&env, "/health").await, StatusCode::OK, "the first one goes on");
+    assert_eq!(get(&env, "/health").await, StatusCode::OK, "the first one still runs");
     psql_and_logs_find_it(&folder);
     wrong_passwords_are_named(&env).await;
     a_given_database_is_not_written_to(&env).await;
     a_given_database_and_given_settings_are_used(&env).await;
     dev.stop();
 
-    // Again, from a shell that has sourced the file, and with the functions run by cargo lambda watch: the same database, tokens
-    // and tasks.
+    // Restart with cargo lambda watch, from a shell that has sourced the env file: database, tokens and tasks are the
+    // same.
     let settings: Vec<_> =
         env.iter().filter(|(name, _)| name.starts_with("DATABASE") || name.starts_with("BETTER")).collect();
     let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -87,25 +88,25 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     every_route_works(&again).await;
     dev.stop();
 
-    // Anew, on any port.
+    // Start with an empty database, on any port.
     let mut dev = Dev::start(&folder, 0, &settings, &["--reset"]);
     let anew = dev.environment();
     assert!(anew["TASKS_TOKEN"] != env["TASKS_TOKEN"] && anew["TASKS_URL"] != "http://127.0.0.1:0", "{anew:?}");
     assert_eq!(get(&anew, "/health").await, StatusCode::OK);
-    // A database that ends takes everything with it.
+    // If PostgreSQL ends, dev ends.
     let pid = std::fs::read_to_string(folder.join("postgres/data/postmaster.pid")).unwrap();
     let pid = Pid::from_raw(pid.lines().next().unwrap().parse().unwrap());
     kill(pid, Signal::SIGQUIT).unwrap();
     assert_eq!(dev.ended(), Some(1));
 }
 
-/// The status of a call of the first person's.
+/// Returns the status of a GET by the first user.
 async fn get(env: &HashMap<String, String>, path: &str) -> StatusCode {
     let client = Client::new(&env["TASKS_URL"], "authorization", format!("Bearer {}", env["TASKS_TOKEN"]));
     client.call(Method::GET, path, None).await.0
 }
 
-/// Calls every route with both credentials and by both families of paths; returns the path of a task that stays.
+/// Calls every route with both credentials and both families of paths. Returns the path of a task that is not deleted.
 async fn every_route_works(env: &HashMap<String, String>) -> String {
     let bearer = |token: &str| Client::new(&env["TASKS_URL"], "authorization", format!("Bearer {}", env[token]));
     let ada = bearer("TASKS_TOKEN");
@@ -114,11 +115,7 @@ async fn every_route_works(env: &HashMap<String, String>) -> String {
 
     check_preflight(&env["TASKS_URL"]).await;
     let page = reqwest::get(&env["TASKS_URL"]).await.unwrap();
-    assert_eq!(
-        (page.status(), page.url().path()),
-        (StatusCode::OK, "/docs"),
-        "the address itself leads to the reference"
-    );
+    assert_eq!((page.status(), page.url().path()), (StatusCode::OK, "/docs"), "/ redirects to /docs");
     let mut made = Vec::new();
     for (client, base) in [(&ada, "/api/tasks".to_owned()), (&cookie, format!("/api/{}/tasks", env["TASKS_USER_ID"]))] {
         let (status, headers, task) = client.call(Method::POST, &base, Some(json!({"title": "Buy bread"}))).await;
@@ -139,7 +136,7 @@ async fn every_route_works(env: &HashMap<String, String>) -> String {
         let (status, _, list) = client.call(Method::GET, &format!("{base}?status=completed"), None).await;
         assert!(status == StatusCode::OK && list.as_array().unwrap().iter().any(|listed| listed["id"] == task["id"]));
 
-        // To the other user it is not there, by either family of paths.
+        // The other user cannot access the task, by either family of paths.
         for (method, path) in [
             (Method::GET, path.clone()),
             (Method::PUT, path.clone()),
@@ -157,10 +154,10 @@ async fn every_route_works(env: &HashMap<String, String>) -> String {
     let mine = |path: &String| made.iter().any(|(_, made)| made.ends_with(path.trim_start_matches("/api")));
     assert!(
         !list.as_array().unwrap().iter().map(path_of).any(|path| mine(&path)),
-        "the other user's own alone: {list}"
+        "the other user sees foreign tasks: {list}"
     );
 
-    // Paging, as a client follows it.
+    // Follow the link to the next page.
     let (_, headers, first) = ada.call(Method::GET, "/api/tasks?limit=1", None).await;
     let next = headers["link"].to_str().unwrap().trim_start_matches('<').split('>').next().unwrap().to_owned();
     let (_, _, second) = ada.call(Method::GET, &next, None).await;
@@ -187,7 +184,7 @@ async fn every_route_works(env: &HashMap<String, String>) -> String {
     kept
 }
 
-/// `cargo xtask psql` and `cargo xtask logs`, beside a running `cargo xtask dev`.
+/// Tests `cargo xtask psql` and `cargo xtask logs` with a running `cargo xtask dev`.
 fn psql_and_logs_find_it(folder: &Path) {
     let run = |arguments: &[&str]| {
         let (command_name, rest) = arguments.split_first().unwrap();
@@ -212,8 +209,8 @@ fn a_second_one_in_the_same_folder_is_refused(folder: &Path) {
     }
 }
 
-/// A second API on the database of the first, which is somebody's own for all it knows. Its sessions stay as they are, where a
-/// seed would make them last longer.
+/// Starts a second API on the database of the first, without `--seed`. It does not know that the database is ours, so
+/// it must not change any row. Seeding would extend the sessions.
 async fn a_given_database_is_not_written_to(env: &HashMap<String, String>) {
     let rows = async || {
         let mut owner = PgConnection::connect(&env["DATABASE_URL_UNPOOLED"]).await.unwrap();
@@ -233,7 +230,7 @@ async fn a_given_database_is_not_written_to(env: &HashMap<String, String>) {
     assert_eq!(rows().await, before);
 }
 
-/// A second API, told to use the database of the first, and to add its people there.
+/// Starts a second API on the database of the first, with `--seed` and other settings.
 async fn a_given_database_and_given_settings_are_used(env: &HashMap<String, String>) {
     let folder = new_folder("dev-given");
     let settings = [
@@ -254,14 +251,14 @@ async fn a_given_database_and_given_settings_are_used(env: &HashMap<String, Stri
     let client = Client::new(&given["TASKS_URL"], "cookie", cookie);
     let (status, _, list) = client.call(Method::GET, "/api/tasks", None).await;
     assert!(status == StatusCode::OK && !list.as_array().unwrap().is_empty(), "{list}");
-    // The client's own origin is not among those that were given.
+    // The client's origin is not in TRUSTED_ORIGINS.
     let (status, _, _) = client.call(Method::POST, "/api/tasks", Some(json!({"title": "x"}))).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     dev.stop();
     assert!(!folder.join("postgres").exists());
 }
 
-/// `cargo xtask migrate` against the database that is running.
+/// Tests `cargo xtask migrate` with the running database.
 fn migrate_commands_work(env: &HashMap<String, String>) {
     let migrate = |action: &str, url: &str| {
         let output = command().args(["migrate", action]).env("DATABASE_URL_UNPOOLED", url).output().unwrap();
@@ -281,7 +278,7 @@ fn migrate_commands_work(env: &HashMap<String, String>) {
 }
 
 #[test]
-fn what_is_wrong_is_said_before_anything_is_started() {
+fn wrong_settings_are_reported_before_anything_is_started() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken_port = taken.local_addr().unwrap().port();
     let folder = new_folder("dev-wrong");
@@ -311,7 +308,7 @@ fn what_is_wrong_is_said_before_anything_is_started() {
     assert!(!folder.join("postgres").exists());
 }
 
-/// Passwords are tried before the functions are built.
+/// Wrong passwords are reported before the functions are built.
 async fn wrong_passwords_are_named(env: &HashMap<String, String>) {
     let folder = new_folder("dev-passwords");
     let (url, owner) = (&env["DATABASE_URL"], &env["DATABASE_URL_UNPOOLED"]);
@@ -333,9 +330,9 @@ async fn wrong_passwords_are_named(env: &HashMap<String, String>) {
 }
 
 #[tokio::test]
-async fn a_change_is_served_and_a_compile_error_is_answered() {
+async fn a_change_is_served_and_a_compile_error_is_returned() {
     let clone = clone::Clone::new("dev-clone");
-    let mut dev = Dev::start_by(clone.command(), &clone.folder().join("target/dev"), 0, &[], &[]);
+    let mut dev = Dev::start_with(clone.command(), &clone.folder().join("target/dev"), 0, &[], &[]);
     let env = dev.environment();
     let client = Client::new(&env["TASKS_URL"], "authorization", format!("Bearer {}", env["TASKS_TOKEN"]));
     let call = async |path: &'static str| {
@@ -344,19 +341,19 @@ async fn a_change_is_served_and_a_compile_error_is_answered() {
     };
     assert_eq!(call("/api/tasks").await.0, StatusCode::OK);
 
-    // In one function: the others stay as they are.
+    // An error in one function does not affect the others.
     let function = clone.folder().join("functions/src/bin/list-tasks.rs");
     let before = clone::edit(&function, "use shared::", "compile_error!(\"left undone\");\nuse shared::");
     let (status, content_type, problem) = call("/api/tasks").await;
     assert_eq!((status, &*content_type), (StatusCode::INTERNAL_SERVER_ERROR, "application/problem+json"));
-    let words = problem["detail"].as_str().unwrap();
-    assert!(words.contains("left undone") && words.contains("functions/src/bin/list-tasks.rs"), "{words}");
-    assert!(!words.contains('\u{1b}'), "no colours: {words}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("left undone") && detail.contains("functions/src/bin/list-tasks.rs"), "{detail}");
+    assert!(!detail.contains('\u{1b}'), "no colours: {detail}");
     assert_eq!(call("/api/session").await.0, StatusCode::OK);
     std::fs::write(&function, before).unwrap();
     assert_eq!(call("/api/tasks").await.0, StatusCode::OK);
 
-    // In what all share: what is answered is of the new code.
+    // A change in shared code affects every function.
     let file = clone.folder().join("shared/src/http/response.rs");
     let before = clone::edit(&file, "application/json", "application/changed+json");
     for path in ["/api/tasks", "/api/session"] {

@@ -1,6 +1,6 @@
-//! What `sam build` made, under AWS's own Runtime Interface Emulator: every function's bootstrap starts as on Lambda, with its
-//! settings in Secrets Manager, and answers events as API Gateway sends them. `cargo xtask test sam-build` builds them and
-//! starts what they need.
+//! Tests of the output of `sam build` under AWS's Runtime Interface Emulator: every function's bootstrap starts as on
+//! Lambda, with its settings in Secrets Manager, and answers API Gateway's events. `cargo xtask test sam-build` builds
+//! the functions and starts the servers.
 use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeSet,
@@ -13,13 +13,13 @@ use std::{
 use testing::{Database, GatewayRequest, OpenApi, Route, SERVICES, Secret, SecretsManager, User, logical_id};
 
 const SECRET: &str = testing::SECRET;
-/// How long a function may take to answer before the test gives up, in seconds: no measure of speed.
+/// Timeout of an answer, in seconds. It does not measure speed.
 const ANSWER_TIMEOUT_S: u64 = 30;
-/// How long Init may take, in milliseconds. No measure of speed either: one that waits for something that comes later takes
-/// over five seconds.
+/// Maximum duration of Init, in milliseconds. It does not measure speed either: an Init that waits for something that
+/// only comes later takes over five seconds.
 const INIT_LIMIT_MS: f64 = 1000.0;
 
-/// A bootstrap under the emulator.
+/// A bootstrap that runs under the emulator.
 struct Emulated {
     name: String,
     process: Child,
@@ -51,7 +51,7 @@ impl Emulated {
         Self { name, process, url: format!("http://{events}/2015-03-31/functions/function/invocations"), log }
     }
 
-    /// How long Init took, in milliseconds. The database has to have been connected in it.
+    /// Returns the duration of Init, in milliseconds. Fails if Init did not connect to the database.
     async fn init_time(&self) -> f64 {
         let until = Instant::now() + Duration::from_secs(ANSWER_TIMEOUT_S);
         loop {
@@ -62,7 +62,7 @@ impl Emulated {
                 assert!(connected, "{} did not connect in Init: {log}", self.name);
                 return started["InitTime"].as_f64().expect("a time");
             }
-            assert!(Instant::now() < until, "{} does not say that it has started: {log}", self.name);
+            assert!(Instant::now() < until, "{} has not logged 'started': {log}", self.name);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -84,7 +84,7 @@ impl Emulated {
 
 impl Drop for Emulated {
     fn drop(&mut self) {
-        // The emulator ends its function before it goes, when it is asked to.
+        // After SIGTERM, the emulator stops its function before it exits.
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let until = Instant::now() + Duration::from_secs(5);
@@ -101,7 +101,7 @@ fn free_address() -> String {
     listener.local_addr().expect("a bound port").to_string()
 }
 
-/// One of the recorded events, with what is this test's own in it.
+/// Reads a recorded event and inserts this test's user, token and task.
 fn event(name: &str, user: &User, task: i64) -> Value {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/events").join(name).with_extension("json");
     let rules = shared::Config::from_settings(|name| match name {
@@ -120,8 +120,8 @@ fn event(name: &str, user: &User, task: i64) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// The event of a request that succeeds, by the examples of openapi.yaml.
-fn fitting(openapi: &OpenApi, route: &Route, user: &User, task: i64) -> Value {
+/// Builds the event of a valid request from the examples of openapi.yaml.
+fn valid_event(openapi: &OpenApi, route: &Route, user: &User, task: i64) -> Value {
     let path_and_query = route.path_and_query(&user.id, &task.to_string());
     let (path, query) = path_and_query.split_once('?').unwrap_or((&path_and_query, ""));
     let mut headers = Map::new();
@@ -140,7 +140,7 @@ fn fitting(openapi: &OpenApi, route: &Route, user: &User, task: i64) -> Value {
 }
 
 #[tokio::test]
-async fn every_function_that_sam_built_answers_under_awss_emulator() {
+async fn every_function_answers_under_the_emulator() {
     let database = Database::create().await;
     let ada = database.sign_up("ada").await;
     let insert = format!(
@@ -150,7 +150,7 @@ async fn every_function_that_sam_built_answers_under_awss_emulator() {
     let api_secret = json!({"DATABASE_URL": database.api_url(), "BETTER_AUTH_SECRET": SECRET});
     let api_secret = SecretsManager::with_secret(&api_secret).await;
     let database_secret = SecretsManager::with_secret(&json!({"DATABASE_URL": database.api_url()})).await;
-    // As template.yaml has it.
+    // Like template.yaml.
     let settings = |secret: Secret| {
         let mut settings = match secret {
             Secret::None => Vec::new(),
@@ -171,7 +171,7 @@ async fn every_function_that_sam_built_answers_under_awss_emulator() {
     let openapi = OpenApi::read().expect("openapi.yaml");
     let task = database.number(&insert).await;
     let mut calls = Vec::new();
-    // What API Gateway has sent.
+    // Recorded events of API Gateway.
     for (name, status) in [
         ("get-with-cookies-and-query", 200),
         ("post", 201),
@@ -185,10 +185,10 @@ async fn every_function_that_sam_built_answers_under_awss_emulator() {
         let (route, _) = openapi.route(&method, &path).expect("a route");
         calls.push((route, event, status));
     }
-    // Every function on its last route, which names the user if one does.
+    // Every function, on its last route: one with the user's id, if the function has any.
     for (_, routes) in openapi.functions() {
         let route = routes[routes.len() - 1];
-        let event = fitting(&openapi, route, &ada, database.number(&insert).await);
+        let event = valid_event(&openapi, route, &ada, database.number(&insert).await);
         calls.push((route, event, route.status));
     }
     for (route, event, expected) in calls {
@@ -208,17 +208,17 @@ async fn every_function_that_sam_built_answers_under_awss_emulator() {
     functions.remove(&purge);
     report(&purge, Some(emulated.init_time().await), &answer.to_string());
 
-    // Without secrets it can only say so, in its own words.
+    // Without secrets, the migrate function can only return its own error.
     let migrate = build.join("Migrate");
     let answer = Emulated::start(&migrate, &settings(Secret::None)).invoke(&json!({"command": "status"})).await;
     assert!(answer["errorMessage"].as_str().is_some_and(|it| it.starts_with("OWNER_SECRET_ID is not set")), "{answer}");
     functions.remove(&migrate);
     report(&migrate, None, "OWNER_SECRET_ID is not set");
 
-    assert!(functions.is_empty(), "these have no event here: {functions:?}");
+    assert!(functions.is_empty(), "functions without an event in this test: {functions:?}");
 }
 
-/// What a function weighs, as it is and as it is uploaded, and how long it takes to start.
+/// Prints a function's size, its compressed size, and the duration of Init. Fails if Init took too long.
 fn report(function: &Path, init_time: Option<f64>, answers: &str) {
     if let Some(init_time) = init_time {
         assert!(init_time < INIT_LIMIT_MS, "{}: Init took {init_time} ms", function.display());

@@ -1,6 +1,6 @@
-//! What could grow unseen, and depends on nothing but the code: the size of what is deployed, the files that a function opens,
-//! and the instructions that a call takes. `cargo xtask test guard` builds the functions and finds the tools. That each call is
-//! one round trip is the part `api`'s to see.
+//! Guards against unnoticed growth of what depends only on the code: the size of the packages, the files that a
+//! function opens, and the instructions per call. `cargo xtask test guard` builds the functions and finds the tools.
+//! The part `api` checks that each call is one round trip.
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -11,18 +11,18 @@ use std::{
 use testing::{Database, Lambda, OpenApi, SERVICES, Secret, User, logical_id};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-/// What a function of the API may weigh, in bytes, and its package, compressed about as SAM does.
+/// Maximum size of a function's program and of its package, in bytes. The compression is about the same as SAM's.
 const PROGRAM_LIMIT: u64 = 8_400_000;
 const PACKAGE_LIMIT: u64 = 3_450_000;
 
-/// The instructions that a call takes, as they were last counted. A change of more than 5 % either way has to be meant: then
-/// the test's output has the new figure.
+/// Instructions per call, as last measured. A change by more than [`TOLERANCE`] must be intended: copy the new number
+/// from the test's output.
 const INSTRUCTIONS: [(&str, u64); 3] = [("ListTasks", 611_000), ("GetTask", 195_000), ("CreateTask", 202_000)];
 const TOLERANCE: f64 = 0.05;
-/// How many calls are counted, after how many that are not.
+/// Number of counted calls, and of warm-up calls before them.
 const COUNTED: u64 = 100;
-const BEFORE: u64 = 20;
-/// How often a process is started that does not connect in Init.
+const WARM_UP: u64 = 20;
+/// Maximum number of starts until a process connects in Init.
 const ATTEMPTS: u32 = 10;
 
 const TASKS: i32 = 50;
@@ -30,7 +30,7 @@ const TASKS: i32 = 50;
 #[test]
 fn no_function_of_the_api_has_outgrown_its_limit() {
     let openapi = OpenApi::read().expect("openapi.yaml");
-    // The function docs carries its files with it.
+    // The function docs is larger because it contains its files.
     let with_database = openapi.functions().into_iter().filter(|(_, routes)| routes[0].secret != Secret::None);
     for function in with_database.map(|(program, _)| logical_id(program)) {
         let program = fs::read(bootstrap(&function)).expect("sam build made it");
@@ -47,52 +47,52 @@ fn no_function_of_the_api_has_outgrown_its_limit() {
 }
 
 #[tokio::test]
-async fn a_function_reads_the_roots_that_it_needs_and_no_other() {
+async fn a_function_reads_only_the_roots_that_it_needs() {
     let (database, user, _) = tasks().await;
     let url = database.api_url();
     assert_eq!(roots_read(&url, &user, 200).await, std::slice::from_ref(&SERVICES.certificate));
-    // A host that is not Neon's or AWS's has to have a certificate that the system knows, where the URL names none.
+    // Without `sslrootcert`, a host other than Neon's and AWS's needs a certificate from the system's roots.
     let (url, _) = url.split_once("&sslrootcert").expect("the usual URL");
-    let [systems] = &roots_read(url, &user, 503).await[..] else { panic!("one file has the system's roots") };
-    assert!(systems.contains("ca-"), "{systems}");
+    let [system_roots] = &roots_read(url, &user, 503).await[..] else { panic!("one file has the system's roots") };
+    assert!(system_roots.contains("ca-"), "{system_roots}");
 }
 
-/// The files of certificates that a function opens, until it has answered one call.
+/// Returns the certificate files that a function opens from its start to its first answer.
 async fn roots_read(url: &str, user: &User, status: u16) -> Vec<String> {
     let trace = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("strace.{status}"));
     let _ = fs::remove_file(&trace);
     let (strace, file) = (tool("STRACE"), trace.display().to_string());
-    // -D: strace steps aside, so that the function is the process that we start.
+    // -D: strace runs as a grandchild, so that the started process is the function.
     let command = [&strace, "-D", "-f", "-e", "trace=open,openat", "-o", &file];
     let mut lambda = Lambda::start_under(&command, &bootstrap("ListTasks").to_string_lossy(), &settings(url)).await;
     let answer = lambda.invoke(event(user, "GET", "/api/tasks", None, None)).await;
     assert_eq!(answer["statusCode"], status, "{answer}");
     lambda.terminate();
     lambda.ended().await;
-    let lines = traced(&trace).await;
+    let lines = finished_trace(&trace).await;
     let opened = lines.lines().filter(|line| !line.contains("= -1")).filter_map(|line| line.split('"').nth(1));
     opened.filter(|path| ["cert", ".pem", ".crt"].iter().any(|part| path.contains(part))).map(str::to_owned).collect()
 }
 
 #[tokio::test]
-async fn a_call_takes_the_instructions_that_it_took() {
+async fn the_instructions_per_call_are_as_recorded() {
     let mut failures = Vec::new();
     for (function, recorded) in INSTRUCTIONS {
         let (database, user, task) = tasks().await;
         let (few, more) = (
-            count(function, &database, &user, task, BEFORE).await,
-            count(function, &database, &user, task, BEFORE + COUNTED).await,
+            count(function, &database, &user, task, WARM_UP).await,
+            count(function, &database, &user, task, WARM_UP + COUNTED).await,
         );
         let counted = (more - few) / COUNTED;
         println!("{function:11} {counted:>9} instructions a call; {recorded} recorded");
         if (counted as f64 / recorded as f64 - 1.0).abs() > TOLERANCE {
-            failures.push(format!("{function} takes {counted} instructions and not {recorded}"));
+            failures.push(format!("{function} takes {counted} instructions, {recorded} recorded"));
         }
     }
     assert!(failures.is_empty(), "{failures:?}");
 }
 
-/// The instructions of a process that answers some calls, by callgrind: without those of the kernel and the database.
+/// Counts the instructions of a process that answers some calls, with callgrind. Excludes the kernel and the database.
 async fn count(function: &str, database: &Database, user: &User, task: i32, calls: u64) -> u64 {
     let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind.{function}.{calls}"));
     let (valgrind, output_option) = (tool("VALGRIND"), format!("--callgrind-out-file={}", output.display()));
@@ -116,8 +116,8 @@ async fn count(function: &str, database: &Database, user: &User, task: i32, call
     total.and_then(|total| total.trim().parse().ok()).expect("a total")
 }
 
-/// A process that has connected to the database in Init. Valgrind makes that so slow that it can take longer than Init waits, and
-/// then the first call would connect once more.
+/// Starts a process under a tool, until one has connected to the database in Init. Valgrind can make the connection
+/// slower than Init waits; then the first call would connect again.
 async fn connected_under(tool: &[&str], function: &str, settings: &[(String, String)]) -> Lambda {
     for _ in 0..ATTEMPTS {
         let lambda = Lambda::start_under(tool, &bootstrap(function).to_string_lossy(), settings).await;
@@ -132,7 +132,7 @@ async fn connected_under(tool: &[&str], function: &str, settings: &[(String, Str
     panic!("{function} did not connect in Init in {ATTEMPTS} attempts: is the machine busy?");
 }
 
-/// A user with fifty tasks, and one of them.
+/// Creates a user with fifty tasks. Returns one task's id.
 async fn tasks() -> (Database, User, i32) {
     let database = Database::create().await;
     let user = database.sign_up("ada").await;
@@ -172,18 +172,18 @@ fn settings(url: &str) -> Vec<(String, String)> {
     settings.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }
 
-/// What `sam build` made of a function.
+/// A function's program from `sam build`.
 fn bootstrap(function: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../.aws-sam/build").join(function).join("bootstrap")
 }
 
-/// A tool that `cargo xtask test guard` has found.
+/// The path of a tool, from `cargo xtask test guard`.
 fn tool(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run this by 'cargo xtask test guard'"))
 }
 
-/// What strace has written, once it has seen the end.
-async fn traced(file: &Path) -> String {
+/// Waits until strace has recorded the process's end, and returns the trace.
+async fn finished_trace(file: &Path) -> String {
     for _ in 0..500 {
         let text = fs::read_to_string(file).unwrap_or_default();
         if text.contains("+++ exited") {

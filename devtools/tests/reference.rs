@@ -1,14 +1,14 @@
-//! The contract and its page, against `cargo xtask dev`: generated requests by the thousand, and a developer in a browser.
-//! `cargo xtask test reference` installs what they need.
+//! Tests of openapi.yaml and of its page /docs with `cargo xtask dev`: thousands of generated requests, and a browser.
+//! `cargo xtask test reference` installs the tools.
 mod harness;
 
 use harness::{Dev, free_port, new_folder};
 use std::{path::Path, process::Command};
 
-/// How many requests Schemathesis makes for an operation, at most, in each of its phases.
+/// Schemathesis's maximum number of requests per operation and phase.
 const MAX_EXAMPLES: &str = "300";
-/// How many there have to be in the end.
-const CASES: u64 = 5000;
+/// Minimum number of generated test cases.
+const MIN_CASES: u64 = 5000;
 
 fn tools() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/openapi"))
@@ -19,7 +19,7 @@ fn program(name: &str) -> String {
 }
 
 #[test]
-fn generated_requests_get_what_the_contract_says() {
+fn generated_requests_get_answers_that_match_the_contract() {
     let mut dev = Dev::start(&new_folder("reference-requests"), free_port(), &[], &[]);
     let env = dev.environment();
     let output = Command::new(program("SCHEMATHESIS"))
@@ -29,7 +29,7 @@ fn generated_requests_get_what_the_contract_says() {
         .args(["--header", &format!("Authorization: Bearer {}", env["TASKS_TOKEN"])])
         .args(["--max-examples", MAX_EXAMPLES, "--continue-on-failure", "--no-color"])
         .env("TASKS_USER_ID", &env["TASKS_USER_ID"])
-        // It writes its cache where it stands.
+        // Schemathesis writes its cache into the current folder.
         .current_dir(env!("CARGO_TARGET_TMPDIR"))
         .output()
         .unwrap();
@@ -40,7 +40,7 @@ fn generated_requests_get_what_the_contract_says() {
     // "Test cases:\n  5234 generated, ..."
     let cases =
         summary.split("Test cases:").nth(1).and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
-    assert!(cases.is_some_and(|cases| cases >= CASES), "only {cases:?} cases: {summary}");
+    assert!(cases.is_some_and(|cases| cases >= MIN_CASES), "only {cases:?} cases: {summary}");
     dev.stop();
 }
 

@@ -1,15 +1,15 @@
-//! A copy of the project whose sources a test may change, with what is compiled of others already.
+//! A copy of the project whose sources a test may change. It shares the compiled dependencies.
 use std::{
     fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
 
-/// The copy. Dropping it removes it.
+/// The copy's folder. Dropping it removes the copy.
 pub struct Clone(PathBuf);
 
 impl Clone {
-    /// Copies the files that git knows or would take, and links the dependencies that are compiled.
+    /// Copies the tracked and untracked files, except ignored ones, and links the compiled dependencies.
     pub fn new(name: &str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -23,7 +23,7 @@ impl Clone {
         for file in String::from_utf8(output.stdout).unwrap().split_terminator('\0') {
             let to = folder.join(file);
             fs::create_dir_all(to.parent().unwrap()).unwrap();
-            // One that is deleted but not committed is not there.
+            // A file that is deleted but still in the index cannot be copied.
             let _ = fs::copy(root.join(file), to);
         }
         // The folder of this test's program is target/debug/deps.
@@ -38,7 +38,7 @@ impl Clone {
         &self.0
     }
 
-    /// `cargo xtask` of the copy.
+    /// Returns `cargo xtask` for the copy.
     pub fn command(&self) -> Command {
         let mut command = crate::harness::command();
         command.current_dir(&self.0).env_remove("CARGO_TARGET_DIR").env("CARGO_TARGET_DIR", self.0.join("target"));
@@ -52,7 +52,7 @@ impl Drop for Clone {
     }
 }
 
-/// The same files in another folder; those that cargo may write to in place are copied.
+/// Hard-links a folder's files to another folder. Copies the files that cargo may write in place.
 fn link(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -69,13 +69,13 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// cargo compares the times of these files.
+/// Copies a file with its modification time, which cargo compares.
 fn copy_with_time(from: &Path, to: &Path) -> io::Result<()> {
     fs::copy(from, to)?;
     fs::File::options().write(true).open(to)?.set_modified(fs::metadata(from)?.modified()?)
 }
 
-/// Replaces a text in a file, and returns what the file was.
+/// Replaces a text in a file, and returns the old content.
 pub fn edit(file: &Path, text: &str, by: &str) -> String {
     let before = fs::read_to_string(file).unwrap();
     assert!(before.contains(text), "{} has no {text:?}", file.display());

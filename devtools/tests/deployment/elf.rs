@@ -1,16 +1,16 @@
-//! Programs of Linux that say what they need, and do nothing.
+//! Minimal ELF files that declare their processor, GLIBC version and libraries, and contain no code.
 
-/// The number of a processor in an ELF header.
+/// Machine numbers in ELF headers (`EM_X86_64`, `EM_AARCH64`).
 pub const X86_64: u16 = 62;
 pub const ARM64: u16 = 183;
 
 const HEADER_BYTES: u64 = 64;
 const PROGRAM_HEADER_BYTES: u16 = 56;
 const SECTION_HEADER_BYTES: u16 = 64;
-/// The kind of the section that has the versions a program needs.
+/// Type of the section with the required symbol versions (`SHT_GNU_verneed`).
 const GNU_VERNEED: u32 = 0x6fff_fffe;
 
-/// A file in the making, with little-endian numbers.
+/// A buffer for little-endian numbers.
 #[derive(Default)]
 struct Bytes(Vec<u8>);
 
@@ -28,7 +28,7 @@ impl Bytes {
     }
 }
 
-/// A program for a processor that needs libc.so.6 in a version such as `GLIBC_2.34`, and one more library.
+/// Builds a program for `machine` that needs libc.so.6 in a version such as `GLIBC_2.34`, and another library.
 pub fn program(machine: u16, glibc: &str, library: &str) -> Vec<u8> {
     let mut strings = b"\0libc.so.6\0".to_vec();
     let mut add = |text: &str| {
@@ -53,7 +53,7 @@ pub fn program(machine: u16, glibc: &str, library: &str) -> Vec<u8> {
     let sections_at = needed_at + needed.0.len() as u64;
 
     let mut file = Bytes(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec());
-    // A shared object, as position-independent programs are.
+    // ET_DYN: a position-independent program is a shared object.
     file.u16(&[3, machine]);
     file.u32(&[1]);
     file.u64(&[0, HEADER_BYTES, sections_at]);
@@ -67,7 +67,7 @@ pub fn program(machine: u16, glibc: &str, library: &str) -> Vec<u8> {
     for part in [strings, dynamic.0, needed.0] {
         file.0.extend(part);
     }
-    // No section, and the versions.
+    // The null section, and SHT_GNU_verneed.
     file.0.extend([0; SECTION_HEADER_BYTES as usize]);
     file.u32(&[0, GNU_VERNEED]);
     file.u64(&[2, needed_at, needed_at, sections_at - needed_at]);

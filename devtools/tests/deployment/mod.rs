@@ -1,4 +1,5 @@
-//! What `cargo xtask deploy` meets in its tests: a stand-in for the SAM CLI, a folder as `sam build` makes it, and a deployed API.
+//! The test environment of `cargo xtask deploy`: stand-ins for the SAM CLI, the output of `sam build`, and the deployed
+//! API.
 pub mod elf;
 
 use axum::{
@@ -20,7 +21,7 @@ pub const DATABASE_SECRET: &str =
     "arn:aws:secretsmanager:eu-central-1:123456789012:secret:task-api/dev/database-AbCdEf";
 pub const OWNER_SECRET: &str = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:task-api/dev/owner-AbCdEf";
 pub const FRONT_END: &str = "https://app.example.com";
-/// All that a first deployment has to be told.
+/// The flags that a first deployment needs.
 pub const FLAGS: [&str; 8] = [
     "--api-secret",
     API_SECRET,
@@ -48,7 +49,7 @@ parameter_overrides = [
 stack_name = "task-api-staging"
 "#;
 
-/// Records the words of each call, one on a line, with an empty line after the last.
+/// Records each call's arguments, one per line, with an empty line after the last.
 const SAM: &str = r#"#!/bin/sh
 folder=$(dirname "$0")
 if [ "$1" = --version ]; then
@@ -71,14 +72,14 @@ case $1 in
 esac
 "#;
 
-/// A machine that deploys, and what it deploys to.
+/// The test environment.
 pub struct Rig {
     folder: PathBuf,
     calls: Arc<Mutex<Vec<String>>>,
     pub url: String,
 }
 
-/// What a run of the command left.
+/// The result of a run.
 pub struct Run {
     pub succeeded: bool,
     pub stdout: String,
@@ -86,7 +87,7 @@ pub struct Run {
 }
 
 impl Rig {
-    /// A machine on which everything is right, and an API that answers `/health` with this.
+    /// Creates an environment in which a deployment succeeds, with an API that answers `/health` with this status.
     pub async fn new(name: &str, health: StatusCode) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("deploy").join(name);
         let _ = fs::remove_dir_all(&folder);
@@ -105,7 +106,7 @@ impl Rig {
         rig
     }
 
-    /// Makes the folder that `sam build` would.
+    /// Creates the output folder of `sam build`.
     fn build(&self) {
         let template = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml")).unwrap();
         let content: Value = serde_saphyr::from_str(&template).unwrap();
@@ -119,7 +120,7 @@ impl Rig {
         self.write("built/template.yaml", &template);
     }
 
-    /// Replaces the program of a function.
+    /// Creates or replaces a function's program.
     pub fn make_program(&self, function: &str, machine: u16, glibc: &str, library: &str) {
         let file = self.folder.join("built").join(function).join("bootstrap");
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -143,7 +144,7 @@ impl Rig {
         fs::read_to_string(self.folder.join("samconfig.toml")).unwrap()
     }
 
-    /// Runs `cargo xtask deploy dev` with the folder that was built, and without a terminal.
+    /// Runs `cargo xtask deploy` on the built folder, without a terminal.
     pub async fn deploy(&self, args: &[&str]) -> Run {
         let mut command = Command::new(env!("CARGO_BIN_EXE_devtools"));
         let path = std::env::join_paths(
@@ -156,20 +157,20 @@ impl Rig {
         Run { succeeded: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// The words of each call of the SAM CLI but `--version`.
+    /// The arguments of each call of the SAM CLI, except `--version`.
     pub fn recorded(&self) -> Vec<Vec<String>> {
         let text = fs::read_to_string(self.folder.join("bin/recorded")).unwrap_or_default();
         let calls = text.split_terminator("\n\n");
         calls.map(|call| call.lines().map(str::to_owned).collect()).collect()
     }
 
-    /// The paths that were called on the deployed API.
+    /// The called paths of the deployed API.
     pub fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().clone()
     }
 }
 
-/// A deployed API, in all that a deployment asks of it.
+/// Serves the calls that a deployment makes, and returns the URL.
 async fn serve(health: StatusCode, calls: Arc<Mutex<Vec<String>>>) -> String {
     let problem =
         r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"The database is away."}"#;

@@ -1,4 +1,4 @@
-//! Runs `cargo xtask dev` and makes sure that nothing is left of it.
+//! Runs `cargo xtask dev` and checks that no process is left after it.
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -13,12 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the command may take to be ready, in seconds: it may have to build the functions first.
+/// Timeout until the API is ready, in seconds. It includes building the functions.
 const READY_TIMEOUT_S: u64 = 1200;
-/// How long it may take to end after Ctrl-C, in seconds.
+/// Timeout of the end after Ctrl-C, in seconds.
 const END_TIMEOUT_S: u64 = 60;
 
-/// A running `cargo xtask dev` in a folder of its own.
+/// A running `cargo xtask dev` in its own folder.
 pub struct Dev {
     process: Child,
     folder: PathBuf,
@@ -26,11 +26,17 @@ pub struct Dev {
 
 impl Dev {
     pub fn start(folder: &Path, port: u16, settings: &[(&str, &str)], flags: &[&str]) -> Self {
-        Self::start_by(command(), folder, port, settings, flags)
+        Self::start_with(command(), folder, port, settings, flags)
     }
 
-    /// As [`Dev::start`], by a `cargo xtask` of another folder.
-    pub fn start_by(mut command: Command, folder: &Path, port: u16, settings: &[(&str, &str)], flags: &[&str]) -> Self {
+    /// Like [`Dev::start`], with the `cargo xtask` of another folder.
+    pub fn start_with(
+        mut command: Command,
+        folder: &Path,
+        port: u16,
+        settings: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Self {
         let process = command
             .args(["dev", "--port", &port.to_string(), "--folder"])
             .arg(folder)
@@ -42,7 +48,7 @@ impl Dev {
         Self { process, folder: folder.to_owned() }
     }
 
-    /// Waits for the end, and returns the exit code.
+    /// Waits for the end and returns the exit code.
     pub fn ended(&mut self) -> Option<i32> {
         let until = Instant::now() + Duration::from_secs(END_TIMEOUT_S);
         loop {
@@ -54,7 +60,7 @@ impl Dev {
         }
     }
 
-    /// Waits for the file that says where everything is, and reads it as a shell would.
+    /// Waits for the env file and lets a shell source it.
     pub fn environment(&mut self) -> HashMap<String, String> {
         let file = self.folder.join("env");
         let until = Instant::now() + Duration::from_secs(READY_TIMEOUT_S);
@@ -72,13 +78,13 @@ impl Dev {
             .collect()
     }
 
-    /// Presses Ctrl-C and waits for the end, after which nothing is left of all that was started.
+    /// Sends SIGINT (Ctrl-C), waits for the end, and checks that no started process is left.
     pub fn stop(mut self) {
         let before = processes();
         let pid = self.process.id();
         let started: Vec<_> =
             before.iter().filter(|process| descends(process, pid, &before)).map(|process| process.pid).collect();
-        assert!(started.len() >= 10, "the functions, if nothing else, should be running: {started:?}");
+        assert!(started.len() >= 10, "at least the functions should be running: {started:?}");
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGINT).unwrap();
         assert_eq!(self.ended(), Some(130));
         let left: Vec<_> = processes().into_iter().filter(|process| started.contains(&process.pid)).collect();
@@ -88,7 +94,7 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        // After a failed test: it ends what it started.
+        // After a failed test. `cargo xtask dev` stops what it started.
         if matches!(self.process.try_wait(), Ok(None)) {
             let _ = kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), Signal::SIGTERM);
             let _ = self.process.wait();
@@ -96,7 +102,7 @@ impl Drop for Dev {
     }
 }
 
-/// `cargo xtask`, as a developer starts it, without settings that the shell of these tests may have.
+/// Returns `cargo xtask`, without the settings from the environment of the tests.
 pub fn command() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["xtask"]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
@@ -123,7 +129,7 @@ fn processes() -> Vec<Process> {
     let output = Command::new("ps").args(["-A", "-o", "pid=,ppid=,stat="]).output().unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
     let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // A zombie has ended.
+    // A zombie process has already ended.
     let alive = fields.filter(|fields| !fields[2].starts_with('Z'));
     alive.map(|fields| Process { pid: fields[0].parse().unwrap(), parent: fields[1].parse().unwrap() }).collect()
 }
@@ -133,7 +139,7 @@ fn descends(process: &Process, from: u32, all: &[Process]) -> bool {
         || all.iter().find(|other| other.pid == process.parent).is_some_and(|parent| descends(parent, from, all))
 }
 
-/// A port that is free, as is the one after it, from below those that outgoing connections take.
+/// Returns a free port whose successor is free too, below the range of outgoing connections.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
