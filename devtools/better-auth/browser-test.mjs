@@ -1,6 +1,6 @@
-// A person in a real browser: signs up, adds, completes and deletes tasks, signs out, and in again.
+// Tests index.html in a real browser: signs up, adds, completes and deletes tasks, signs out, and signs in again.
 //
-//   CHROMIUM  the browser    PAGE  the page's address    PICTURE  where to put a picture of it
+//   CHROMIUM  path of the browser    PAGE  URL of the page    PICTURE  file for a screenshot
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,8 +1,8 @@
-// What Better Auth itself says of credentials, many at once, with its own memory instead of a database.
+// Lets Better Auth judge many credentials at once, with its memory adapter instead of a database.
 //
 // Reads JSON from standard input:
 //   { options: { baseURL, secret, prefix, requireSignature }, sessions: [{ token, userId }], requests: [[[name, value], ...], ...] }
-// and writes the user's id for each request's headers, or null, as one JSON array.
+// and writes a JSON array with the user's id, or null, for each request's headers.
 import { text } from "node:stream/consumers";
 import { betterAuth } from "better-auth";
 import { memoryAdapter } from "better-auth/adapters/memory";
@@ -36,7 +36,7 @@ const auth = betterAuth({
 const verdicts = [];
 for (const headers of requests) {
   const answer = await auth.handler(new Request(`${options.baseURL}/api/auth/get-session`, { headers }));
-  if (answer.status !== 200) throw new Error(`the library answers ${answer.status}: ${await answer.text()}`);
+  if (answer.status !== 200) throw new Error(`Better Auth answers ${answer.status}: ${await answer.text()}`);
   verdicts.push((await answer.json())?.user.id ?? null);
 }
 process.stdout.write(JSON.stringify(verdicts));

@@ -1,12 +1,12 @@
-// Better Auth and a page to try the API with, on one origin: /api/auth is the library's, what else is below /api goes on
-// to the task API, as a rewrite of a front end would send it.
+// Better Auth and a page to try the API with, on one origin. Better Auth answers /api/auth/; other requests are
+// forwarded to the task API, like a front end's rewrite does.
 //
-//   DATABASE_URL          the database, as its owner
-//   PORT                  where to listen on 127.0.0.1
-//   API_URL               the task API
+//   DATABASE_URL          the owner's URL of the database
+//   PORT                  port on 127.0.0.1
+//   API_URL               URL of the task API
 //   BETTER_AUTH_URL, BETTER_AUTH_SECRET(S), BETTER_AUTH_COOKIE_PREFIX, TRUSTED_ORIGINS, SESSION_EXPIRES_IN (seconds)
 //
-// With the argument "migrate" it makes the library's own tables, under the library's own names, and ends.
+// With the argument "migrate", creates Better Auth's tables with their default names and exits.
 import { readFileSync } from "node:fs";
 import { createServer, request as httpRequest } from "node:http";
 import { betterAuth } from "better-auth";
@@ -15,15 +15,15 @@ import { toNodeHandler } from "better-auth/node";
 import { bearer } from "better-auth/plugins";
 import pg from "pg";
 
-// A timestamp without a time zone holds UTC, whatever zone this process is in.
+// Timestamps without a time zone are in UTC, whatever the process's time zone.
 pg.defaults.parseInputDatesAsUTC = true;
 pg.types.setTypeParser(pg.types.builtins.TIMESTAMP, (text) => new Date(`${text.replace(" ", "T")}Z`));
 
 const { env } = process;
 const pool = new pg.Pool({ connectionString: env.DATABASE_URL });
 
-// The schema document's names for what the library calls userId and so on.
-const documentNames = {
+// The schema specification's names for Better Auth's fields, such as user_id for userId.
+const specificationNames = {
   user: { fields: { emailVerified: "email_verified", createdAt: "created_at", updatedAt: "updated_at" } },
   session: {
     fields: {
@@ -52,14 +52,14 @@ const documentNames = {
   verification: { fields: { expiresAt: "expires_at", createdAt: "created_at", updatedAt: "updated_at" } },
 };
 
-async function usesDocumentNames() {
+async function usesSpecificationNames() {
   const { rowCount } = await pool.query(
     "select from pg_attribute where attrelid = to_regclass('public.session') and attname = 'user_id' and not attisdropped",
   );
   return rowCount > 0;
 }
 
-const names = (await usesDocumentNames()) ? documentNames : {};
+const names = (await usesSpecificationNames()) ? specificationNames : {};
 const options = {
   baseURL: env.BETTER_AUTH_URL ?? `http://127.0.0.1:${env.PORT}`,
   trustedOrigins: (env.TRUSTED_ORIGINS ?? "").split(",").filter(Boolean),

@@ -1,6 +1,7 @@
-// A developer in a real browser: opens /docs, pastes a token, makes a call, and sees its answer.
+// Tests /docs in a real browser: pastes a token, makes a call, and checks the answer.
 //
-//   CHROMIUM  the browser    TASKS_URL  the API's address    TASKS_TOKEN  a session's    PICTURE  where to put a picture of it
+//   CHROMIUM  path of the browser    TASKS_URL  URL of the API    TASKS_TOKEN  a session token
+//   PICTURE  file for a screenshot
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,7 +18,7 @@ const browser = await chromium.launchPersistentContext(profile, {
 try {
   const page = await browser.newPage();
   page.setDefaultTimeout(30_000);
-  // What the Content-Security-Policy stops, and whatever is asked of another server.
+  // Page errors, console errors such as Content-Security-Policy violations, and requests to other servers.
   const problems = [];
   page.on("pageerror", (error) => problems.push(error.message));
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
@@ -43,7 +44,7 @@ try {
 
   const list = await fetch(`${TASKS_URL}/api/tasks?q=${encodeURIComponent("Written in the reference")}`, { headers: { authorization: `Bearer ${TASKS_TOKEN}` } });
   assert.equal((await list.json()).length, 1, "the call reached the API");
-  assert.equal(await page.evaluate(() => localStorage.length + document.cookie.length), 0, "the token is kept nowhere");
+  assert.equal(await page.evaluate(() => localStorage.length + document.cookie.length), 0, "the token is not stored");
   assert.deepEqual(problems, []);
 } finally {
   await browser.close();

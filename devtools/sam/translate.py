@@ -1,9 +1,9 @@
-"""Makes CloudFormation of template.yaml, with the translator that AWS runs (it comes with the SAM CLI), for each combination of
-the parameters below; then looks for circular dependencies in the results, as CloudFormation does.
+"""Translates template.yaml to CloudFormation, for each combination of the parameters below, and checks the results for circular
+dependencies, like CloudFormation does. Uses the translator that AWS runs, which is part of the SAM CLI.
 
     translate.py TEMPLATE FOLDER
 
-Writes each different result into FOLDER and prints its name. Exits with 1 when resources depend on each other in a circle.
+Writes each distinct result into FOLDER and prints its path. Exits with 1 if there is a circular dependency.
 """
 
 import graphlib
@@ -19,10 +19,10 @@ os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
 from samcli.yamlhelper import yaml_parse  # noqa: E402
 from samtranslator.translator.transform import transform  # noqa: E402
 
-# It warns that it has no connection to AWS's own feature switches.
+# The translator warns that it cannot read AWS's feature switches without a connection.
 logging.disable()
 
-# What decides which resources there are, or what they refer to: without, and with.
+# Parameters that decide which resources exist or what they refer to.
 CHOICES = {
     "GradualDeployment": ["false", "true"],
     "TrustedOrigins": ["", "https://app.example.com,https://www.example.com"],
@@ -30,7 +30,7 @@ CHOICES = {
     "AlarmTopicArn": ["", "arn:aws:sns:us-east-1:123456789012:alarms"],
     "PermissionsBoundaryArn": ["", "arn:aws:iam::123456789012:policy/boundary"],
 }
-# Those without a default.
+# Parameters without a default.
 REQUIRED = {
     "ApiSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:task-api/dev/api-AbCdEf",
     "DatabaseSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:task-api/dev/database-AbCdEf",
@@ -41,28 +41,28 @@ REQUIRED = {
 
 
 class NoManagedPolicies:
-    """The template names no managed policy of AWS's; the real loader would ask IAM for them."""
+    """Replaces a loader that would call IAM. The template has no AWS managed policies by name."""
 
     def load(self):
         return {}
 
 
-def translated(path, values):
-    """The template as CloudFormation gets it, with these parameters."""
+def translate(path, values):
+    """Translates the template to CloudFormation, with these parameters."""
     with open(path) as file:
         template = yaml_parse(file.read())
-    # `sam deploy` uploads the code first.
+    # `sam deploy` uploads the code first and inserts its S3 URI.
     for part in [template["Globals"]["Function"], *[it.get("Properties", {}) for it in template["Resources"].values()]]:
         if "CodeUri" in part:
             part["CodeUri"] = "s3://bucket/key"
     return transform(template, values, NoManagedPolicies())
 
 
-def names_in(value):
-    """The logical ids that a part of a resource refers to."""
+def referenced_names(value):
+    """Yields the logical ids that a part of a resource refers to."""
     if isinstance(value, list):
         for item in value:
-            yield from names_in(item)
+            yield from referenced_names(item)
     elif isinstance(value, dict):
         for key, item in value.items():
             if key == "Ref":
@@ -72,23 +72,23 @@ def names_in(value):
             elif key == "Fn::Sub":
                 text, variables = (item, {}) if isinstance(item, str) else item
                 yield from (name.split(".")[0] for name in re.findall(r"\$\{([^!}]+)\}", text) if name not in variables)
-                yield from names_in(variables)
+                yield from referenced_names(variables)
             else:
-                yield from names_in(item)
+                yield from referenced_names(item)
 
 
-def circle(template):
-    """Resources that depend on each other in a circle, or nothing.
+def find_cycle(template):
+    """Returns resources with a circular dependency, or None.
 
-    By all that CloudFormation counts: references anywhere in a resource, UpdatePolicy included (which cfn-lint and
-    `sam validate` do not look at in AWS::Serverless types), both branches of each Fn::If, and DependsOn.
+    Like CloudFormation, counts DependsOn, both branches of each Fn::If, and references anywhere in a resource, including its
+    UpdatePolicy, which cfn-lint and `sam validate` ignore in AWS::Serverless types.
     """
     resources = template["Resources"]
     graph = {}
     for name, resource in resources.items():
         depends_on = resource.get("DependsOn", [])
         depends_on = [depends_on] if isinstance(depends_on, str) else depends_on
-        graph[name] = {other for other in [*names_in(resource), *depends_on] if other in resources}
+        graph[name] = {other for other in [*referenced_names(resource), *depends_on] if other in resources}
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
@@ -102,10 +102,10 @@ def main():
     results = {}
     for number, values in enumerate(itertools.product(*CHOICES.values())):
         chosen = dict(zip(CHOICES, values))
-        template = translated(path, {**REQUIRED, **chosen})
-        found = circle(template)
-        if found:
-            sys.exit(f"{path} with {chosen}: circular dependency: {' -> '.join(reversed(found))}")
+        template = translate(path, {**REQUIRED, **chosen})
+        cycle = find_cycle(template)
+        if cycle:
+            sys.exit(f"{path} with {chosen}: circular dependency: {' -> '.join(reversed(cycle))}")
         text = json.dumps(template, indent=1, sort_keys=True)
         if text not in results:
             results[text] = f"{folder}/{number:02}.json"
