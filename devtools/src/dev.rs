@@ -200,7 +200,9 @@ async fn prepare_database(
     let mut connection: PgConnection = schema::connect(owner_url).await?;
     let migrated = schema::up(&mut connection, Some(&config.database.url)).await;
     if is_own {
-        migrated.context("the development database cannot be migrated ('cargo xtask dev --reset' begins anew)")?;
+        migrated.context(
+            "the development database cannot be migrated ('cargo xtask dev --reset' starts with an empty one)",
+        )?;
     } else {
         migrated?;
     }
@@ -264,7 +266,7 @@ fn stored_secret(folder: &Path) -> Result<String> {
     Ok(made)
 }
 
-/// Waits for `/health`, then calls each other function once, so that the developer's first call is not a cold start.
+/// Waits for `/health`, then calls each route that needs a session, so that a developer's first call is no cold start.
 async fn wait_until_ready(mut watch: Option<&mut Running>, base_url: &str) -> Result<()> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(START_TIMEOUT_S)).build()?;
     let until = Instant::now() + Duration::from_secs(START_TIMEOUT_S);
@@ -275,7 +277,7 @@ async fn wait_until_ready(mut watch: Option<&mut Running>, base_url: &str) -> Re
         match client.get(format!("{base_url}/health")).send().await {
             Ok(answer) if answer.status() == StatusCode::OK => break,
             Ok(answer) if answer.status() == StatusCode::INTERNAL_SERVER_ERROR && watch.is_none() => {
-                bail!("the function health does not start: its words are above")
+                bail!("the function health does not start: its output is above")
             }
             Ok(answer) if Instant::now() > until => bail!("the API answers {} to /health", answer.status()),
             Err(error) if Instant::now() > until => return Err(error).context("the API does not answer"),
@@ -287,14 +289,14 @@ async fn wait_until_ready(mut watch: Option<&mut Running>, base_url: &str) -> Re
         let url = format!("{base_url}{}", route.path_and_query("", "0"));
         let answer = client.request(route.method.parse()?, url).send().await?;
         if answer.status() != StatusCode::UNAUTHORIZED {
-            bail!("{route} answers {} where it should ask for a session", answer.status());
+            bail!("{route} answers {} without a session, expected 401", answer.status());
         }
     }
     Ok(())
 }
 
-/// The file with variables for scripts (`. target/dev/env`). It exists only while the API runs: a script can wait for
-/// it.
+/// The file with variables for scripts (`. target/dev/env`). It exists only while the API runs, so a script can wait
+/// for it.
 struct EnvFile(PathBuf);
 
 impl EnvFile {

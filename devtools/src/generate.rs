@@ -51,7 +51,7 @@ pub fn generate(options: &Generate) -> Result<()> {
             let place = block.place(&is).with_context(|| file.to_owned())?;
             if let Some((line, lines)) = difference(&is[place.clone()], &block.text) {
                 let line = is[..place.start].lines().count() + line;
-                differences.push(format!("{file}:{line} is not what openapi.yaml says (-), but this (+):\n{lines}"));
+                differences.push(format!("{file}:{line} differs from openapi.yaml (- actual, + expected):\n{lines}"));
             }
             should_be.replace_range(block.place(&should_be)?, &block.text);
         }

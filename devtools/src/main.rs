@@ -51,8 +51,8 @@ async fn run(command: &Command) -> Result<()> {
         #[cfg(feature = "bench")]
         Command::Bench(options) => bench::bench(options).await,
         #[cfg(not(feature = "bench"))]
-        Command::Bench(_) => anyhow::bail!("the benchmarks are not compiled in: they are by 'cargo xtask bench'"),
-        Command::Psql(_) | Command::Logs(_) => anyhow::bail!("this is a command of the front: 'cargo xtask'"),
+        Command::Bench(_) => anyhow::bail!("this program was built without the benchmarks: run 'cargo xtask bench'"),
+        Command::Psql(_) | Command::Logs(_) => anyhow::bail!("only 'cargo xtask' itself runs this command"),
         Command::Soak(options) => faults::soak::soak(options).await,
         Command::Fuzz(options) => fuzz::fuzz(options).await,
         Command::Mutants(options) => mutants::mutants(options).await,

@@ -22,8 +22,8 @@ const TIMEOUT_S: &str = "600";
 /// cargo-mutants' exit code if mutants survive (mutants.rs/exit-codes.html).
 const SURVIVORS: i32 = 2;
 
-/// Mutates a copy of the code, one place at a time. The first round runs the unit tests on each mutant, which takes
-/// seconds; the second runs the API's tests on the survivors. Prints the mutants that survive both, and fails if there
+/// Mutates a copy of the code, one place at a time. The first round runs the unit tests, which take seconds, on each
+/// mutant. The second runs the API's tests on the survivors. Prints the mutants that survive both, and fails if there
 /// are any. target/mutants.out has the details of both rounds.
 pub async fn mutants(options: &Mutants) -> Result<()> {
     let program = from_crates_io(CARGO_MUTANTS).await?;

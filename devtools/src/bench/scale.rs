@@ -161,8 +161,7 @@ impl Bench {
 
     async fn settle(&mut self) -> Result<()> {
         for statement in ["vacuum analyze tasks, session, \"user\"", "checkpoint"] {
-            // A checkpoint needs a superuser before PostgreSQL 15, and the role pg_checkpoint since. The error is
-            // ignored.
+            // Errors are ignored: a checkpoint needs a superuser (since PostgreSQL 15, the role pg_checkpoint).
             let _ = sqlx::raw_sql(statement).execute(&mut self.connection).await;
         }
         Ok(())
@@ -317,8 +316,7 @@ impl Bench {
 
     /// Number of buffers read so far from the tables in `public` and their indexes.
     async fn buffers(&mut self) -> Result<i64> {
-        // Flushes this connection's own reads now. Else PostgreSQL could add them later, and they would count as the
-        // calls'.
+        // Flush this connection's own reads now. PostgreSQL could add them later, among the calls' reads.
         sqlx::raw_sql("select pg_stat_force_next_flush()").execute(&mut self.connection).await?;
         let sql = "select sum(coalesce(heap_blks_read, 0) + coalesce(heap_blks_hit, 0) + coalesce(idx_blks_read, 0)
             + coalesce(idx_blks_hit, 0) + coalesce(toast_blks_read, 0) + coalesce(toast_blks_hit, 0))::bigint

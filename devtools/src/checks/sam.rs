@@ -79,11 +79,11 @@ async fn find_planted_cycle(folder: &Path) -> Result<()> {
     fs::write(&file, planted)?;
     match translate(&file, &folder.with_file_name("circle")).await {
         Err(error) if error.to_string().contains("circular dependency") => {
-            println!("A circular dependency that was planted is found.");
+            println!("The check finds a planted circular dependency.");
             Ok(())
         }
-        Err(error) => Err(error).context("a circular dependency that was planted is another error"),
-        Ok(_) => bail!("a circular dependency that was planted is not found"),
+        Err(error) => Err(error).context("the check reports another error for a planted circular dependency"),
+        Ok(_) => bail!("the check does not find a planted circular dependency"),
     }
 }
 
@@ -117,7 +117,7 @@ pub async fn check_version(sam: &Path) -> Result<()> {
     let numbers: Vec<u32> = version.split('.').map_while(|number| number.parse().ok()).collect();
     let oldest = OLDEST_SAM.map(|number| number.to_string()).join(".");
     if !output.status.success() || numbers.is_empty() {
-        bail!("{} does not say its version; SAM CLI {oldest} or newer is needed", sam.display());
+        bail!("{} does not report its version; SAM CLI {oldest} or newer is needed", sam.display());
     }
     if numbers[..] < OLDEST_SAM[..] {
         bail!(

@@ -39,7 +39,7 @@ impl Stack {
         let output = output.with_context(|| format!("{} cannot be started", self.sam.display()))?;
         if output.status.success() {
             let outputs: Vec<Output> = serde_json::from_slice(&output.stdout)
-                .context("'sam list stack-outputs' answers something else than a list of outputs")?;
+                .context("'sam list stack-outputs' did not return a list of outputs")?;
             return Ok(Some(outputs.into_iter().map(|it| (it.output_key, it.output_value)).collect()));
         }
         let text = String::from_utf8_lossy(&output.stderr);
@@ -50,7 +50,7 @@ impl Stack {
         let error = text.lines().rev().find_map(|line| line.strip_prefix("Error: ")).unwrap_or(text.trim());
         bail!(
             "AWS cannot be asked for the stack {} in {}: {error}. Are your credentials valid? 'aws sts get-caller-identity' \
-             says whose they are",
+             prints whose they are",
             self.name,
             self.region
         )

@@ -79,9 +79,9 @@ impl Environment<'_> {
             "python3 is missing: install it with 'apt install python3 python3-venv' or 'brew install python'",
         )?;
         let wanted = self.packages.join(" ");
-        run_command(&mut venv)
-            .await
-            .context("python3 cannot make an environment: 'apt install python3-venv' gives it what it needs")?;
+        run_command(&mut venv).await.context(
+            "python3 cannot create a virtual environment: 'apt install python3-venv' installs what it needs",
+        )?;
         let what = format!("Installing {wanted} from PyPI into {}", self.folder().display());
         run_long(&what, &format!("install-{}", self.name), "up to a minute", &mut pip).await?;
         std::fs::write(self.folder().join("installed"), wanted)?;

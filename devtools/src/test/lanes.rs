@@ -107,7 +107,7 @@ pub async fn run_plan(plan: &Plan, options: &Test) -> Result<()> {
     let mut checks = Lane::start(plan.checks, options.keep_going)?;
     let servers = async {
         let results = run(plan.servers, Context::new(options, false)).await?;
-        step("Waiting for the checks beside, where they have not ended");
+        step("Waiting for the background checks");
         Ok(results)
     };
     let (servers, checks) = tokio::try_join!(servers, checks.finish(options.keep_going))?;
@@ -121,7 +121,7 @@ impl Lane {
         fs::create_dir_all(&logs)?;
         let log = logs.join("checks.log");
         let names: Vec<_> = parts.iter().map(|part| part.name()).collect();
-        step(format!("Beside the others, with its output in {}: {}", log.display(), names.join(" ")));
+        step(format!("Running in the background, with output in {}: {}", log.display(), names.join(" ")));
         let file = File::create(&log)?;
         let mut command = Command::new("nice");
         command.args(["-n", "15"]).arg(std::env::current_exe()?).arg("test").args(names);
@@ -142,12 +142,12 @@ impl Lane {
         } else {
             eprintln!("{}\n", tail(&log, 200));
             if !keep_going {
-                bail!("a check beside the tests failed: its output is above");
+                bail!("a background check failed: its output is above");
             }
-            results.failures.push("a check beside the tests".to_owned());
+            results.failures.push("a background check".to_owned());
             "FAILED"
         };
-        step(format!("The checks beside have {outcome} after {}", Short(self.began.elapsed())));
+        step(format!("The background checks have {outcome} after {}", Short(self.began.elapsed())));
         let is_result = |line: &&str| line.contains(" passed in ") || line.contains(" FAILED in ");
         results.lines.extend(log.lines().filter(is_result).map(str::to_owned));
         Ok(results)
