@@ -1,4 +1,4 @@
-//! HTTP as API Gateway speaks it: the request, the answer, and the answer's body.
+//! HTTP in the form that API Gateway uses: the request, the response and its body.
 pub(crate) mod body;
 pub(crate) mod request;
 pub(crate) mod response;

@@ -1,4 +1,4 @@
-//! The task queries: each one statement, one round trip, as the caller.
+//! The task queries. Each is a single statement in one round trip, run as the caller.
 pub(crate) mod input;
 pub(crate) mod page;
 pub(crate) mod precondition;
@@ -24,18 +24,22 @@ pub use crate::tasks::{
     task::{Task, TaskId},
 };
 
-/// A page of the caller's tasks, in the order that `query` names.
+/// Returns a page of the caller's tasks, filtered and sorted as `query` asks.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] on another user's path.
 pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
-    let rows = if query.is_plain() { first_rows(caller, query).await? } else { rows_in_order(caller, query).await? };
+    let rows = if query.is_small_first_page() {
+        fetch_small_first_page(caller, query).await?
+    } else {
+        fetch_page(caller, query).await?
+    };
     Page::new(&rows, query)
 }
 
-/// The rows of a first page in the usual order, which is what front ends ask for most. PostgreSQL plans each statement anew, and
-/// this one in half the time of the others.
-async fn first_rows(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, Error> {
+/// Fetches the rows of a small first page in the default order, the list that front ends request most. PostgreSQL plans
+/// every statement anew, and plans this one in half the time of the general one.
+async fn fetch_small_first_page(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, Error> {
     let sql = authorised_read!(
         columns!("t"),
         "left join lateral (
@@ -50,10 +54,10 @@ async fn first_rows(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, Erro
     caller.query(sql, &[(&(query.limit() + 1), Type::INT8)]).await
 }
 
-/// The statement of a list in an order.
+/// Returns the statement that lists tasks in the given order.
 fn list_statement(sort: Sort) -> Statement {
-    // The running sum ends what the database sends with the row after which no answer could hold more: see `Page`. The
-    // one caller's rows come in the lateral query's order, which is that of an index.
+    // `bytes_before`, a running sum over the preceding rows, cuts the result off once those rows alone fill a response:
+    // see `Page`. The one caller's rows keep the order of the lateral query, which is the order of an index.
     macro_rules! in_order {
         ($column:literal, $direction:literal, $after:literal) => {
             authorised_read!(
@@ -88,13 +92,13 @@ fn list_statement(sort: Sort) -> Statement {
     }
 }
 
-/// The rows of any page: so many that the answer is full, and one more where there are more.
-async fn rows_in_order(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, Error> {
+/// Fetches the rows of any page: as many as fit into a response, plus one if there are more.
+async fn fetch_page(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, Error> {
     let after = query.after();
     let parameters: Parameters<'_> = &[
         (&query.status().completed(), Type::BOOL),
         (&query.search(), Type::TEXT),
-        (&after.map(|(moment, _)| moment), Type::TIMESTAMP),
+        (&after.map(|(timestamp, _)| timestamp), Type::TIMESTAMP),
         (&after.map(|(_, id)| id), Type::INT4),
         (&(query.limit() + 1), Type::INT8),
         (&query.offset(), Type::INT8),
@@ -103,7 +107,7 @@ async fn rows_in_order(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, E
     caller.query(list_statement(query.sort()), parameters).await
 }
 
-/// A new task of the caller's.
+/// Creates a task for the caller.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] on another user's path.
@@ -126,13 +130,15 @@ pub async fn create(caller: &Caller, new: &NewTask) -> Result<Task, Error> {
     Task::from_row(&row)?.ok_or_else(|| Error::Internal("the new task was not returned".to_owned()))
 }
 
-/// A new task of the caller's, or the one that was made with the same key: then the second value is true.
+/// Creates a task for the caller, or returns the one that was created earlier with the same key. The second value is
+/// true if it was created earlier.
 ///
 /// # Errors
-/// [`Error::Invalid`] when the key was used for another task.
+/// [`Error::Invalid`] if the key was used for a different task; otherwise as [`create`].
 pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -> Result<(Task, bool), Error> {
-    // The second of two at one moment waits for the first to be written, and then meets its row. A key older than a day is
-    // as good as gone. The row has no copy of the task: the same body, which is required, says what was first answered.
+    // Of two simultaneous requests, the second waits until the first has committed, and then conflicts with its row. A
+    // key that has expired is treated as absent. The row holds no copy of the task: a replay must send the same body,
+    // so the first response can be rebuilt from it.
     let sql = authorised!(
         ", key as (
             insert into idempotency_keys as k (user_id, key, request_hash, task_id, created_at)
@@ -176,23 +182,24 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
     Ok((task, row.try_get("is_replay")?))
 }
 
-/// One of the caller's tasks.
+/// Returns one of the caller's tasks.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is none with this id, or it is someone else's.
+/// [`Error::NotFound`] if no task has this id, or it belongs to another user; [`Error::Unauthenticated`] without a live
+/// session, [`Error::Forbidden`] on another user's path.
 pub async fn get(caller: &Caller, id: TaskId) -> Result<Task, Error> {
     let sql = authorised_read!(columns!("t"), "left join tasks t on t.user_id = s.user_id and t.id = $3");
     let row = caller.query_one(sql, &[(&id.0, Type::INT4)]).await?;
     Task::from_row(&row)?.ok_or(NO_SUCH_TASK)
 }
 
-/// Changes what `changes` names, and nothing else.
+/// Changes the fields that `changes` names and leaves the others as they are.
 ///
 /// # Errors
-/// [`Error::NotFound`] when there is no such task, or it is someone else's; [`Error::PreconditionFailed`] when it has been
-/// changed since the client saw it.
+/// As [`get`]; [`Error::PreconditionFailed`] if the task has changed since the client read it.
 pub async fn update(caller: &Caller, id: TaskId, changes: &TaskChanges, if_match: &IfMatch) -> Result<Task, Error> {
-    // A writer that waited for another's lock may have an older clock reading: updated_at only ever grows.
+    // A writer that waited for another one's lock can have an older clock reading. `greatest` makes updated_at grow all
+    // the same.
     let sql = authorised!(
         ", updated as (
             update tasks t
@@ -224,7 +231,8 @@ pub async fn update(caller: &Caller, id: TaskId, changes: &TaskChanges, if_match
         (&toggles, Type::BOOL),
         (&completed, Type::BOOL),
     ];
-    // A second run would toggle back, find the tag that the first one has changed, or come over another's change.
+    // Never repeated: a second run could undo the toggle, fail on the tag that the first run changed, or overwrite
+    // another client's change.
     let row = caller.query_one(sql.never_repeated(), parameters).await?;
     if row.try_get("is_stale")? {
         return Err(TASK_HAS_CHANGED);
@@ -232,7 +240,7 @@ pub async fn update(caller: &Caller, id: TaskId, changes: &TaskChanges, if_match
     Task::from_row(&row)?.ok_or(NO_SUCH_TASK)
 }
 
-/// Removes one of the caller's tasks.
+/// Deletes one of the caller's tasks.
 ///
 /// # Errors
 /// As [`update`].
@@ -249,7 +257,7 @@ pub async fn delete(caller: &Caller, id: TaskId, if_match: &IfMatch) -> Result<(
         from s left join deleted d on true"
     );
     let parameters: Parameters<'_> = &[(&id.0, Type::INT4), (&if_match.tags(), Type::INT8_ARRAY)];
-    // A second run would not find the task that the first has removed.
+    // Never repeated: a second run would not find the task that the first one deleted.
     let row = caller.query_one(sql.never_repeated(), parameters).await?;
     if row.try_get("is_stale")? {
         return Err(TASK_HAS_CHANGED);
@@ -257,7 +265,7 @@ pub async fn delete(caller: &Caller, id: TaskId, if_match: &IfMatch) -> Result<(
     row.try_get::<_, Option<i32>>("id")?.map(drop).ok_or(NO_SUCH_TASK)
 }
 
-/// Removes all of the caller's tasks that are completed, and gives how many.
+/// Deletes all completed tasks of the caller and returns how many there were.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] on another user's path.
@@ -269,7 +277,7 @@ pub async fn clear_completed(caller: &Caller) -> Result<i64, Error> {
             returning t.id)
         select s.mine, (select count(*) from deleted) as deleted from s"
     );
-    // A second run would count those that the first has left.
+    // Never repeated: a second run would count only the tasks that the first one left.
     let row = caller.query_one(sql.never_repeated(), &[]).await?;
     Ok(row.try_get("deleted")?)
 }

@@ -1,4 +1,5 @@
-//! An answer's body as Lambda takes it: a string of its JSON, so that JSON stands in it as JSON within JSON.
+//! The body of a response in the form that Lambda expects: a string. A JSON body is therefore JSON inside a JSON
+//! string.
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use serde_json::{
@@ -7,32 +8,32 @@ use serde_json::{
 };
 use std::io;
 
-/// A body, written as the string that it is in Lambda's answer, its quotes included.
+/// A body, stored as the JSON string of Lambda's response, with its quotes.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub(crate) struct Body(Box<RawValue>);
 
 impl Body {
-    /// A value as JSON.
+    /// Serialises a value as JSON.
     ///
     /// # Errors
-    /// When it cannot be JSON.
+    /// If the value cannot be represented as JSON.
     pub(crate) fn json(value: &impl Serialize) -> serde_json::Result<Self> {
         let mut json = Vec::with_capacity(256);
         json.push(b'"');
         write(&mut json, value)?;
-        Self::ended(json)
+        Self::closed(json)
     }
 
-    /// Text as it is.
+    /// A body of plain text.
     ///
     /// # Errors
-    /// None that is known: a text can always be a string.
+    /// None known: any text can be a JSON string.
     pub(crate) fn text(text: &str) -> serde_json::Result<Self> {
         to_raw_value(text).map(Self)
     }
 
-    /// Bytes, as base64.
+    /// A body of bytes, in base64.
     ///
     /// # Errors
     /// As [`Body::text`].
@@ -40,37 +41,37 @@ impl Body {
         Self::text(&STANDARD.encode(bytes))
     }
 
-    /// What has been written after a quote, with the other quote.
-    fn ended(mut json: Vec<u8>) -> serde_json::Result<Self> {
+    /// Adds the closing quote to a body that begins with the opening one.
+    fn closed(mut json: Vec<u8>) -> serde_json::Result<Self> {
         json.push(b'"');
         let json = String::from_utf8(json).map_err(|error| serde::ser::Error::custom(error.utf8_error()))?;
-        // SAFETY: it is one JSON string. It begins and ends with a quote; all between is brackets and commas of an `Array`, or
-        // was written by serde_json with `WithinString`, which leaves no quote, no backslash and no control character as it
-        // was. The tests try that, and a build with debug assertions parses every body here.
-        #[expect(unsafe_code, reason = "parsing what was just written would be a fifth of what a list takes")]
+        // SAFETY: this is one JSON string. It begins and ends with a quote. Everything between is brackets and commas
+        // of an `Array`, or was written by serde_json with `WithinString`, which leaves no quote, backslash or control
+        // character unescaped. The tests check that, and a build with debug assertions parses every body here.
+        #[expect(unsafe_code, reason = "parsing what was just written would take a fifth of the time of a list")]
         Ok(Self(unsafe { RawValue::from_string_unchecked(json) }))
     }
 }
 
-/// A body that is a JSON array, while it grows.
+/// A body that is a JSON array, built element by element.
 pub(crate) struct Array {
     json: Vec<u8>,
-    /// Where the last element begins, its comma included.
+    /// Where the last element begins, including its comma.
     last: usize,
 }
 
 impl Array {
-    /// An empty one, with room for this many bytes.
+    /// Creates an empty array with room for this many bytes.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         let mut json = Vec::with_capacity(bytes);
         json.extend(b"\"[");
         Self { last: json.len(), json }
     }
 
-    /// Adds an element.
+    /// Appends an element.
     ///
     /// # Errors
-    /// When it cannot be JSON: then nothing is added.
+    /// If the element cannot be represented as JSON. Then nothing is appended.
     pub(crate) fn push(&mut self, element: &impl Serialize) -> serde_json::Result<()> {
         let is_first = self.json.ends_with(b"\"[");
         self.last = self.json.len();
@@ -80,32 +81,32 @@ impl Array {
         write(&mut self.json, element).inspect_err(|_| self.json.truncate(self.last))
     }
 
-    /// Takes away what was added last.
+    /// Removes the last element that was appended.
     pub(crate) fn pop(&mut self) {
         self.json.truncate(self.last);
     }
 
-    /// How many bytes the body takes in Lambda's answer, with its end.
+    /// The size of the finished body in Lambda's response, in bytes.
     pub(crate) fn len(&self) -> usize {
         self.json.len() + b"]\"".len()
     }
 
-    /// The body.
+    /// Closes the array and returns the body.
     ///
     /// # Errors
-    /// None that is known: serde_json writes UTF-8.
+    /// None known: serde_json writes UTF-8.
     pub(crate) fn finish(mut self) -> serde_json::Result<Body> {
         self.json.push(b']');
-        Body::ended(self.json)
+        Body::closed(self.json)
     }
 }
 
-/// Writes a value as it stands in a body. Escaping a whole body once it is made would take as long again as making it.
+/// Serialises a value in its escaped form. Escaping the finished body would take as long again as creating it.
 fn write(json: &mut Vec<u8>, value: &impl Serialize) -> serde_json::Result<()> {
     value.serialize(&mut Serializer::with_formatter(json, WithinString))
 }
 
-/// Writes JSON as it stands within a JSON string: before each quote and each backslash a backslash more.
+/// A formatter for JSON inside a JSON string: it adds a backslash before every quote and every backslash.
 struct WithinString;
 
 impl Formatter for WithinString {
@@ -118,7 +119,7 @@ impl Formatter for WithinString {
     }
 
     fn write_char_escape<W: ?Sized + io::Write>(&mut self, writer: &mut W, escape: CharEscape) -> io::Result<()> {
-        // One for the backslash that each escape begins with, and one for what it stands for.
+        // One for the escape's own backslash, and one more if it stands for a quote or a backslash.
         let more: &[u8] =
             if matches!(escape, CharEscape::Quote | CharEscape::ReverseSolidus) { b"\\\\" } else { b"\\" };
         writer.write_all(more)?;
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_nobody_escapes_is_refused() {
+    fn raw_json_is_refused() {
         assert!(Body::json(&RawValue::from_string("\"raw\"".to_owned()).unwrap()).is_err());
     }
 

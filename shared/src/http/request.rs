@@ -1,7 +1,7 @@
-//! The request, as API Gateway's HTTP API sends it (payload format 2.0).
+//! The request, in the format of API Gateway's HTTP API (payload format 2.0).
 //!
-//! lambda_http's own conversion is not used: one character outside of ASCII in any header makes it refuse the event, one
-//! in any cookie makes it drop all cookies, and a body that is not base64 makes it panic. Clients choose all three.
+//! lambda_http's conversion is not used: one non-ASCII character in any header makes it refuse the event, one in any
+//! cookie makes it drop all cookies, and a body that is not valid base64 makes it panic. Clients control all three.
 use crate::error::Error;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use lambda_http::http::Method;
@@ -10,10 +10,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::{borrow::Cow, collections::HashMap};
 
-/// The largest body that is read, in bytes.
+/// Maximum size of a body, in bytes.
 const MAX_BODY_BYTES: usize = 256 * 1024;
 
-/// What the client sent.
+/// A request as the client sent it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
@@ -51,11 +51,11 @@ struct HttpContext {
 }
 
 impl Request {
-    /// The body, which has to be a JSON object.
+    /// Parses the body, which must be a JSON object.
     ///
     /// # Errors
-    /// [`Error::UnsupportedMediaType`], [`Error::PayloadTooLarge`], [`Error::BadRequest`] when it is not JSON, and
-    /// [`Error::Invalid`] when it is JSON of another kind.
+    /// [`Error::UnsupportedMediaType`], [`Error::PayloadTooLarge`], [`Error::BadRequest`] if it is not JSON, and
+    /// [`Error::Invalid`] if it is JSON but not an object.
     pub fn json_object(&self) -> Result<Map<String, Value>, Error> {
         if !self.header("content-type").is_none_or(is_json) {
             return Err(Error::UnsupportedMediaType);
@@ -67,19 +67,19 @@ impl Request {
         }
     }
 
-    /// Whether nothing was sent for a body.
+    /// Whether the body is absent or empty.
     pub fn has_no_body(&self) -> bool {
         self.body.as_deref().unwrap_or_default().is_empty()
     }
 
-    /// The query's parameters, decoded, in the order in which they were sent.
+    /// The query parameters, decoded, in the order in which they were sent.
     pub fn query(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
         form_urlencoded::parse(self.raw_query_string.as_deref().unwrap_or_default().as_bytes())
     }
 
-    /// A header's value, by its name in lower case.
+    /// The value of a header. `name` must be in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        // API Gateway sends names in lower case; the emulators that do not are found by the second look.
+        // API Gateway sends names in lower case. The second look-up is for emulators that do not.
         let headers = self.headers.as_ref()?;
         let value = headers
             .get(name)
@@ -96,26 +96,27 @@ impl Request {
         self.raw_path.as_deref().unwrap_or_default()
     }
 
-    /// The user whom the path names, in `/api/{user_id}/tasks`.
+    /// The user id in the path, in `/api/{user_id}/tasks`.
     pub(crate) fn path_user_id(&self) -> Option<String> {
         self.path_parameter("user_id").map(Cow::into_owned)
     }
 
-    /// Everything that came as cookies, in the order in which it was sent.
+    /// All cookies, in the order in which they were sent.
     pub(crate) fn cookies(&self) -> impl Iterator<Item = &str> {
         let listed = self.cookies.iter().flatten().map(String::as_str);
-        // API Gateway moves the header's content into the list; emulators leave it.
+        // API Gateway moves the header's content into the list; emulators leave it in the header.
         let header = if self.cookies.as_ref().is_none_or(Vec::is_empty) { self.header("cookie") } else { None };
         listed.chain(header)
     }
 
-    /// API Gateway's own id of the request, which its access log has too.
+    /// API Gateway's id of the request, which is also in its access log.
     pub(crate) fn gateway_request_id(&self) -> &str {
         self.request_context.request_id.as_deref().unwrap_or_default()
     }
 
-    /// The route that matched, such as `GET /api/tasks/{id}`, for the log. A gateway that does not name it, as that of
-    /// `cargo lambda watch`, leaves the method alone: a path can have a client's own words, and the log has the function's name.
+    /// The matched route for the log, such as `GET /api/tasks/{id}`. If the gateway does not name one, as with `cargo
+    /// lambda watch`, only the method is logged: a path can contain a client's data, and the log names the function
+    /// anyway.
     pub(crate) fn route(&self) -> String {
         match self.route_key.as_deref().filter(|key| key.contains(" /")) {
             Some(route_key) => route_key.to_owned(),
@@ -123,7 +124,7 @@ impl Request {
         }
     }
 
-    /// A path parameter, percent-decoded: not every gateway has done so.
+    /// A path parameter, percent-decoded here because not every gateway has done so.
     pub(crate) fn path_parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         let value = self.path_parameters.as_ref()?.get(name)?;
         Some(percent_decode_str(value).decode_utf8_lossy())
@@ -143,13 +144,13 @@ impl Request {
     }
 }
 
-/// `application/json`, with or without parameters, and the types made from it (RFC 6839).
+/// Whether it is `application/json`, with or without parameters, or a type based on JSON (RFC 6839).
 fn is_json(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
-/// A method that is not one of HTTP's cannot have matched a route.
+/// Parses the method. An event with an invalid one is refused: it cannot have matched a route.
 fn method<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Method, D::Error> {
     let text = Cow::<str>::deserialize(deserializer)?;
     Method::from_bytes(text.as_bytes()).map_err(serde::de::Error::custom)
@@ -168,11 +169,11 @@ mod tests {
     }
 
     #[test]
-    fn the_route_is_told_without_the_values_of_its_parameters() {
+    fn the_route_is_logged_without_parameter_values() {
         let keyed = request(json!({"routeKey": "GET /api/tasks/{id}", "rawPath": "/api/tasks/7"}));
         assert_eq!(keyed.route(), "GET /api/tasks/{id}");
         let unknown = request(json!({"routeKey": "$default", "rawPath": "/api/a-token/tasks"}));
-        assert_eq!(unknown.route(), "GET ...", "a client's own words do not come into the log");
+        assert_eq!(unknown.route(), "GET ...", "a client's data must not reach the log");
     }
 
     #[test]

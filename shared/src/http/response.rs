@@ -1,4 +1,4 @@
-//! The forms that answers have. What a resource answers is in its own `response.rs`.
+//! The common forms of responses. Those of a resource are in its own `response.rs`.
 use crate::{
     error::{Error, FieldError},
     http::body::Body,
@@ -15,7 +15,7 @@ use lambda_http::{
 };
 use serde::Serialize;
 
-/// An answer, as API Gateway's HTTP API takes it (payload format 2.0).
+/// A response in the format of API Gateway's HTTP API (payload format 2.0).
 #[derive(Serialize)]
 pub struct Response {
     /// Status and headers; its own `body` stays empty.
@@ -25,42 +25,42 @@ pub struct Response {
     body: Option<Body>,
 }
 
-/// After how many seconds a client may try again when the database or a setting is away.
+/// Seconds after which a client may retry when the database or the settings are unavailable.
 const RETRY_AFTER_S: &str = "1";
 
-/// What a page of ours may do: load from here, and call the API here.
-const CSP_OF_FILES: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The content security policy of our pages: they may load files from this origin, and call the API there.
+const FILE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The media type of what the API answers.
+/// The media type of the API's responses.
 const JSON: &str = "application/json";
 
 impl Response {
-    /// 200 with a body.
+    /// 200 with a JSON body.
     pub fn ok(body: &impl Serialize) -> Self {
         Self::json(StatusCode::OK, body)
     }
 
-    /// 200 with a body that only the caller's own client may keep, and has to ask about before it uses it again.
+    /// 200 with a body that only the caller's own client may cache, and must revalidate before each use.
     pub fn private_ok(body: &impl Serialize) -> Self {
         Self::ok(body).private()
     }
 
-    /// 201 with what was made, and the path where it is.
+    /// 201 with the created resource, and its path as `Location`.
     pub fn created(body: &impl Serialize, path: &str) -> Self {
         Self::json(StatusCode::CREATED, body).with_header(LOCATION, path)
     }
 
-    /// 204.
+    /// 204 without a body.
     pub fn no_content() -> Self {
         Self::empty(StatusCode::NO_CONTENT)
     }
 
-    /// 200 with a file that everybody may see, for browsers to keep for an hour. A page of it may load what comes from here,
-    /// and nothing from elsewhere.
+    /// 200 with a public file that browsers may cache for an hour. If it is a page, it may load files from this origin
+    /// and from no other.
     pub fn file(media_type: &'static str, content: &'static [u8]) -> Self {
         let mut response = Self::empty(StatusCode::OK)
             .with_static(CACHE_CONTROL, "public, max-age=3600")
-            .with_static(CONTENT_SECURITY_POLICY, CSP_OF_FILES)
+            .with_static(CONTENT_SECURITY_POLICY, FILE_CSP)
             .with_static(CONTENT_TYPE, media_type);
         let body = match std::str::from_utf8(content) {
             Ok(text) => Body::text(text),
@@ -72,12 +72,13 @@ impl Response {
         response.with_body(body)
     }
 
-    /// Like [`Response::file`], for a file that is compressed with gzip: every browser accepts that.
+    /// Like [`Response::file`], for a gzip-compressed file: every browser accepts that.
     pub fn gzip_file(media_type: &'static str, content: &'static [u8]) -> Self {
         Self::file(media_type, content).with_static(CONTENT_ENCODING, "gzip")
     }
 
-    /// Problem details (RFC 9457) for a request that failed. The `type` is `about:blank`: the status says it all.
+    /// Problem details (RFC 9457) for a failed request. The `type` is `about:blank`, because the status says
+    /// everything.
     pub(crate) fn problem(error: &Error, path: &str) -> Self {
         let status = error.status();
         let body = Problem {
@@ -96,22 +97,22 @@ impl Response {
         }
     }
 
-    /// 200 with a body that is JSON already.
+    /// 200 with a body that is already JSON.
     pub(crate) fn ok_body(body: Body) -> Self {
         Self::with_media_type(StatusCode::OK, JSON, Ok(body))
     }
 
-    /// 304: the client has what it asks for.
+    /// 304: the client already has this version.
     pub(crate) fn not_modified() -> Self {
         Self::empty(StatusCode::NOT_MODIFIED)
     }
 
-    /// For the caller's own cache only, and there only to be asked about: what a 304 saves is the body.
+    /// Lets only the caller's own cache store the response, and use it only after revalidation: a 304 saves the body.
     pub(crate) fn private(self) -> Self {
         self.with_static(CACHE_CONTROL, "private, no-cache")
     }
 
-    /// With a header of ours; one that HTTP cannot carry is left out.
+    /// Sets a header. A value that HTTP cannot carry is left out.
     pub(crate) fn with_header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.head.headers.insert(name, value);
@@ -119,8 +120,8 @@ impl Response {
         self
     }
 
-    /// With what every answer has: its request's id, and what keeps browsers and caches from doing more with it than it is for
-    /// (OWASP's REST Security Cheat Sheet). Headers that the answer has already stay.
+    /// Adds the headers that every response has: the request's id, and restrictions on what browsers and caches may do
+    /// with it (OWASP's REST Security Cheat Sheet). Restrictions that are already set are kept.
     pub(crate) fn finish(self, request_id: &str) -> Self {
         let mut response = self.with_header(HeaderName::from_static("x-request-id"), request_id);
         for (name, value) in [
@@ -134,7 +135,7 @@ impl Response {
         response
     }
 
-    /// The status, as a number.
+    /// The status code.
     pub(crate) fn status(&self) -> i64 {
         self.head.status_code
     }
@@ -152,7 +153,7 @@ impl Response {
         self
     }
 
-    /// With a body; 500 where that cannot be made.
+    /// Sets the body; 500 if the body could not be created.
     fn with_body(self, body: serde_json::Result<Body>) -> Self {
         match body {
             Ok(body) => Self { body: Some(body), ..self },
@@ -167,7 +168,7 @@ impl Response {
     }
 }
 
-/// The body of an answer to a request that failed.
+/// The body of an error response.
 #[derive(Serialize)]
 struct Problem<'a> {
     #[serde(rename = "type")]

@@ -1,4 +1,4 @@
-//! What clients may send: read once into types that can hold nothing else.
+//! The input that clients may send, parsed once into types that hold only valid values.
 use crate::{
     error::{Error, FieldError},
     http::request::Request,
@@ -6,14 +6,14 @@ use crate::{
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-/// A title's longest length, in characters: Unicode scalar values, as PostgreSQL's varchar(200) counts.
+/// Maximum length of a title in characters: Unicode scalar values, which PostgreSQL's varchar(200) counts too.
 const MAX_TITLE_CHARACTERS: usize = 200;
-/// A description's longest length, in characters.
+/// Maximum length of a description in characters.
 const MAX_DESCRIPTION_CHARACTERS: usize = 10_000;
-/// An idempotency key's longest length, in characters.
+/// Maximum length of an idempotency key in characters.
 const MAX_KEY_CHARACTERS: usize = 255;
 
-/// Text without white space around it, of 1 to 200 characters that PostgreSQL can store.
+/// A title: 1 to 200 characters that PostgreSQL can store, without leading or trailing white space.
 #[derive(Debug)]
 pub(crate) struct Title(pub(crate) String);
 
@@ -28,7 +28,7 @@ impl Title {
     }
 }
 
-/// Text of at most 10,000 characters that PostgreSQL can store.
+/// A description: at most 10,000 characters that PostgreSQL can store.
 #[derive(Debug)]
 pub(crate) struct Description(pub(crate) String);
 
@@ -48,7 +48,7 @@ fn storable(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// What a task is made from.
+/// The content of a task to create.
 #[derive(Debug)]
 pub struct NewTask {
     pub(crate) title: Title,
@@ -59,7 +59,7 @@ impl NewTask {
     /// Reads `{"title": string, "description"?: string|null}`.
     ///
     /// # Errors
-    /// As [`TaskChanges::from_put_request`]; a missing title is [`Error::Invalid`].
+    /// [`Error::Invalid`] if the title is missing; otherwise as [`TaskChanges::from_put_request`].
     pub fn from_request(request: &Request) -> Result<Self, Error> {
         let body = request.json_object()?;
         let mut fields = Fields::new(&body);
@@ -70,38 +70,39 @@ impl NewTask {
 }
 
 impl NewTask {
-    /// What tells it from another, for an idempotency key: SHA-256 over its two texts.
+    /// A fingerprint of the task, stored with its idempotency key: SHA-256 over title and description.
     pub(crate) fn hash(&self) -> Vec<u8> {
         let description = self.description.as_ref().map(|it| &it.0);
-        // No text has a zero, so nothing that differs looks the same.
+        // The separator is unambiguous, because neither text can contain U+0000.
         let hash = Sha256::new().chain_update(&self.title.0).chain_update([0, u8::from(description.is_some())]);
         hash.chain_update(description.map_or("", |it| it)).finalize().to_vec()
     }
 }
 
-/// What an update sets; what it does not name stays as it is.
+/// The fields that an update changes. Fields that it does not name keep their values.
 #[derive(Debug)]
 pub struct TaskChanges {
     pub(crate) title: Option<Title>,
-    /// `Some(None)` takes it away.
+    /// `Some(None)` removes the description.
     pub(crate) description: Option<Option<Description>>,
     pub(crate) completed: Completed,
 }
 
-/// What becomes of `completed`.
+/// The change to `completed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Completed {
     Keep,
     Set(bool),
-    /// The other of what it is.
+    /// Inverts the current value.
     Toggle,
 }
 
 impl TaskChanges {
-    /// Reads a PUT's `{"title"?: string, "description"?: string, "completed"?: bool}`, where null is the same as absent.
+    /// Reads the body of a PUT, `{"title"?: string, "description"?: string, "completed"?: bool}`. A null counts as
+    /// absent.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for a body that is not JSON, [`Error::Invalid`] for each field with a wrong value,
+    /// [`Error::BadRequest`] if the body is not JSON, [`Error::Invalid`] with an entry for each invalid field,
     /// [`Error::PayloadTooLarge`], [`Error::UnsupportedMediaType`].
     pub fn from_put_request(request: &Request) -> Result<Self, Error> {
         let mut body = request.json_object()?;
@@ -109,7 +110,7 @@ impl TaskChanges {
         Self::from_object(&body)
     }
 
-    /// Reads a JSON Merge Patch (RFC 7396): null takes a field away, which only `description` allows.
+    /// Reads a JSON Merge Patch (RFC 7396). A null removes the field, which only `description` allows.
     ///
     /// # Errors
     /// As [`TaskChanges::from_put_request`].
@@ -117,7 +118,7 @@ impl TaskChanges {
         Self::from_object(&request.json_object()?)
     }
 
-    /// Reads `{"completed": bool}`; no body, or one without that field, toggles it.
+    /// Reads `{"completed": bool}`. An empty body, or one without that field, toggles it.
     ///
     /// # Errors
     /// As [`TaskChanges::from_put_request`].
@@ -143,7 +144,7 @@ impl TaskChanges {
     }
 }
 
-/// How long an idempotency key counts, as PostgreSQL writes an interval and a person says it.
+/// How long an idempotency key is valid, in a form that serves both as a PostgreSQL interval and in messages.
 macro_rules! key_lifetime {
     () => {
         "24 hours"
@@ -151,15 +152,15 @@ macro_rules! key_lifetime {
 }
 pub(crate) use key_lifetime;
 
-/// What a client names a creation by, so that it can be asked for again without happening twice.
+/// A client's key for a creation, so that a repeated request does not create a second task.
 #[derive(Debug)]
 pub struct IdempotencyKey(pub(crate) String);
 
 impl IdempotencyKey {
-    /// Reads the `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header), if there is one.
+    /// Reads the `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header), if the request has one.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an empty one, or one that is too long.
+    /// [`Error::Invalid`] if the key is empty, too long, or contains U+0000.
     pub fn from_request(request: &Request) -> Result<Option<Self>, Error> {
         let Some(key) = request.header("idempotency-key") else { return Ok(None) };
         let parsed = match key.chars().count() {

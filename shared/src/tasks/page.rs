@@ -1,4 +1,4 @@
-//! Listing in pages: what a page is asked for with, where it ends, and the cursor to the next.
+//! Paginated lists: the query parameters, where a page ends, and the cursor to the next page.
 use crate::{
     error::{Error, FieldError},
     http::body::{Array, Body},
@@ -13,28 +13,29 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use tokio_postgres::Row;
 
-/// The most tasks on a page, and how many there are when nothing is said.
+/// Maximum number of tasks on a page, and the default.
 const MAX_LIMIT: i64 = 1000;
 
-/// How many bytes the body of a page may take in Lambda's answer: JSON as a string within JSON, where a quote costs four.
+/// Maximum size of a page's body in Lambda's response, in bytes. There it is JSON inside a JSON string, so a quote in a
+/// text takes four bytes.
 ///
-/// Lambda's limit is 6,291,556 bytes for the whole answer; what is left over is for the headers.
+/// Lambda's limit for the whole response is 6,291,556 bytes; the difference is left for the headers.
 pub(crate) const MAX_PAGE_BYTES: u32 = 6_200_000;
 
 /// Bytes to reserve per task: enough for most, so that the buffer rarely grows.
-const BYTES_OF_A_TASK: usize = 512;
+const TASK_CAPACITY_BYTES: usize = 512;
 
-/// So few tasks that the database sends no more than an answer may have, whatever they hold: 10,200 characters of four bytes
-/// each, and one task more than is answered.
-const PLAIN_LIMIT: i64 = 150;
+/// Largest limit at which the rows from the database cannot exceed a response, whatever they hold: each task has at
+/// most 10,200 characters of four bytes, and one task more than the limit is fetched.
+const SMALL_PAGE_LIMIT: i64 = 150;
 
-/// How many tasks can be passed over by `offset`: each costs the database a row.
+/// Maximum `offset`. Each skipped task costs the database a row.
 const MAX_OFFSET: i64 = 10_000;
 
-/// The longest text to search for, in characters.
+/// Maximum length of a search text in characters.
 const MAX_SEARCH_CHARACTERS: usize = 200;
 
-/// In which order tasks are listed; those of the same moment by their numbers.
+/// The order of a list. Tasks with equal timestamps are sorted by id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Sort {
     #[default]
@@ -49,7 +50,7 @@ impl Sort {
 
     fn parse(text: &str) -> Option<Self> {
         match text {
-            // Front ends written against FastAPI send these.
+            // Aliases that front ends written against FastAPI send.
             "created" => Some(Self::Newest),
             "updated" => Some(Self::LatestChange),
             name => Self::ALL.into_iter().find(|sort| sort.name() == name),
@@ -66,7 +67,7 @@ impl Sort {
     }
 
     /// The timestamp that this order sorts by.
-    fn moment<Text>(self, task: &Task<Text>) -> Timestamp {
+    fn timestamp<Text>(self, task: &Task<Text>) -> Timestamp {
         match self {
             Self::Newest | Self::Oldest => task.created_at,
             Self::LatestChange | Self::EarliestChange => task.updated_at,
@@ -74,15 +75,15 @@ impl Sort {
     }
 }
 
-/// Which tasks are listed.
+/// The filter of a list by completion.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Status {
-    /// All of them.
+    /// All tasks.
     #[default]
     All,
-    /// Those that are not completed.
+    /// Tasks that are not completed.
     Pending,
-    /// Those that are.
+    /// Tasks that are completed.
     Completed,
 }
 
@@ -99,7 +100,7 @@ impl Status {
         }
     }
 
-    /// The value that `completed` has in a listed task, or `None` for either.
+    /// The value of `completed` in the listed tasks, or `None` for both.
     pub(crate) fn completed(self) -> Option<bool> {
         match self {
             Self::All => None,
@@ -109,7 +110,7 @@ impl Status {
     }
 }
 
-/// What a page is asked for with.
+/// The query parameters of a list request.
 #[derive(Debug, Default)]
 pub struct ListQuery {
     status: Status,
@@ -121,12 +122,12 @@ pub struct ListQuery {
 }
 
 impl ListQuery {
-    /// Reads `status`, `sort`, `q`, `limit`, `offset` and `cursor`; parameters that we do not know are ignored.
+    /// Reads `status`, `sort`, `q`, `limit`, `offset` and `cursor`. Unknown parameters are ignored.
     ///
     /// # Errors
-    /// [`Error::Invalid`] names each parameter with a value that it cannot have.
+    /// [`Error::Invalid`] with an entry for each parameter that has an invalid value.
     pub fn from_request(request: &Request) -> Result<Self, Error> {
-        // Of one that is sent twice, the last counts.
+        // If a parameter is repeated, its last value counts.
         let sent: BTreeMap<_, _> = request.query().collect();
         let mut query = Self::default();
         let mut errors = Vec::new();
@@ -151,13 +152,13 @@ impl ListQuery {
             text => query.search = text.filter(|text| !text.is_empty()).map(|text| text.clone().into_owned()),
         }
         if let Some(limit) = sent.get("limit") {
-            match number(limit) {
+            match parse_digits(limit) {
                 Some(limit @ 1..=MAX_LIMIT) => query.limit = Some(limit),
                 _ => wrong("limit", format!("must be a whole number from 1 to {MAX_LIMIT}")),
             }
         }
         if let Some(offset) = sent.get("offset") {
-            match number(offset) {
+            match parse_digits(offset) {
                 Some(offset @ 0..=MAX_OFFSET) => query.offset = Some(offset),
                 _ => wrong("offset", format!("must be a whole number from 0 to {MAX_OFFSET}")),
             }
@@ -177,11 +178,12 @@ impl ListQuery {
         if errors.is_empty() { Ok(query) } else { Err(Error::Invalid(errors)) }
     }
 
-    /// Whether it asks for the first tasks in the usual order, and for so few that what the database sends needs no bound.
-    pub(crate) fn is_plain(&self) -> bool {
+    /// Whether this is the first page in the default order and without a filter, with a limit small enough that the
+    /// database need not bound the bytes it sends.
+    pub(crate) fn is_small_first_page(&self) -> bool {
         let Self { status, sort, search, limit: _, offset, cursor } = self;
         let is_first_page = *status == Status::All && *sort == Sort::Newest && offset.unwrap_or_default() == 0;
-        is_first_page && search.is_none() && cursor.is_none() && self.limit() <= PLAIN_LIMIT
+        is_first_page && search.is_none() && cursor.is_none() && self.limit() <= SMALL_PAGE_LIMIT
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -192,7 +194,7 @@ impl ListQuery {
         self.sort
     }
 
-    /// What title or description has to contain.
+    /// The text that the title or the description must contain.
     pub(crate) fn search(&self) -> Option<&str> {
         self.search.as_deref()
     }
@@ -205,12 +207,12 @@ impl ListQuery {
         self.offset.unwrap_or_default()
     }
 
-    /// The moment and id of the last task of the page before.
+    /// The timestamp and id of the last task on the previous page.
     pub(crate) fn after(&self) -> Option<(NaiveDateTime, i32)> {
-        self.cursor.as_ref().map(|cursor| (cursor.moment, cursor.id))
+        self.cursor.as_ref().map(|cursor| (cursor.timestamp, cursor.id))
     }
 
-    /// What tells the list from others, for its cursors: order, filter, and a digest of what is searched for.
+    /// Identifies the list that a cursor belongs to: order, filter and a digest of the search text.
     fn list_name(&self) -> String {
         let mut name = format!("{} {}", self.sort.name(), self.status.name());
         if let Some(search) = &self.search {
@@ -220,7 +222,7 @@ impl ListQuery {
         name
     }
 
-    /// The query string that asks for the page after `last`.
+    /// The query string of the page that starts after `last`.
     fn next<Text>(&self, last: &Task<Text>) -> String {
         let mut next = String::new();
         if self.status != Status::All {
@@ -235,27 +237,27 @@ impl ListQuery {
         if let Some(limit) = self.limit {
             next += &format!("limit={limit}&");
         }
-        let cursor = Cursor { list: self.list_name(), moment: self.sort.moment(last).0, id: last.id };
+        let cursor = Cursor { list: self.list_name(), timestamp: self.sort.timestamp(last).0, id: last.id };
         next + "cursor=" + &cursor.encode()
     }
 }
 
-/// A whole number as people write it: digits.
-fn number(text: &str) -> Option<i64> {
+/// Parses a whole number that consists of digits only: no sign.
+fn parse_digits(text: &str) -> Option<i64> {
     text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// A keyset cursor: the place in the order after which a page begins. It is bound to its list.
+/// A keyset cursor: the position in the order after which a page begins. It is valid for one list only.
 #[derive(Debug)]
 struct Cursor {
     list: String,
-    moment: NaiveDateTime,
+    timestamp: NaiveDateTime,
     id: i32,
 }
 
 impl Cursor {
     fn encode(&self) -> String {
-        let micros = self.moment.and_utc().timestamp_micros();
+        let micros = self.timestamp.and_utc().timestamp_micros();
         URL_SAFE_NO_PAD.encode(format!("{} {micros} {}", self.list, self.id))
     }
 
@@ -263,29 +265,29 @@ impl Cursor {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         let (rest, id) = text.rsplit_once(' ')?;
         let (list, micros) = rest.rsplit_once(' ')?;
-        let moment = DateTime::from_timestamp_micros(micros.parse().ok()?)?.naive_utc();
-        // PostgreSQL's timestamp begins in 4713 BC (its documentation, table 8.9), later than chrono's calendar.
-        if moment.year() < -4711 {
+        let timestamp = DateTime::from_timestamp_micros(micros.parse().ok()?)?.naive_utc();
+        // PostgreSQL's timestamp begins in 4713 BC (its documentation, table 8.9), chrono's calendar earlier.
+        if timestamp.year() < -4711 {
             return None;
         }
-        Some(Self { list: list.to_owned(), moment, id: id.parse().ok()? })
+        Some(Self { list: list.to_owned(), timestamp, id: id.parse().ok()? })
     }
 }
 
-/// A page of tasks, as the body that is answered, and how to ask for the next.
+/// A page of tasks: the response body, and the query string of the next page.
 pub struct Page {
     pub(crate) body: Body,
-    /// The next page's query string, when there are more tasks.
+    /// The query string of the next page, if there are more tasks.
     pub(crate) next: Option<String>,
 }
 
 impl Page {
-    /// Cuts what the database gave to what was asked for and fits: `rows` has one more than the limit where there are more
-    /// tasks, and fewer where those that follow would be too large for one answer.
+    /// Cuts the rows off at the limit and at the size of a response. `rows` holds one row more than the limit if there
+    /// are more tasks, and fewer rows if those that follow would be too large for one response.
     pub(crate) fn new(rows: &[Row], query: &ListQuery) -> Result<Self, Error> {
         let failed = |error: serde_json::Error| Error::Internal(error.to_string());
-        // Each task is written where it is sent from, and none is kept: most of a list's time goes into its texts.
-        let mut page = Array::with_capacity(BYTES_OF_A_TASK * rows.len());
+        // Each task is serialised straight into the body and then dropped: most of a list's time goes into its texts.
+        let mut page = Array::with_capacity(TASK_CAPACITY_BYTES * rows.len());
         let mut last: Option<Task<&str>> = None;
         let mut has_more = false;
         for (index, row) in (0..).zip(rows) {
@@ -309,10 +311,10 @@ mod tests {
 
     #[test]
     fn a_cursor_survives_its_encoding() {
-        let moment = DateTime::from_timestamp_micros(1_700_000_000_123_456).unwrap().naive_utc();
-        let cursor = Cursor { list: "-created_at pending".to_owned(), moment, id: 42 };
+        let timestamp = DateTime::from_timestamp_micros(1_700_000_000_123_456).unwrap().naive_utc();
+        let cursor = Cursor { list: "-created_at pending".to_owned(), timestamp, id: 42 };
         let decoded = Cursor::decode(&cursor.encode()).unwrap();
-        assert_eq!((&*decoded.list, decoded.moment, decoded.id), ("-created_at pending", moment, 42));
+        assert_eq!((&*decoded.list, decoded.timestamp, decoded.id), ("-created_at pending", timestamp, 42));
     }
 
     #[test]

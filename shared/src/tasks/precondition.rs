@@ -1,27 +1,28 @@
-//! Conditional requests (RFC 9110, section 13): against lost updates, and against sending what the client has.
+//! Conditional requests (RFC 9110, section 13): against lost updates, and against sending a task that
+//! the client already has.
 use crate::{
     error::Error,
     http::request::Request,
     tasks::task::{EntityTag, Task},
 };
 
-/// The longest list of tags that is read, in bytes.
+/// Maximum length of a list of entity tags, in bytes.
 const MAX_TAGS_BYTES: usize = 8000;
 
-/// What the client wants a task to be before it is changed.
+/// The version that a task must have for the client's change to apply.
 #[derive(Debug, PartialEq, Eq)]
 pub enum IfMatch {
-    /// It does not say, or `*`: as long as there is one.
+    /// Any version: the header is absent or `*`.
     Anything,
-    /// One of the versions with these tags.
+    /// A version with one of these tags.
     OneOf(Vec<i64>),
 }
 
 impl IfMatch {
-    /// Reads the `If-Match` header. A tag that no task can have, or a weak one, matches nothing.
+    /// Reads the `If-Match` header. Weak tags, and tags that no task can have, match nothing.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a list that is too long.
+    /// [`Error::Invalid`] if the list is too long.
     pub fn from_request(request: &Request) -> Result<Self, Error> {
         Ok(match tags(request, "If-Match")? {
             None | Some("*") => Self::Anything,
@@ -39,18 +40,18 @@ impl IfMatch {
     }
 }
 
-/// Whether the client has `task` as it is, by its `If-None-Match` header: tags are compared weakly.
+/// Whether `If-None-Match` shows that the client already has this version of `task`. Tags are compared weakly.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a list that is too long.
-pub(crate) fn is_known(request: &Request, task: &Task) -> Result<bool, Error> {
+/// [`Error::Invalid`] if the list is too long.
+pub(crate) fn is_not_modified(request: &Request, task: &Task) -> Result<bool, Error> {
     let Some(list) = tags(request, "If-None-Match")? else { return Ok(false) };
     let tag = task.etag();
     let is_tag = |text: &str| EntityTag::parse(text.strip_prefix("W/").unwrap_or(text)) == Some(tag);
     Ok(list == "*" || list.split(',').any(|text| is_tag(text.trim())))
 }
 
-/// A header with a list of tags.
+/// Returns the value of a header that holds a list of tags, or `*`.
 fn tags<'r>(request: &'r Request, name: &str) -> Result<Option<&'r str>, Error> {
     match request.header(&name.to_ascii_lowercase()) {
         Some(list) if list.len() > MAX_TAGS_BYTES => {

@@ -1,4 +1,4 @@
-//! The answers about tasks.
+//! The responses of the task endpoints.
 use crate::{
     caller::Caller,
     error::Error,
@@ -11,7 +11,7 @@ use lambda_http::http::{
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-/// Everything but what RFC 3986 allows in a path's segment (section 3.3).
+/// The characters that a path segment cannot contain (RFC 3986, section 3.3).
 const NOT_IN_SEGMENT: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -36,16 +36,18 @@ impl Response {
         Self::ok(task).with_tag(task)
     }
 
-    /// 200 with a task and its entity tag, or 304 when the client has it as it is (RFC 9110, section 13.1.2).
+    /// 200 with a task and its entity tag, or 304 if the client already has this version (RFC 9110, section 13.1.2).
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an `If-None-Match` that is too long.
+    /// [`Error::Invalid`] if `If-None-Match` is too long.
     pub fn task_if_changed(request: &Request, task: &Task) -> Result<Self, Error> {
-        let response = if precondition::is_known(request, task)? { Self::not_modified() } else { Self::ok(task) };
+        let response =
+            if precondition::is_not_modified(request, task)? { Self::not_modified() } else { Self::ok(task) };
         Ok(response.private().with_tag(task))
     }
 
-    /// 201 with the new task, its entity tag and where it is; `is_replay` when it was made by an earlier request.
+    /// 201 with the new task, its entity tag and its `Location`. `is_replay` marks a task that an earlier request
+    /// created.
     pub fn created_task(caller: &Caller, task: &Task, is_replay: bool) -> Self {
         let path = format!("{}/{}", path_of_tasks(caller), task.id);
         let response = Self::created(task, &path).with_tag(task);
@@ -55,7 +57,7 @@ impl Response {
         response
     }
 
-    /// 200 with a page of tasks, and where the next one is (RFC 8288).
+    /// 200 with a page of tasks, and a `Link` to the next page (RFC 8288).
     pub fn task_page(caller: &Caller, page: Page) -> Self {
         let response = Self::ok_body(page.body).private();
         match page.next {
@@ -69,7 +71,7 @@ impl Response {
     }
 }
 
-/// The path of the caller's tasks, of the family that the request came by.
+/// The path of the caller's tasks, in the form that the request used: with the user's id or without.
 fn path_of_tasks(caller: &Caller) -> String {
     match caller.path_user_id() {
         Some(user_id) => format!("/api/{}/tasks", utf8_percent_encode(user_id, NOT_IN_SEGMENT)),

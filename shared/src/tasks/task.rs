@@ -1,35 +1,36 @@
-//! A task, as the database has it and as the API shows it.
+//! A task, as the database stores it and the API returns it.
 use crate::{error::Error, http::request::Request, timestamp::Timestamp};
 use serde::Serialize;
 use std::fmt;
 use tokio_postgres::{Row, types::FromSql};
 
-/// There is no task with this id, or it is someone else's.
+/// No task has this id, or it belongs to another user.
 pub(crate) const NO_SUCH_TASK: Error = Error::NotFound("task");
 
-/// The task has been changed since the client saw it.
+/// The task has changed since the client read it.
 pub(crate) const TASK_HAS_CHANGED: Error = Error::PreconditionFailed("task");
 
-/// A task as the API shows it. Strings are owned (`Task<String>`) or borrowed from the row (`Task<&str>`).
+/// A task as the API returns it. Strings are owned (`Task<String>`) or borrowed from the row (`Task<&str>`).
 #[derive(Debug, Serialize)]
 pub struct Task<Text = String> {
-    /// The number, unique over all users.
+    /// The id, unique across all users.
     pub id: i32,
-    /// The owner.
+    /// The id of the user who owns it.
     pub user_id: Text,
-    /// What is to be done.
+    /// The title, 1 to 200 characters.
     pub title: Text,
-    /// More about it.
+    /// An optional longer text, up to 10,000 characters.
     pub description: Option<Text>,
-    /// Whether it is done.
+    /// Whether the task is done.
     pub completed: bool,
-    /// When it was created.
+    /// The time of creation.
     pub created_at: Timestamp,
-    /// When it was last changed; grows with every change.
+    /// The time of the last change. It grows with every change.
     pub updated_at: Timestamp,
 }
 
-/// The columns that a task is read from: those of the table, or `columns!("t")` those of `t` for an answer.
+/// The columns that a task is read from: `columns!()` those of the table, `columns!("t")` those of the alias `t`, for a
+/// result row.
 macro_rules! columns {
     () => {
         "id, user_id, title, description, completed, created_at, updated_at"
@@ -56,7 +57,7 @@ macro_rules! columns {
 pub(crate) use columns;
 
 impl<'r, Text: FromSql<'r>> Task<Text> {
-    /// `None` for the row that only says that the caller is signed in.
+    /// Returns `None` for a row without a task, which only shows that the caller is signed in.
     pub(crate) fn from_row(row: &'r Row) -> Result<Option<Self>, Error> {
         let Some(id) = row.try_get("id")? else { return Ok(None) };
         Ok(Some(Self {
@@ -72,21 +73,21 @@ impl<'r, Text: FromSql<'r>> Task<Text> {
 }
 
 impl<Text> Task<Text> {
-    /// A strong entity tag (RFC 9110, section 8.8.3): it changes with every change of the task.
+    /// A strong entity tag (RFC 9110, section 8.8.3): it is different after every change.
     pub(crate) fn etag(&self) -> EntityTag {
         EntityTag(self.updated_at.0.and_utc().timestamp_micros())
     }
 }
 
-/// A task's entity tag: the microseconds of its `updated_at`, in hexadecimal digits.
+/// A task's entity tag: its `updated_at` in microseconds since 1970, as hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EntityTag(pub(crate) i64);
 
 impl EntityTag {
-    /// Reads one as it is written, `"..."`; `None` for what no task can have for a tag.
+    /// Parses a tag in its wire form, `"..."`. Returns `None` for text that cannot be a task's tag.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix('"')?.strip_suffix('"')?;
-        // As it is written, and in no other way: a tag is opaque, and no number.
+        // Only the exact text that we send is accepted: a tag is opaque, not a number.
         i64::from_str_radix(digits, 16).ok().map(Self).filter(|tag| tag.to_string() == text)
     }
 }
@@ -97,15 +98,15 @@ impl fmt::Display for EntityTag {
     }
 }
 
-/// A task's number.
+/// The id of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskId(pub(crate) i32);
 
 impl TaskId {
-    /// Reads the path's `{id}`.
+    /// Reads `{id}` from the path.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for what is not a valid id of a task.
+    /// [`Error::NotFound`] if it is not a valid task id.
     pub fn from_request(request: &Request) -> Result<Self, Error> {
         request.path_parameter("id").and_then(|id| Self::parse(&id)).ok_or(NO_SUCH_TASK)
     }
