@@ -1,11 +1,11 @@
-//! The roots that sign the certificates of Neon and AWS, out of Mozilla's: these hosts need no others, and a machine's own may
-//! be old.
+//! Selects, from Mozilla's root certificates, those that sign the certificates of Neon and AWS. These hosts need no
+//! others, and the machine's own root store may be outdated.
 use std::{env, error::Error, fs, path::PathBuf};
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
-/// By the names that are in them: Let's Encrypt's (letsencrypt.org/certificates) and Amazon Trust Services'
+/// Subject names of the roots: Let's Encrypt's (letsencrypt.org/certificates) and Amazon Trust Services'
 /// (amazontrust.com/repository).
-const NAMES: [&str; 7] = [
+const ROOT_NAMES: [&str; 7] = [
     "ISRG Root X1",
     "ISRG Root X2",
     "Amazon Root CA 1",
@@ -18,7 +18,7 @@ const NAMES: [&str; 7] = [
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     let mut roots = Vec::new();
-    for name in NAMES {
+    for name in ROOT_NAMES {
         let has_name = |der: &[u8]| der.windows(name.len()).any(|bytes| bytes == name.as_bytes());
         let root = TLS_SERVER_ROOT_CERTS.iter().find(|root| has_name(root));
         roots.push(root.ok_or(format!("Mozilla's roots have no {name} any more"))?.to_vec());

@@ -1,14 +1,14 @@
-//! The clock that goes on while Lambda freezes the process: monotonic ones may stand still meanwhile.
+//! Time that also passes while Lambda freezes the process. A monotonic clock may stop meanwhile.
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// When something last happened, by the wall clock.
+/// The time at which something last happened, by the wall clock.
 #[derive(Default)]
-pub(crate) struct WallClock(AtomicU64);
+pub(crate) struct LastTime(AtomicU64);
 
-impl WallClock {
+impl LastTime {
     pub(crate) fn set_now(&self) {
         self.0.store(unix_seconds(), Ordering::Relaxed);
     }
@@ -18,7 +18,7 @@ impl WallClock {
         self.0.store(unix_seconds() - seconds, Ordering::Relaxed);
     }
 
-    /// How long ago that was, in seconds; `None` when it has not happened yet.
+    /// Seconds since it last happened; `None` if it has not happened yet.
     pub(crate) fn seconds_ago(&self) -> Option<u64> {
         match self.0.load(Ordering::Relaxed) {
             0 => None,

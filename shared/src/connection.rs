@@ -1,4 +1,4 @@
-//! Connections to the database: their pool, its URL, and how the server's certificate is verified.
+//! Connections to the database: the pool, the URL, and the verification of the server's certificate.
 pub(crate) mod pool;
 pub(crate) mod roots;
 pub(crate) mod url;

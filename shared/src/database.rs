@@ -1,4 +1,4 @@
-//! Running statements: one round trip each, with deadlines, and a second attempt where that does no harm.
+//! Runs statements: one round trip each, with timeouts, and a second attempt where that is safe.
 use crate::{
     connection::pool::Connection,
     error::Error,
@@ -14,19 +14,20 @@ use std::{
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Row, error::SqlState};
 
-/// How long a statement may take, in seconds, with what it waits for in a pooler. The API role's `statement_timeout` ends it
-/// in the server before that, if it did not have to wait.
+/// Timeout of a statement in seconds, including its wait in a pooler. If it does not wait, the API role's
+/// `statement_timeout` ends it in the server before that.
 const STATEMENT_TIMEOUT_S: u64 = 10;
-/// How long connecting and statements may take together, in seconds.
+/// Timeout of all connecting and all attempts of a statement together, in seconds.
 const REQUEST_TIMEOUT_S: u64 = 18;
 /// Seconds until the server notices a closed connection and aborts its statement: the API role's
-/// `client_connection_check_interval` is half of it. A failed write waits this long before the 503, so that it cannot commit
-/// after it.
+/// `client_connection_check_interval` is half of this. A failed write waits this long before the 503, so that it cannot
+/// commit after it.
 const ENDED_AFTER_S: u64 = 1;
-/// What failed is tried once more only when it failed within this time, in seconds: a client waits for both.
+/// Seconds within which a connect or a statement must have failed to be retried: the client waits for both attempts. A
+/// refused password is retried in any case.
 const RETRY_WITHIN_S: u64 = 2;
 
-/// The database, for one request or for Init, of which it measures the time that it takes.
+/// The database, for one request or for Init. It adds the time it takes to `measures`.
 #[derive(Clone)]
 pub(crate) struct Database {
     settings: Arc<Settings>,
@@ -35,15 +36,16 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// The database of `snapshot`; `settings` are asked again where it refuses the password.
+    /// Uses the database of `snapshot`. If that refuses the password, `settings` are read again.
     pub(crate) fn new(settings: Arc<Settings>, snapshot: Arc<Snapshot>, measures: Arc<Measures>) -> Self {
         Self { settings, snapshot, measures }
     }
 
-    /// Connects ahead of the first request, within `limit`: Lambda gives a whole CPU to Init, and a fraction of one afterwards.
+    /// Connects before the first request, within `limit`: Lambda gives Init a whole CPU, and requests a fraction of
+    /// one.
     pub(crate) async fn connect(&self, limit: Duration) -> Result<(), Error> {
-        // A process that waits long for its first request has a connection that was idle as long.
-        self.connection_within(limit).await?.set_used();
+        // The idle time starts here: the first request may come much later.
+        self.connection_within(limit).await?.mark_used();
         Ok(())
     }
 
@@ -53,8 +55,8 @@ impl Database {
         timeout(limit, self.connection()).await.map_err(|_| late())?
     }
 
-    /// A connection to use now. A connect that failed at once is tried once more: nothing has been sent that could happen
-    /// twice. One whose password is refused is tried with the settings as they are now.
+    /// Returns a connection to use now. A connect that failed at once is retried: nothing was sent yet that could
+    /// happen twice. If the password was refused, the retry uses the current settings.
     async fn connection(&self) -> Result<Connection, Error> {
         let began = Instant::now();
         let connections = &self.snapshot.connections;
@@ -76,7 +78,7 @@ impl Database {
         Ok(connection)
     }
 
-    /// Runs a statement: one round trip. After a lost connection it runs once more if that does no harm.
+    /// Runs a statement in one round trip. If the connection is lost, it runs once more where that is safe.
     pub(crate) async fn run(&self, statement: &Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
         let began = Instant::now();
         let mut may_repeat = statement.is_repeatable();
@@ -89,7 +91,7 @@ impl Database {
             self.measures.add_database_time(sent.elapsed());
             let error = match result {
                 Ok(Ok(rows)) => {
-                    connection.set_used();
+                    connection.mark_used();
                     return Ok(rows);
                 }
                 Ok(Err(error)) if !connection.is_lost(&error) => return Err(error.into()),
@@ -102,8 +104,9 @@ impl Database {
                 Ok(Err(error)) => error.into(),
                 Err(_) => Error::Unavailable(format!("no answer to a statement within {} s", limit.as_secs())),
             };
-            // The statement may still be under way, and the next one would wait behind it. The server ends it when it finds
-            // its client gone. A request to cancel it could end PgBouncer as a whole (github.com/pgbouncer/pgbouncer/issues/801).
+            // The statement may still be running, and the next one would wait behind it. The server aborts it once it
+            // notices the closed connection. A cancel request could crash PgBouncer as a whole
+            // (github.com/pgbouncer/pgbouncer/issues/801).
             connection.close();
             if !statement.is_repeatable() {
                 sleep(Duration::from_secs(ENDED_AFTER_S)).await;
@@ -113,8 +116,8 @@ impl Database {
     }
 }
 
-/// Whether the server did not let us in (class 28: its password may have been changed). PgBouncer says so as a protocol
-/// violation in its older versions.
+/// Whether the server refused the login (class 28: the password may have changed). Older versions of PgBouncer report
+/// that as a protocol violation.
 fn is_refusal(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| code.code().starts_with("28") || *code == SqlState::PROTOCOL_VIOLATION)
 }

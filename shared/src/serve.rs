@@ -1,4 +1,5 @@
-//! From event to answer: what starts with the process, and the session before all else.
+//! From the event to the response: what starts with the process, and the session check that comes before everything
+//! else.
 use crate::{
     caller::Caller,
     connection::roots,
@@ -25,16 +26,16 @@ use tokio::{
     task::yield_now,
 };
 
-/// How long Init waits for the secret and the database together, in seconds. What is not there by then is the first request's
-/// to fetch: Lambda ends an Init after ten, and a caller waits for it.
+/// Seconds that Init waits for the secret and the database together. Whatever is missing by then, the first request
+/// fetches: Lambda ends an Init after ten seconds, and a client is waiting for it.
 const INIT_LIMIT_S: u64 = 2;
 
-/// Answers every request with `handler`, as the caller whose session it carries.
+/// Answers every request with `handler`, as the caller whose session the request carries.
 ///
-/// A request without a live session is answered before what is wrong with it otherwise: 401 comes first, then 403 for
-/// another user's path or a cookie's write from an untrusted origin, then the rest.
+/// A request without a live session is refused before anything else in it is reported: 401 comes first, then 403 for
+/// another user's path or for a cookie's write from an untrusted origin, then the rest.
 ///
-/// Runs until Lambda ends the process; gives a failure at once when a setting is missing or wrong.
+/// Runs until Lambda ends the process. Returns a failure at once if a setting is missing or invalid.
 pub async fn serve<H, F>(handler: H) -> ExitCode
 where
     H: Fn(Caller, Request) -> F + Clone + Send + Sync + 'static,
@@ -47,7 +48,8 @@ where
     .await
 }
 
-/// Answers every request with `handler`, whoever asks; it can see whether the database answers, and nothing in it.
+/// Answers every request with `handler`, without a session. The handler can check that the database answers, but cannot
+/// read from it.
 pub async fn serve_without_session<H, F>(handler: H) -> ExitCode
 where
     H: Fn(Probe) -> F + Clone + Send + Sync + 'static,
@@ -60,7 +62,7 @@ where
     .await
 }
 
-/// Answers every request with what `handler` has at hand: no session, no database, no setting.
+/// Answers every request with `handler`, without session, database or settings.
 pub async fn serve_files<H>(handler: H) -> ExitCode
 where
     H: Fn(&Request) -> Result<Response, Error> + Clone + Send + Sync + 'static,
@@ -71,11 +73,11 @@ where
         let (metrics, handler) = (metrics.clone(), handler.clone());
         async move { respond(&metrics, Arc::default(), event, |request| async move { handler(&request) }).await }
     });
-    until_terminated(Runtime::new(service).run_concurrent()).await
+    run_until_terminated(Runtime::new(service).run_concurrent()).await
 }
 
-/// Runs `job` each time that the schedule's event comes, whatever it says. A job that fails is a failed invocation, so that
-/// Lambda tries it again and counts the error.
+/// Runs `job` for each event of the schedule, whatever the event contains. A job that fails is a failed invocation, so
+/// that Lambda retries it and counts the error.
 pub async fn serve_schedule<J, F, T>(job: J) -> ExitCode
 where
     J: Fn(Job) -> F + Clone + Send + Sync + 'static,
@@ -100,17 +102,18 @@ where
             })
         }
     });
-    until_terminated(Runtime::new(service).run_concurrent()).await
+    run_until_terminated(Runtime::new(service).run_concurrent()).await
 }
 
-/// What lives as long as the process.
+/// The state that lives as long as the process.
 struct App {
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
 }
 
 impl App {
-    /// Reads the settings and connects. A secret or a database that is away does not fail Init: requests say so, and try again.
+    /// Reads the settings and connects. If the secret or the database is unavailable, Init still succeeds: requests
+    /// report it and try again.
     async fn start(scope: Scope) -> Result<Arc<Self>, ExitCode> {
         log::begin(&["shared"]);
         roots::hide_system_roots();
@@ -126,7 +129,7 @@ impl App {
         };
         let settings_time = began.elapsed();
         let measures = Arc::<Measures>::default();
-        if let Some(snapshot) = settings.known()
+        if let Some(snapshot) = settings.cached()
             && let Err(error) = Database::new(settings.clone(), snapshot, measures.clone()).connect(left()).await
         {
             tracing::warn!(cause = error.cause(), "the database cannot be reached yet");
@@ -135,13 +138,13 @@ impl App {
         Ok(Arc::new(Self { settings, metrics }))
     }
 
-    /// The database, by the settings as they are now.
+    /// Returns the database for the current settings.
     async fn database(&self, measures: Arc<Measures>) -> Result<Database, Error> {
         let snapshot = self.settings.current(RENEW_AFTER_S).await?;
         Ok(Database::new(self.settings.clone(), snapshot, measures))
     }
 
-    /// Answers a request as the caller whose session it carries. One snapshot of the settings serves all of it.
+    /// Answers a request as the caller whose session it carries. The whole request uses one snapshot of the settings.
     async fn answer_caller<H, F>(
         &self,
         request: Request,
@@ -186,10 +189,10 @@ where
             respond(&app.metrics, measures.clone(), event, |request| answer(app.clone(), request, measures)).await
         }
     });
-    until_terminated(Runtime::new(service).run_concurrent()).await
+    run_until_terminated(Runtime::new(service).run_concurrent()).await
 }
 
-/// Answers one event, in every case, and writes its line.
+/// Answers one event, whatever happens, and writes its line.
 async fn respond<F: Future<Output = Result<Response, Error>>>(
     metrics: &Arc<Metrics>,
     measures: Arc<Measures>,
@@ -199,20 +202,24 @@ async fn respond<F: Future<Output = Result<Response, Error>>>(
     let LambdaEvent { payload: request, context } = event;
     let record = RequestRecord::begin(&request, &context, metrics.is_cold_start());
     let path = request.path().to_owned();
-    let (response, error) = conclude(answer(request).await, &path, &context);
+    let (response, error) = finish_response(answer(request).await, &path, &context);
     let record = record.end(&response, error, measures);
     let metrics = metrics.clone();
     tokio::spawn(async move {
-        // The answer goes first. Lambda freezes the process only when it asks for the next event, which it does after it has
-        // waited for this one's acceptance: the line is written meanwhile.
+        // The response goes first. Lambda freezes the process only when the runtime asks for the next event. Before
+        // that, the runtime waits for the response to be accepted, and the line is written meanwhile.
         yield_now().await;
         metrics.write(&record);
     });
     Ok(response)
 }
 
-/// What is sent, in every case, and the error that it came of.
-pub(crate) fn conclude(result: Result<Response, Error>, path: &str, context: &Context) -> (Response, Option<Error>) {
+/// Returns the final response and, if the request failed, the error.
+pub(crate) fn finish_response(
+    result: Result<Response, Error>,
+    path: &str,
+    context: &Context,
+) -> (Response, Option<Error>) {
     let (response, error) = match result {
         Ok(response) => (response, None),
         Err(error) => (Response::problem(&error, path), Some(error)),
@@ -220,13 +227,13 @@ pub(crate) fn conclude(result: Result<Response, Error>, path: &str, context: &Co
     (response.finish(&context.request_id), error)
 }
 
-/// Runs until Lambda says that the process ends. It does so between requests; what was connected closes as the process
-/// ends, so that the database is not left with connections to nobody.
-async fn until_terminated<R>(runtime: R) -> ExitCode
+/// Runs until Lambda ends the process, which it does between requests. Connections close as the process exits, so that
+/// none are left behind in the database.
+async fn run_until_terminated<R>(runtime: R) -> ExitCode
 where
     R: Future<Output = Result<(), lambda_runtime::Error>> + Send + 'static,
 {
-    // A task of its own: tokio wakes one by putting it into a queue, and the future of `main` by a system call.
+    // Spawned as a separate task: tokio wakes a task by putting it into a queue, but `main`'s future by a system call.
     let runtime = tokio::spawn(runtime);
     let cause = tokio::select! {
         result = runtime => match result {
@@ -240,7 +247,7 @@ where
     ExitCode::FAILURE
 }
 
-/// Waits for SIGTERM, which Lambda sends at the end where there is an extension
+/// Waits for SIGTERM, which Lambda sends at shutdown if the function has an extension
 /// (docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html, shutdown phase).
 async fn terminated() {
     match signal(SignalKind::terminate()) {

@@ -1,10 +1,11 @@
-//! The settings in force, and what is made of them. Those in Secrets Manager are fetched again when they may have changed.
+//! The settings in force, and the objects built from them. Settings from Secrets Manager are fetched again when they
+//! may have changed.
 pub(crate) mod aws;
 pub(crate) mod config;
 pub(crate) mod secret;
 
 use crate::{
-    clock::WallClock,
+    clock::LastTime,
     connection::pool::{Connections, DatabaseConfig},
     credential::SessionRules,
     environment::variable,
@@ -18,72 +19,74 @@ use std::{
 };
 use tokio::sync::Mutex;
 
-/// A secret older than this is fetched again before the next request, in seconds: one that was taken back must not work
-/// for longer.
+/// Seconds after a fetch before the next request fetches the secret again: a revoked secret must not work for longer.
 pub(crate) const RENEW_AFTER_S: u64 = 5 * 60;
-/// A signature that does not fit can mean that the signing secret was changed, if ours is older than this, in seconds. Not
-/// sooner, or whoever sends bad signatures would have us ask Secrets Manager each time.
+/// A bad signature can mean that the signing secret has changed. The secret is then fetched again if the last fetch was
+/// more than this many seconds ago. A shorter time would let anyone who sends bad signatures trigger a call to Secrets
+/// Manager each time.
 pub(crate) const RENEW_AFTER_BAD_SIGNATURE_S: u64 = 30;
-/// A refused password means that it was changed, if ours is older than this, in seconds.
+/// A refused password means that it has changed. The secret is then fetched again if the last fetch was more than this
+/// many seconds ago.
 pub(crate) const RENEW_AFTER_REFUSAL_S: u64 = 1;
-/// How long a secret stays in force that Secrets Manager does not confirm, because it is away or refuses, in seconds.
-const UNCONFIRMED_S: u64 = 60 * 60;
+/// Seconds for which a secret stays in force if Secrets Manager does not confirm it, because it is unavailable or
+/// refuses.
+const MAX_UNCONFIRMED_S: u64 = 60 * 60;
 
-/// How long a request waits for a secret that it cannot do without, in seconds.
+/// Seconds that a request waits for a secret if there is none in force.
 const FETCH_IN_REQUEST_S: u64 = 5;
-/// How long a request waits for news of a secret that is in force, in seconds.
+/// Seconds that a request waits for a newer secret while the old one is in force.
 const RENEW_IN_REQUEST_S: u64 = 2;
 
-/// What a function needs of the settings.
+/// The settings that a function needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// The database, and what tells whose a request is.
+    /// The database and the rules for sessions.
     Sessions,
-    /// The database alone: Better Auth's secret is not kept, even where it is in the secret.
+    /// The database only. Better Auth's settings are dropped, even if the secret contains them.
     Database,
 }
 
-/// The settings at one moment, and what is made of them. It cannot be printed.
+/// The settings at one point in time, and the objects built from them. It cannot be printed.
 pub(crate) struct Snapshot {
     pub(crate) connections: Connections,
     session_rules: Option<SessionRules>,
     secret: SecretSettings,
 }
 
-/// Where the settings come from, and the ones in force.
+/// The source of the settings, and the snapshot in force.
 pub(crate) struct Settings {
     scope: Scope,
     source: Option<SecretSource>,
     current: RwLock<Option<Arc<Snapshot>>>,
-    /// Held while a secret is fetched, so that one request does it for all.
+    /// Held while a secret is fetched, so that one request fetches it for all.
     renewal: Mutex<()>,
-    /// When Secrets Manager was last asked, with or without success.
-    asked: WallClock,
-    /// When it last gave the secret.
-    fetched: WallClock,
+    /// When Secrets Manager was last asked, whether or not it succeeded.
+    last_asked: LastTime,
+    /// When Secrets Manager last returned the secret.
+    last_fetched: LastTime,
 }
 
 impl Settings {
     /// Reads the environment and, within `limit`, the secret that it names.
     ///
-    /// A secret that cannot be fetched does not fail the start: requests answer 503 and try again.
+    /// If the secret cannot be fetched, the start still succeeds: requests return 503 and try again.
     ///
     /// # Errors
-    /// A sentence for each setting that is missing or wrong.
+    /// A sentence for each setting that is missing or invalid.
     pub(crate) async fn start(scope: Scope, limit: Duration) -> Result<Self, String> {
         let settings = Self {
             scope,
             source: SecretSource::from_settings(variable)?,
             current: RwLock::default(),
             renewal: Mutex::default(),
-            asked: WallClock::default(),
-            fetched: WallClock::default(),
+            last_asked: LastTime::default(),
+            last_fetched: LastTime::default(),
         };
         match &settings.source {
-            None => settings.put(Some(Snapshot::new(scope, SecretSettings::new())?)),
+            None => settings.set_current(Some(Snapshot::new(scope, SecretSettings::new())?)),
             Some(source) => match settings.fetch(source, limit).await {
                 Ok(secret) => {
-                    settings.put(Some(Snapshot::new(scope, secret)?));
+                    settings.set_current(Some(Snapshot::new(scope, secret)?));
                     settings.confirm();
                 }
                 Err(cause) => tracing::warn!(cause, "the secret cannot be fetched yet"),
@@ -92,46 +95,46 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The settings in force, without asking for any.
-    pub(crate) fn known(&self) -> Option<Arc<Snapshot>> {
+    /// Returns the snapshot in force, without fetching anything.
+    pub(crate) fn cached(&self) -> Option<Arc<Snapshot>> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The settings, of which those from a secret are not older than `max_age_s` seconds. A secret that cannot be fetched
-    /// again stays in force for an hour.
+    /// Returns the settings. Those from the secret are fetched again if Secrets Manager was last asked more than
+    /// `max_age_s` seconds ago. If that fails, the old ones stay in force until an hour after the last success.
     ///
     /// # Errors
-    /// [`Error::NoSettings`] when the secret cannot be fetched, and was last fetched over an hour ago, or never.
+    /// [`Error::NoSettings`] if the secret cannot be fetched, and was last fetched more than an hour ago or never.
     pub(crate) async fn current(&self, max_age_s: u64) -> Result<Arc<Snapshot>, Error> {
-        if let Some(current) = self.get_young(max_age_s) {
+        if let Some(current) = self.get_fresh(max_age_s) {
             return Ok(current);
         }
         let Some(source) = &self.source else { return Err(Error::Internal("there are no settings".to_owned())) };
         let _renewal = self.renewal.lock().await;
-        if let Some(current) = self.get_young(max_age_s) {
+        if let Some(current) = self.get_fresh(max_age_s) {
             return Ok(current);
         }
-        let known = self.known().filter(|_| self.is_confirmed());
-        let limit_s = if known.is_some() { RENEW_IN_REQUEST_S } else { FETCH_IN_REQUEST_S };
+        let cached = self.cached().filter(|_| self.is_confirmed());
+        let limit_s = if cached.is_some() { RENEW_IN_REQUEST_S } else { FETCH_IN_REQUEST_S };
         let fetched = self.fetch(source, Duration::from_secs(limit_s)).await;
-        let renewed = fetched.and_then(|secret| match &known {
+        let renewed = fetched.and_then(|secret| match &cached {
             Some(current) if current.secret == secret => Ok(current.clone()),
             _ => Snapshot::new(self.scope, secret),
         });
-        match (renewed, known) {
+        match (renewed, cached) {
             (Ok(current), _) => {
                 self.confirm();
-                self.put(Some(current.clone()));
+                self.set_current(Some(current.clone()));
                 Ok(current)
             }
             (Err(cause), Some(current)) => {
                 tracing::warn!(cause, "the secret cannot be fetched again and stays in force, for an hour at most");
-                self.asked.set_now();
+                self.last_asked.set_now();
                 Ok(current)
             }
             (Err(cause), None) => {
-                // Its connections close.
-                self.put(None);
+                // Dropping the snapshot closes its connections.
+                self.set_current(None);
                 Err(Error::NoSettings(cause))
             }
         }
@@ -145,29 +148,29 @@ impl Settings {
         Ok(secret)
     }
 
-    /// The settings in force, if they need not be asked for.
-    fn get_young(&self, max_age_s: u64) -> Option<Arc<Snapshot>> {
-        let is_young = self.source.is_none()
-            || self.is_confirmed() && self.asked.seconds_ago().is_some_and(|age| age <= max_age_s);
-        self.known().filter(|_| is_young)
+    /// Returns the snapshot in force if it is recent enough.
+    fn get_fresh(&self, max_age_s: u64) -> Option<Arc<Snapshot>> {
+        let is_fresh = self.source.is_none()
+            || self.is_confirmed() && self.last_asked.seconds_ago().is_some_and(|age| age <= max_age_s);
+        self.cached().filter(|_| is_fresh)
     }
 
     fn is_confirmed(&self) -> bool {
-        self.fetched.seconds_ago().is_some_and(|age| age <= UNCONFIRMED_S)
+        self.last_fetched.seconds_ago().is_some_and(|age| age <= MAX_UNCONFIRMED_S)
     }
 
     fn confirm(&self) {
-        self.asked.set_now();
-        self.fetched.set_now();
+        self.last_asked.set_now();
+        self.last_fetched.set_now();
     }
 
-    fn put(&self, current: Option<Arc<Snapshot>>) {
+    fn set_current(&self, current: Option<Arc<Snapshot>>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = current;
     }
 }
 
 impl Snapshot {
-    /// What the environment and the secret say; the environment wins.
+    /// Builds a snapshot from the environment and the secret. The environment takes precedence.
     fn new(scope: Scope, secret: SecretSettings) -> Result<Arc<Self>, String> {
         let get = |name: &str| variable(name).or_else(|| secret.get(name).cloned());
         let (database, session_rules) = match scope {
@@ -181,7 +184,7 @@ impl Snapshot {
         Ok(Arc::new(Self { connections, session_rules, secret }))
     }
 
-    /// What tells whose a request is.
+    /// Returns the rules for sessions.
     ///
     /// # Errors
     /// [`Error::Internal`] in a function that does not check sessions.
@@ -210,7 +213,7 @@ mod tests {
         .into()
     }
 
-    /// Settings whose secret was fetched so long ago, from a Secrets Manager that gives it to nobody any more.
+    /// Settings whose secret was fetched this many seconds ago, from a Secrets Manager that now denies it.
     fn denied(fetched_seconds_ago: u64) -> Settings {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -233,29 +236,33 @@ mod tests {
             source: source.unwrap(),
             current: RwLock::new(Some(Snapshot::new(Scope::Sessions, secret()).unwrap())),
             renewal: Mutex::default(),
-            asked: WallClock::default(),
-            fetched: WallClock::default(),
+            last_asked: LastTime::default(),
+            last_fetched: LastTime::default(),
         };
-        settings.fetched.set_seconds_ago(fetched_seconds_ago);
-        settings.asked.set_seconds_ago(fetched_seconds_ago);
+        settings.last_fetched.set_seconds_ago(fetched_seconds_ago);
+        settings.last_asked.set_seconds_ago(fetched_seconds_ago);
         settings
     }
 
     #[tokio::test]
-    async fn a_secret_that_is_not_given_any_more_is_in_force_for_an_hour_and_not_longer() {
-        let settings = denied(UNCONFIRMED_S - 10);
+    async fn a_denied_secret_stays_in_force_for_an_hour() {
+        let settings = denied(MAX_UNCONFIRMED_S - 10);
         assert!(settings.current(RENEW_AFTER_S).await.is_ok());
-        assert_eq!(settings.asked.seconds_ago(), Some(0), "it was asked for, and the next request does not wait again");
+        assert_eq!(
+            settings.last_asked.seconds_ago(),
+            Some(0),
+            "it was asked for, and the next request does not wait again"
+        );
         assert!(settings.current(RENEW_AFTER_S).await.is_ok());
 
-        let settings = denied(UNCONFIRMED_S + 1);
-        // However lately it was asked for in vain.
-        settings.asked.set_now();
+        let settings = denied(MAX_UNCONFIRMED_S + 1);
+        // However recently a fetch was tried and failed.
+        settings.last_asked.set_now();
         for _ in 0..2 {
             let error = settings.current(RENEW_AFTER_S).await.err().unwrap();
             assert!(matches!(&error, Error::NoSettings(cause) if cause.contains("AccessDenied")), "{error:?}");
         }
-        assert!(settings.known().is_none(), "its connections are closed");
+        assert!(settings.cached().is_none(), "its connections are closed");
     }
 
     #[test]

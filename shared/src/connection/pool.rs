@@ -1,6 +1,6 @@
-//! The pool of connections, and TLS as the database's URL asks for it.
+//! The connection pool, and TLS as the database URL configures it.
 use crate::{
-    clock::WallClock,
+    clock::LastTime,
     connection::{roots, url::DatabaseUrl},
     statement::Parameters,
 };
@@ -12,34 +12,35 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tokio_postgres::{NoTls, Row, config::SslNegotiation, error::SqlState};
 
-/// A connection idle for longer than this is tried before it is used, in seconds: a frozen process sees no goodbye.
+/// Idle seconds after which a connection is checked before use: a frozen process does not notice that the server has
+/// closed it.
 const IDLE_CHECK_AFTER_S: u64 = 60;
-/// How long that try may take, in seconds.
+/// Timeout of that check, in seconds.
 const IDLE_CHECK_TIMEOUT_S: u64 = 2;
 
-/// The settings of a function that works with the database, and no session.
+/// The settings of a function that uses the database but checks no sessions.
 pub struct DatabaseConfig {
-    /// Where the tasks are. `DATABASE_URL`.
+    /// `DATABASE_URL`: the database with the tasks.
     pub url: DatabaseUrl,
-    /// Whether statements are prepared, once for each connection. `PREPARED_STATEMENTS`; only for Neon's hosts.
+    /// `PREPARED_STATEMENTS`: whether each connection prepares a statement once and reuses it. Only for Neon's hosts.
     pub prepared_statements: bool,
-    /// How many requests one process serves at a time. `AWS_LAMBDA_MAX_CONCURRENCY`, set by Lambda; 1 without it.
+    /// `AWS_LAMBDA_MAX_CONCURRENCY`, set by Lambda: how many requests one process serves at a time. The default is 1.
     pub max_concurrency: usize,
 }
 
-/// A pool of connections, made from one state of the settings.
+/// A connection pool for one snapshot of the settings.
 #[derive(Clone)]
 pub(crate) struct Connections {
     pool: Pool,
-    last_used: Arc<WallClock>,
-    prepares: bool,
+    last_used: Arc<LastTime>,
+    uses_prepared_statements: bool,
 }
 
 impl Connections {
-    /// Prepares the pool; nothing is connected yet.
+    /// Creates the pool. It does not connect yet.
     ///
     /// # Errors
-    /// One sentence when the URL's `sslrootcert` cannot be read, or TLS cannot be set up.
+    /// A one-sentence message if the URL's `sslrootcert` cannot be read, or TLS cannot be set up.
     pub(crate) fn new(config: &DatabaseConfig) -> Result<Self, String> {
         let url = &config.url;
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
@@ -48,41 +49,45 @@ impl Connections {
         } else {
             Manager::from_config(url.config().clone(), NoTls, manager_config)
         };
-        // The URL's connect_timeout covers one address of the TCP connect; this bounds the whole handshake.
+        // The URL's connect_timeout covers only the TCP connect to one address. Here it limits the whole handshake.
         let connect_timeout = url.config().get_connect_timeout().copied();
-        let last_used = Arc::new(WallClock::default());
+        let last_used = Arc::new(LastTime::default());
         let pool = Pool::builder(manager)
             .max_size(config.max_concurrency)
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts { wait: connect_timeout, create: connect_timeout, recycle: None })
-            .pre_recycle(refuse_if_dead(last_used.clone()))
+            .pre_recycle(reject_dead_connection(last_used.clone()))
             .build()
             .map_err(|error| format!("the connection pool cannot be built: {error}"))?;
-        Ok(Self { pool, last_used, prepares: config.prepared_statements })
+        Ok(Self { pool, last_used, uses_prepared_statements: config.prepared_statements })
     }
 
-    /// A connection from the pool, or a new one.
+    /// Returns a connection from the pool, or a new one.
     ///
     /// # Errors
-    /// The pool's own: a new connection cannot be made.
+    /// If a new connection cannot be made, as the pool reports it.
     pub(crate) async fn get(&self) -> Result<Connection, PoolError> {
         let client = self.pool.get().await?;
-        Ok(Connection { client, last_used: self.last_used.clone(), prepares: self.prepares })
+        Ok(Connection {
+            client,
+            last_used: self.last_used.clone(),
+            uses_prepared_statements: self.uses_prepared_statements,
+        })
     }
 }
 
-/// A connection, and what is known of the pool that it comes from.
+/// A connection, and the state that it shares with its pool.
 pub(crate) struct Connection {
     client: Object,
-    last_used: Arc<WallClock>,
-    prepares: bool,
+    last_used: Arc<LastTime>,
+    uses_prepared_statements: bool,
 }
 
 impl Connection {
-    /// Sends a statement: one round trip. Where connections prepare their statements, the first use takes one more, and all
-    /// others save the server parsing and planning.
+    /// Sends a statement in one round trip. If statements are prepared, the first use on a connection takes one more
+    /// round trip, and later uses save the server parsing and planning.
     pub(crate) async fn send(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
-        if !self.prepares {
+        if !self.uses_prepared_statements {
             return self.client.query_typed(sql, parameters).await;
         }
         let (values, types): (Vec<_>, Vec<_>) = parameters.iter().cloned().unzip();
@@ -90,48 +95,49 @@ impl Connection {
         self.client.query(&statement, &values).await
     }
 
-    /// Whether it was made for this use, and did not come from the pool.
+    /// Whether the connection was made for this use, not reused from the pool.
     pub(crate) fn is_new(&self) -> bool {
         Object::metrics(&self.client).recycled.is_none()
     }
 
-    /// Whether a statement failed because the connection ended, on its own or by the server's word.
+    /// Whether a statement failed because the connection ended, on its own or because the server ended it.
     pub(crate) fn is_lost(&self, error: &tokio_postgres::Error) -> bool {
-        let said_goodbye = |code: &SqlState| {
+        let ended_by_server = |code: &SqlState| {
             [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN].contains(code) || code.code().starts_with("08")
         };
-        self.client.is_closed() || error.is_closed() || error.code().is_some_and(said_goodbye)
+        self.client.is_closed() || error.is_closed() || error.code().is_some_and(ended_by_server)
     }
 
-    /// Notes that the server has answered.
-    pub(crate) fn set_used(&self) {
+    /// Records that the server has answered.
+    pub(crate) fn mark_used(&self) {
         self.last_used.set_now();
     }
 
-    /// Closes it: it does not go back to the pool.
+    /// Closes the connection instead of returning it to the pool.
     pub(crate) fn close(self) {
         drop(Object::take(self.client));
     }
 }
 
-/// TLS as the URL asks for it.
+/// Creates the TLS connector that the URL asks for.
 fn tls(url: &DatabaseUrl) -> Result<MakeTlsConnector, String> {
     let wrong = |problem| format!("DATABASE_URL has an sslrootcert {problem}");
     if url.config().get_ssl_negotiation() != SslNegotiation::Direct {
         return roots::connector(url.roots()).map(MakeTlsConnector::new).map_err(wrong);
     }
     let mut builder = roots::builder(url.roots()).map_err(wrong)?;
-    // A server that takes TLS without asking first wants it named (PostgreSQL 17, protocol flow, SSL).
+    // Direct TLS, without a request for it first, requires the protocol's name in ALPN (PostgreSQL 17, protocol flow,
+    // SSL).
     postgres_native_tls::set_postgresql_alpn(&mut builder);
     builder.build().map(MakeTlsConnector::new).map_err(|error| format!("TLS cannot be set up: {error}"))
 }
 
-/// Refuses a pooled connection that is closed or, when it was idle for long, does not answer.
-fn refuse_if_dead(last_used: Arc<WallClock>) -> Hook {
+/// Rejects a pooled connection that is closed, or that does not answer after a long idle time.
+fn reject_dead_connection(last_used: Arc<LastTime>) -> Hook {
     Hook::async_fn(move |client, _| {
         let last_used = last_used.clone();
         Box::pin(async move {
-            // The connection's task gets to run, and sees a server's goodbye that has already arrived.
+            // Let the connection's task run, so that it notices a close by the server that has already arrived.
             tokio::task::yield_now().await;
             if client.is_closed() {
                 return Err(HookError::message("closed by the server"));

@@ -1,4 +1,4 @@
-//! What a server's certificate is verified with, and keeping OpenSSL from reading more.
+//! Root certificates for verifying a server's certificate, and a way to keep OpenSSL from loading more.
 use native_tls::{Certificate, TlsConnector, TlsConnectorBuilder};
 use std::{
     env, fs,
@@ -6,46 +6,46 @@ use std::{
     sync::OnceLock,
 };
 
-/// What a server's certificate has to be signed by, in the end.
+/// The root certificates that a server's certificate is verified with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Roots {
-    /// Those of Let's Encrypt and Amazon, which are built in: for Neon's and AWS's own hosts.
+    /// The built-in roots of Let's Encrypt and Amazon, for the hosts of Neon and AWS.
     BuiltIn,
-    /// The system's.
+    /// The system's roots.
     System,
-    /// Those of a PEM file.
+    /// The roots in a PEM file.
     File(PathBuf),
 }
 
-/// The file that OpenSSL reads its roots from, before all else.
+/// The variable with the file that OpenSSL loads its roots from, before all others.
 const CERT_FILE_VARIABLE: &str = "SSL_CERT_FILE";
 
-/// The roots of Let's Encrypt and Amazon, as DER: see build.rs.
+/// The roots of Let's Encrypt and Amazon, in DER form: see build.rs.
 static BUILT_IN: [&[u8]; 7] = include!(concat!(env!("OUT_DIR"), "/roots.rs"));
 
-/// Where the system's roots are, once OpenSSL has been kept from them.
-static SYSTEM_FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+/// The file of the system's roots. Set once they are hidden from OpenSSL.
+static SYSTEM_ROOTS_FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
 
-/// Keeps OpenSSL from the system's roots: else it reads the whole bundle when it is set up, whether that is used or not, and
-/// takes longer for it than for the rest of a cold start. What the operator has set stays.
+/// Hides the system's roots from OpenSSL. Otherwise it loads the whole bundle when it is initialised, used or not,
+/// which takes longer than the rest of a cold start. A file set by the operator is kept.
 ///
-/// It is for the beginning of a process, while that has one thread.
+/// Call it at the start of a process, while there is only one thread.
 pub(crate) fn hide_system_roots() {
     if env::var_os(CERT_FILE_VARIABLE).is_some() {
         return;
     }
-    SYSTEM_FILE.get_or_init(|| openssl_probe::probe().cert_file);
-    // SAFETY: no other thread can read the environment meanwhile, because there is none: a function's runtime is tokio's of
-    // one thread, and this comes before anything that could start another (a look-up of a host's address, say).
-    #[expect(unsafe_code, reason = "OpenSSL, as native-tls sets it up, can be told by the environment only")]
+    SYSTEM_ROOTS_FILE.get_or_init(|| openssl_probe::probe().cert_file);
+    // SAFETY: no other thread can read the environment meanwhile, because there is none. A function runs on tokio's
+    // single-threaded runtime, and this comes before anything that could start another thread, such as a DNS look-up.
+    #[expect(unsafe_code, reason = "native-tls lets OpenSSL be configured through the environment only")]
     unsafe {
         env::set_var(CERT_FILE_VARIABLE, "/dev/null");
     }
 }
 
-/// TLS that verifies a server's certificate and name with these roots, and with no others.
+/// Returns a connector that verifies a server's certificate and name with these roots only.
 ///
-/// With the built-in ones it is set up once: a cold start connects to AWS and to Neon, and both have theirs among them.
+/// The connector for the built-in roots is created once: a cold start connects to AWS and to Neon, and both use it.
 ///
 /// # Errors
 /// As [`builder`].
@@ -58,16 +58,16 @@ pub(crate) fn connector(roots: &Roots) -> Result<TlsConnector, String> {
     Ok(if *roots == Roots::BuiltIn { BUILT_IN.get_or_init(|| connector).clone() } else { connector })
 }
 
-/// Like [`connector`], to be completed.
+/// Like [`connector`], but returns the builder for further settings.
 ///
 /// # Errors
-/// What is wrong with a file of roots, to come after the name of the setting that has it.
+/// What is wrong with the file of roots, worded to follow the name of its setting.
 pub(crate) fn builder(roots: &Roots) -> Result<TlsConnectorBuilder, String> {
     let mut builder = TlsConnector::builder();
     builder.disable_built_in_roots(*roots != Roots::System);
     let certificates = match roots {
         Roots::BuiltIn => BUILT_IN.iter().filter_map(|der| Certificate::from_der(der).ok()).collect(),
-        Roots::System => system_file().and_then(|file| read(file).ok()).unwrap_or_default(),
+        Roots::System => system_roots_file().and_then(|file| read(file).ok()).unwrap_or_default(),
         Roots::File(path) => read(path)?,
     };
     for certificate in certificates {
@@ -76,9 +76,9 @@ pub(crate) fn builder(roots: &Roots) -> Result<TlsConnectorBuilder, String> {
     Ok(builder)
 }
 
-/// The system's roots, where they are hidden from OpenSSL.
-fn system_file() -> Option<&'static Path> {
-    SYSTEM_FILE.get()?.as_deref()
+/// The file of the system's roots, if they are hidden from OpenSSL.
+fn system_roots_file() -> Option<&'static Path> {
+    SYSTEM_ROOTS_FILE.get()?.as_deref()
 }
 
 fn read(file: &Path) -> Result<Vec<Certificate>, String> {

@@ -1,18 +1,18 @@
-//! The DATABASE_URL that people paste, made into what the drivers take.
+//! DATABASE_URL: accepts the forms that people paste, and turns them into settings for the driver.
 use crate::connection::roots::Roots;
 use percent_encoding::percent_decode_str;
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
 
-/// How long a connection may take to be made when the URL has no `connect_timeout`, in seconds: a Neon compute that slept
-/// can take five to wake.
+/// Connect timeout in seconds if the URL has no `connect_timeout`. A suspended Neon compute can take five to wake.
 const CONNECT_TIMEOUT_S: u64 = 8;
 
-/// A PostgreSQL connection URL as Neon, Prisma, SQLAlchemy, psql and libpq write it.
+/// A PostgreSQL connection URL in the forms that Neon, Prisma, SQLAlchemy, psql and libpq use.
 ///
-/// Parameters that only other clients know are dropped; TLS is forced, and the server's certificate and host name are
-/// verified, for every host that is not this machine. Where libpq's `hostaddr` says which address to connect to, that address
-/// decides whether it is this machine, and the certificate still has to be the host's. It has no `Debug` or `Display`: it holds a password.
+/// Parameters that only other clients know are ignored. For every host other than this machine, TLS is forced and the
+/// server's certificate and host name are verified. If libpq's `hostaddr` sets the address to connect to, that address
+/// decides whether it is this machine, and the certificate must still match the host. The type has no `Debug` or
+/// `Display`, because it holds a password.
 #[derive(Clone)]
 pub struct DatabaseUrl {
     config: tokio_postgres::Config,
@@ -20,7 +20,7 @@ pub struct DatabaseUrl {
     host: String,
 }
 
-/// What is wrong with a database URL, in one sentence without a part of the URL that could be secret.
+/// What is wrong with a database URL, in one sentence that contains no part of the URL that could be secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidDatabaseUrl(String);
 
@@ -33,10 +33,10 @@ impl fmt::Display for InvalidDatabaseUrl {
 impl std::error::Error for InvalidDatabaseUrl {}
 
 impl DatabaseUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// One sentence that says what is wrong, and never shows user, password or database.
+    /// A sentence that names the problem, and never contains the user, password or database.
     pub fn parse(pasted: &str) -> Result<Self, InvalidDatabaseUrl> {
         let url = unwrap_pasted(pasted);
         if url.is_empty() {
@@ -45,7 +45,7 @@ impl DatabaseUrl {
         let Some((scheme, rest)) = url.split_once("://") else {
             return invalid("is not a URL: it has to look like postgresql://user:password@host/database");
         };
-        // SQLAlchemy names its driver in the scheme: postgresql+psycopg2.
+        // SQLAlchemy adds its driver to the scheme: postgresql+psycopg2.
         if !matches!(scheme.split('+').next(), Some("postgres" | "postgresql")) {
             return invalid("is not a PostgreSQL URL: it has to begin with postgresql://");
         }
@@ -64,7 +64,7 @@ impl DatabaseUrl {
         check_names(&config)?;
 
         let is_local = address.map_or_else(|| is_local(&host), |address| address.is_loopback());
-        let use_tls = !is_local || parameters.tls_asked;
+        let use_tls = !is_local || parameters.requires_tls;
         config.ssl_mode(if use_tls { SslMode::Require } else { SslMode::Disable });
         if !use_tls {
             config.ssl_negotiation(SslNegotiation::Postgres);
@@ -78,28 +78,28 @@ impl DatabaseUrl {
         Ok(Self { config, roots, host })
     }
 
-    /// The host's name or address, or the folder of its Unix socket.
+    /// The host's name or address, or the directory of its Unix socket.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Whether this is a pooler by Neon's naming (`ep-name-123-pooler.region.aws.neon.tech`), where session state such as
-    /// a migration's lock does not hold.
+    /// Whether this is a pooler, by Neon's naming (`ep-name-123-pooler.region.aws.neon.tech`). Session state, such as a
+    /// migration's lock, does not survive there.
     pub fn is_neon_pooler(&self) -> bool {
         self.host.split('.').next().is_some_and(|label| label.ends_with("-pooler"))
     }
 
-    /// Whether the host is Neon's, whose pooler tracks prepared statements.
+    /// Whether the host is Neon's. Its pooler tracks prepared statements.
     pub fn is_neon(&self) -> bool {
         self.host.ends_with(".neon.tech")
     }
 
-    /// Whether the URL says by `hostaddr` which address to connect to, instead of the host's.
+    /// Whether the URL sets the address to connect to with `hostaddr`, instead of resolving the host.
     pub fn has_address(&self) -> bool {
         !self.config.get_hostaddrs().is_empty()
     }
 
-    /// The port; 5432 where the URL has none.
+    /// The port; 5432 if the URL has none.
     pub fn port(&self) -> u16 {
         self.config.get_ports().first().copied().unwrap_or(5432)
     }
@@ -114,17 +114,18 @@ impl DatabaseUrl {
         self.config.get_password().map(|password| String::from_utf8_lossy(password).into_owned())
     }
 
-    /// The database's name.
+    /// The name of the database.
     pub fn database(&self) -> &str {
         self.config.get_dbname().unwrap_or_default()
     }
 
-    /// Whether the connection is encrypted, with the server's certificate verified.
+    /// Whether the connection uses TLS, with the server's certificate verified.
     pub fn uses_tls(&self) -> bool {
         self.config.get_ssl_mode() == SslMode::Require
     }
 
-    /// What the server's certificate is verified with: what `sslrootcert` says, a file or `system`, or what the host needs.
+    /// The roots for verifying the server's certificate: the file or `system` in `sslrootcert`, else the default for
+    /// the host.
     pub fn roots(&self) -> &Roots {
         &self.roots
     }
@@ -150,7 +151,7 @@ fn unwrap_pasted(pasted: &str) -> &str {
     }
 }
 
-/// Finds the mistakes in `user:password@host` that a lenient parser would turn into a puzzling host name.
+/// Reports mistakes in `user:password@host` that a lenient parser would turn into a confusing host name.
 fn check_authority(base: &str) -> Result<(), InvalidDatabaseUrl> {
     let (authority, path) = base.split_once('/').unwrap_or((base, ""));
     if authority.matches('@').count() > 1 {
@@ -174,7 +175,7 @@ fn check_authority(base: &str) -> Result<(), InvalidDatabaseUrl> {
     Ok(())
 }
 
-/// The host, of which a URL has to name one.
+/// Returns the host. The URL must name exactly one.
 fn one_host(config: &tokio_postgres::Config) -> Result<String, InvalidDatabaseUrl> {
     let host = match config.get_hosts() {
         [] => return invalid("names no host (a '/', '?' or '#' in the password has to be percent-encoded)"),
@@ -188,17 +189,17 @@ fn one_host(config: &tokio_postgres::Config) -> Result<String, InvalidDatabaseUr
     Ok(host)
 }
 
-/// The address to connect to, where `hostaddr` names one.
+/// Returns the address to connect to, if `hostaddr` names one.
 fn one_address(config: &tokio_postgres::Config, host: &str) -> Result<Option<IpAddr>, InvalidDatabaseUrl> {
     match config.get_hostaddrs() {
         [] => Ok(None),
-        [_] if host.starts_with('/') => invalid("has a hostaddr beside the folder of a Unix socket"),
+        [_] if host.starts_with('/') => invalid("has a hostaddr in addition to the directory of a Unix socket"),
         [address] => Ok(Some(*address)),
         _ => invalid("has more than one hostaddr"),
     }
 }
 
-/// Finds a user or a database that is missing, and a password that cannot be one.
+/// Reports a missing user or database, and a password that was masked by asterisks.
 fn check_names(config: &tokio_postgres::Config) -> Result<(), InvalidDatabaseUrl> {
     match config.get_user() {
         None | Some("") => return invalid("names no user"),
@@ -214,15 +215,15 @@ fn check_names(config: &tokio_postgres::Config) -> Result<(), InvalidDatabaseUrl
     Ok(())
 }
 
-/// What the query parameters say that tokio-postgres's own settings cannot hold.
+/// The query parameters that tokio-postgres's own settings cannot hold.
 #[derive(Default)]
 struct Parameters {
-    tls_asked: bool,
+    requires_tls: bool,
     roots: Option<Roots>,
 }
 
 impl Parameters {
-    /// Takes over one parameter. Those of other clients (`pgbouncer`, `pool_timeout`, `schema`, ...) mean nothing here.
+    /// Applies one parameter. Those of other clients (`pgbouncer`, `pool_timeout`, `schema`, ...) are ignored.
     fn apply(
         &mut self,
         config: &mut tokio_postgres::Config,
@@ -230,9 +231,9 @@ impl Parameters {
         value: &str,
     ) -> Result<(), InvalidDatabaseUrl> {
         match name {
-            "sslmode" => self.tls_asked = asks_for_tls(value)?,
-            // JDBC, asyncpg and node-postgres.
-            "ssl" => self.tls_asked |= !matches!(value, "false" | "0" | "disable" | "allow" | "prefer"),
+            "sslmode" => self.requires_tls = requires_tls(value)?,
+            // Used by JDBC, asyncpg and node-postgres.
+            "ssl" => self.requires_tls |= !matches!(value, "false" | "0" | "disable" | "allow" | "prefer"),
             "sslrootcert" if value == "system" => self.roots = Some(Roots::System),
             "sslrootcert" => self.roots = Some(Roots::File(PathBuf::from(value))),
             "sslnegotiation" => drop(config.ssl_negotiation(ssl_negotiation(value)?)),
@@ -241,7 +242,7 @@ impl Parameters {
                 let Ok(seconds) = value.parse::<u32>() else {
                     return invalid("has a connect_timeout that is not a whole number of seconds");
                 };
-                // libpq and Prisma: 0 is no limit, which no request behind an API gateway can wait for.
+                // In libpq and Prisma, 0 means no limit, but no request behind an API gateway can wait that long.
                 if seconds > 0 {
                     config.connect_timeout(Duration::from_secs(seconds.into()));
                 }
@@ -259,7 +260,7 @@ impl Parameters {
             "user" => drop(config.user(value)),
             "password" => drop(config.password(value)),
             "dbname" => drop(config.dbname(value)),
-            // Neon's way to name the endpoint for clients that send no SNI; this one sends it.
+            // Neon's way to name the endpoint, for clients that do not send SNI. This one does.
             "options" if value.trim_start().starts_with("endpoint=") => {}
             "options" => {
                 return invalid(
@@ -272,8 +273,8 @@ impl Parameters {
     }
 }
 
-/// Whether an `sslmode` asks for TLS on every host.
-fn asks_for_tls(mode: &str) -> Result<bool, InvalidDatabaseUrl> {
+/// Whether an `sslmode` requires TLS even on this machine.
+fn requires_tls(mode: &str) -> Result<bool, InvalidDatabaseUrl> {
     match mode {
         "disable" | "allow" | "prefer" => Ok(false),
         "require" | "verify-ca" | "verify-full" => Ok(true),
@@ -298,7 +299,7 @@ fn channel_binding(value: &str) -> Result<ChannelBinding, InvalidDatabaseUrl> {
     }
 }
 
-/// Whether nothing can listen in between: this machine's loopback addresses and Unix sockets.
+/// Whether nobody can eavesdrop on the way to the host: loopback addresses and Unix sockets of this machine.
 fn is_local(host: &str) -> bool {
     host == "localhost" || host.starts_with('/') || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -310,7 +311,7 @@ fn decode(value: &str) -> Result<String, InvalidDatabaseUrl> {
     }
 }
 
-/// tokio-postgres's own messages can name a part of the URL; only which part was wrong is told on.
+/// tokio-postgres's messages can quote the URL. Only the name of the invalid part is passed on.
 fn describe_parse_error(error: tokio_postgres::Error) -> InvalidDatabaseUrl {
     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
     let part = ["port", "host"].into_iter().find(|part| cause.contains(&format!("`{part}`")));
@@ -334,13 +335,13 @@ mod tests {
     }
 
     fn refused(url: &str) -> String {
-        let error = DatabaseUrl::parse(url).err().unwrap_or_else(|| panic!("{url} was taken")).to_string();
+        let error = DatabaseUrl::parse(url).err().unwrap_or_else(|| panic!("{url} was accepted")).to_string();
         assert!(!error.contains("s3cret"), "{error}");
         error
     }
 
     #[test]
-    fn urls_of_other_clients_are_taken() {
+    fn urls_of_other_clients_are_accepted() {
         for url in [
             "postgresql://ann:s3cret@ep-x-pooler.eu.aws.neon.tech/db?sslmode=require&channel_binding=require",
             "  'postgres://ann:s3cret@ep-x-pooler.eu.aws.neon.tech/db?sslmode=verify-full&sslrootcert=system'\n",
@@ -392,13 +393,13 @@ mod tests {
     }
 
     #[test]
-    fn a_hostaddr_says_where_to_connect_to_and_the_host_whose_certificate_it_is() {
+    fn hostaddr_sets_the_address_and_the_host_sets_the_certificate_name() {
         for (rest, uses_tls) in [
             ("ep-x.neon.tech/d?hostaddr=127.0.0.1", false),
             ("ep-x.neon.tech/d?hostaddr=::1&sslmode=prefer", false),
             ("ep-x.neon.tech/d?hostaddr=127.0.0.1&sslmode=verify-full", true),
             ("ep-x.neon.tech/d?hostaddr=10.0.0.7&sslmode=disable", true),
-            // What is called localhost need not be.
+            // The name localhost does not guarantee a local address.
             ("localhost/d?hostaddr=10.0.0.7&sslmode=disable", true),
             ("127.0.0.1/d?hostaddr=10.0.0.7", true),
         ] {
@@ -425,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_wrong_url_is_one_clear_sentence_without_a_secret() {
-        for (url, says) in [
+        for (url, expected) in [
             ("", "is empty"),
             ("   ", "is empty"),
             ("''", "is empty"),
@@ -461,7 +462,7 @@ mod tests {
             ("postgres://a:s3cret@h/d?application_name=%00", "not text"),
         ] {
             let error = refused(url);
-            assert!(error.contains(says), "{url:?}: {error}");
+            assert!(error.contains(expected), "{url:?}: {error}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! One signed HTTPS request to an AWS service.
+//! Sends one signed HTTPS request to an AWS service.
 //!
-//! By hand around AWS's own signer, and not by an SDK's client: that weighs 7 MB more in each function, and takes 17 to 63 ms
-//! longer to start.
+//! Written by hand around AWS's own signer. The client of AWS's SDK would add 7 MB to each function and 17 to 63 ms to
+//! its start.
 use crate::connection::roots::{self, Roots};
 use aws_credential_types::Credentials;
 use aws_sigv4::{
@@ -24,10 +24,10 @@ use tokio::{
     task::yield_now,
 };
 
-/// The longest answer that is read, in bytes. A secret has at most 64 KiB (AWS Secrets Manager's quotas).
-const MAX_ANSWER_BYTES: usize = 256 * 1024;
+/// Maximum size of a response in bytes. A secret has at most 64 KiB (AWS Secrets Manager's quotas).
+const MAX_RESPONSE_BYTES: usize = 256 * 1024;
 
-/// A service in one region, and the credentials to ask it with. It cannot be printed.
+/// A service in one region, with the credentials for calling it. It cannot be printed.
 pub(crate) struct Service {
     name: &'static str,
     region: String,
@@ -36,33 +36,32 @@ pub(crate) struct Service {
     roots: Roots,
 }
 
-/// Why there is no answer, in one sentence for the log.
+/// Why a request failed, in one sentence for the log.
 #[derive(Debug)]
 pub(crate) enum RequestError {
-    /// A setting is wrong.
+    /// A setting is invalid.
     Setting(String),
-    /// The service cannot be reached, or broke off.
+    /// The service cannot be reached, or the connection broke off.
     Network(String),
 }
 
 impl Service {
-    /// A service as the environment names it, in the way that AWS's SDKs and CLI read it
-    /// (docs.aws.amazon.com/sdkref/latest/guide): `endpoint_variable` (`AWS_ENDPOINT_URL_` and the service) or
-    /// `AWS_ENDPOINT_URL` instead of AWS's own address, `AWS_CA_BUNDLE` instead of the built-in roots, and the credentials of
-    /// the function's role, which Lambda sets.
+    /// Configures a service from the environment as AWS's SDKs and CLI do (docs.aws.amazon.com/sdkref/latest/guide).
+    /// `endpoint_variable` (`AWS_ENDPOINT_URL_` and the service) or `AWS_ENDPOINT_URL` replaces AWS's own address, and
+    /// `AWS_CA_BUNDLE` the default roots. The credentials are those of the function's role, which Lambda sets.
     ///
     /// # Errors
-    /// One sentence that names the setting that is missing or wrong.
+    /// A sentence that names the setting that is missing or invalid.
     pub(crate) fn from_settings(
         name: &'static str,
         endpoint_variable: &str,
         region: &str,
         get: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
-        let needed = |name: &str| get(name).ok_or_else(|| format!("{name} is not set: Lambda sets it"));
+        let required = |name: &str| get(name).ok_or_else(|| format!("{name} is not set: Lambda sets it"));
         let credentials = Credentials::new(
-            needed("AWS_ACCESS_KEY_ID")?,
-            needed("AWS_SECRET_ACCESS_KEY")?,
+            required("AWS_ACCESS_KEY_ID")?,
+            required("AWS_SECRET_ACCESS_KEY")?,
             get("AWS_SESSION_TOKEN"),
             None,
             "environment",
@@ -71,7 +70,7 @@ impl Service {
             [endpoint_variable, "AWS_ENDPOINT_URL"].into_iter().find_map(|name| get(name).map(|url| (name, url)));
         let endpoint = match configured {
             Some((variable, url)) => Endpoint::parse(&url).map_err(|problem| format!("{variable} {problem}"))?,
-            None => Endpoint::of_aws(name, region)?,
+            None => Endpoint::default_for(name, region)?,
         };
         let roots = match get("AWS_CA_BUNDLE") {
             Some(path) => Roots::File(PathBuf::from(path)),
@@ -81,11 +80,11 @@ impl Service {
         Ok(Self { name, region: region.to_owned(), credentials, endpoint, roots })
     }
 
-    /// Asks for an operation of a service whose protocol is JSON 1.1, and gives the answer's status and body.
+    /// Calls an operation of a service with the JSON 1.1 protocol. Returns the status and body of the response.
     pub(crate) async fn post(&self, operation: &str, body: String) -> Result<(StatusCode, Bytes), RequestError> {
         let Endpoint { host, port, uses_tls, .. } = &self.endpoint;
         let address = host.trim_matches(['[', ']']).to_owned();
-        // Of its own, so that it is under way while OpenSSL sets itself up, which takes milliseconds at a cold start.
+        // Spawned, so that the connect proceeds while OpenSSL is initialised, which takes milliseconds at a cold start.
         let connecting = tokio::spawn(TcpStream::connect((address.clone(), *port)));
         yield_now().await;
         let tls = uses_tls.then(|| roots::connector(&self.roots)).transpose();
@@ -103,14 +102,14 @@ impl Service {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let broken = |error: &dyn Display| RequestError::Network(format!("{} broke off: {error}", self.endpoint.host));
-        let request = self.signed(operation, body, SystemTime::now()).map_err(RequestError::Setting)?;
+        let request = self.signed_request(operation, body, SystemTime::now()).map_err(RequestError::Setting)?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| broken(&error))?;
         let connection = tokio::spawn(connection);
         let answer = async {
             let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
             Ok((status, body.map_err(|error| broken(&error))?.to_bytes()))
         }
         .await;
@@ -118,15 +117,15 @@ impl Service {
         answer
     }
 
-    /// The request with its signature (AWS Signature Version 4).
-    fn signed(&self, operation: &str, body: String, time: SystemTime) -> Result<Request<Full<Bytes>>, String> {
+    /// Builds the request with its signature (AWS Signature Version 4).
+    fn signed_request(&self, operation: &str, body: String, time: SystemTime) -> Result<Request<Full<Bytes>>, String> {
         let cannot = |_| "a request to AWS cannot be made of the settings".to_owned();
         let headers = [
             (HOST.as_str(), self.endpoint.authority.as_str()),
             (CONTENT_TYPE.as_str(), "application/x-amz-json-1.1"),
             ("x-amz-target", operation),
         ];
-        let signature = self.signature("POST", &headers, body.as_bytes(), time).map_err(|_| {
+        let signature = self.signature_headers("POST", &headers, body.as_bytes(), time).map_err(|_| {
             "a request to AWS cannot be signed: are AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN as Lambda sets them?"
                 .to_owned()
         })?;
@@ -140,8 +139,8 @@ impl Service {
         request.body(Full::from(body)).map_err(cannot)
     }
 
-    /// The headers that sign a request to the service's root.
-    fn signature(
+    /// Returns the headers that sign a request to the service's root path.
+    fn signature_headers(
         &self,
         method: &str,
         headers: &[(&str, &str)],
@@ -164,26 +163,26 @@ impl Service {
     }
 }
 
-/// Where a service is.
+/// The address of a service.
 #[derive(Debug, PartialEq, Eq)]
 struct Endpoint {
     uses_tls: bool,
     host: String,
     port: u16,
-    /// What the header `host` says: the port only where it is not the scheme's own.
+    /// The value of the `host` header. It includes the port only if that is not the scheme's default.
     authority: String,
 }
 
 impl Endpoint {
-    /// AWS's own address for a service (docs.aws.amazon.com/general/latest/gr/rande.html). The partitions for secret regions
-    /// have other domains: there `AWS_ENDPOINT_URL` names the address.
-    fn of_aws(service: &str, region: &str) -> Result<Self, String> {
+    /// Returns AWS's own address of a service (docs.aws.amazon.com/general/latest/gr/rande.html). The partitions for
+    /// secret regions have other domains: there, set `AWS_ENDPOINT_URL`.
+    fn default_for(service: &str, region: &str) -> Result<Self, String> {
         let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         Self::parse(&format!("https://{service}.{region}.{domain}"))
             .map_err(|_| format!("the region {region:?} is not one of AWS's"))
     }
 
-    /// Reads a URL; without TLS it has to be this machine, because a secret travels there.
+    /// Parses a URL. Without TLS it must point to this machine, because a secret is sent over it.
     fn parse(url: &str) -> Result<Self, String> {
         let wrong = || "is not a URL like https://secretsmanager.eu-central-1.amazonaws.com".to_owned();
         let uri: Uri = url.trim().parse().map_err(|_| wrong())?;
@@ -192,7 +191,7 @@ impl Endpoint {
             return Err("has more than a scheme, a host and a port".to_owned());
         }
         let host = authority.host().to_ascii_lowercase();
-        let (uses_tls, usual_port) = match scheme {
+        let (uses_tls, default_port) = match scheme {
             scheme if *scheme == Scheme::HTTPS => (true, 443),
             scheme if *scheme == Scheme::HTTP && is_loopback(&host) => (false, 80),
             scheme if *scheme == Scheme::HTTP => {
@@ -202,8 +201,8 @@ impl Endpoint {
             }
             _ => return Err(wrong()),
         };
-        let port = authority.port_u16().unwrap_or(usual_port);
-        let authority = if port == usual_port { host.clone() } else { format!("{host}:{port}") };
+        let port = authority.port_u16().unwrap_or(default_port);
+        let authority = if port == default_port { host.clone() } else { format!("{host}:{port}") };
         Ok(Self { uses_tls, host, port, authority })
     }
 }
@@ -231,10 +230,10 @@ mod tests {
     }
 
     /// AWS's published test suite for Signature Version 4: `post-vanilla`, `post-sts-header-before` and
-    /// `post-x-www-form-urlencoded` (github.com/awslabs/aws-c-auth, tests/aws-signing-test-suite; the last one as in the
-    /// suite's first edition, without the checksum header that only S3 has).
+    /// `post-x-www-form-urlencoded` (github.com/awslabs/aws-c-auth, tests/aws-signing-test-suite; the last one as in
+    /// the suite's first edition, without the checksum header that only S3 has).
     #[test]
-    fn requests_are_signed_as_in_awss_published_test_suite() {
+    fn signatures_match_those_of_aws_test_suite() {
         let token = "AQoDYXdzEPT//////////wEXAMPLEtc764bNrC9SAPBSM22wDOk4x4HIZ8j4FZTwdQWLWsKWHGBuFqwAeMicRXmxfpSPfIeoIYRqTflfKD8YUuwthAx7mSEI/qkPpKPi/kMcGdQrmGdeehM4IC1NtBmUpp2wUE8phUZampKsburEDy0KPkyQDYwT7WZ0wq5VSXDvp75YU9HFvlRd8Tx6q6fE8YQcHNVXAkiY9q6d+xo0rKwT38xVqr7ZD0u0iPPkUL64lIZbqBAz+scqKmlzm8FDrypNC9Yjc8fPOLn9FX9KSYvKTr4rvx3iSIlTJabIQwj2ICCR/oLxBA==";
         let time = UNIX_EPOCH + Duration::from_secs(1_440_938_160);
         let form = ("content-type", "application/x-www-form-urlencoded");
@@ -259,7 +258,7 @@ mod tests {
                 service(&[("AWS_SESSION_TOKEN", token), ("AWS_ENDPOINT_URL", "https://example.amazonaws.com")])
                     .unwrap();
             let headers: Vec<_> = [("host", "example.amazonaws.com")].into_iter().chain(header).collect();
-            let made = service.signature("POST", &headers, body.as_bytes(), time).unwrap();
+            let made = service.signature_headers("POST", &headers, body.as_bytes(), time).unwrap();
             let header = |name: &str| made.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
             assert_eq!(header("x-amz-date"), Some("20150830T123600Z"));
             assert_eq!(header("x-amz-security-token").unwrap_or_default(), token);
@@ -273,7 +272,7 @@ mod tests {
     #[test]
     fn what_is_sent_is_what_was_signed() {
         let service = service(&[("AWS_ENDPOINT_URL", "http://127.0.0.1:5000")]).unwrap();
-        let request = service.signed("service.Operation", "{}".to_owned(), UNIX_EPOCH).unwrap();
+        let request = service.signed_request("service.Operation", "{}".to_owned(), UNIX_EPOCH).unwrap();
         let header = |name: &str| request.headers()[name].to_str().unwrap();
         let signed = header("authorization").split("SignedHeaders=").nth(1).unwrap().split(',').next().unwrap();
         assert_eq!(signed, "content-type;host;x-amz-date;x-amz-target");
@@ -282,13 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_at_awss_address_or_where_the_environment_says() {
+    fn the_endpoint_is_that_of_aws_or_the_configured_one() {
         for (region, host) in [
             ("eu-central-1", "secretsmanager.eu-central-1.amazonaws.com"),
             ("us-gov-west-1", "secretsmanager.us-gov-west-1.amazonaws.com"),
             ("cn-north-1", "secretsmanager.cn-north-1.amazonaws.com.cn"),
         ] {
-            let endpoint = Endpoint::of_aws("secretsmanager", region).unwrap();
+            let endpoint = Endpoint::default_for("secretsmanager", region).unwrap();
             assert_eq!((endpoint.uses_tls, &*endpoint.host, endpoint.port), (true, host, 443));
             assert_eq!(endpoint.authority, host);
         }
@@ -299,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_wrong_setting_is_one_sentence_that_names_it() {
-        for (name, value, says) in [
+        for (name, value, expected) in [
             ("AWS_ACCESS_KEY_ID", "", "AWS_ACCESS_KEY_ID is not set"),
             ("AWS_SECRET_ACCESS_KEY", "", "AWS_SECRET_ACCESS_KEY is not set"),
             ("AWS_ENDPOINT_URL", "secretsmanager", "AWS_ENDPOINT_URL is not a URL"),
@@ -310,7 +309,7 @@ mod tests {
             ("AWS_ENDPOINT_URL_SERVICE", "http://169.254.169.254", "AWS_ENDPOINT_URL_SERVICE is without TLS"),
         ] {
             let error = service(&[(name, value)]).err().unwrap_or_else(|| panic!("{name}={value} was accepted"));
-            assert!(error.starts_with(says), "{name}={value}: {error}");
+            assert!(error.starts_with(expected), "{name}={value}: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The settings by their names, checked and made into what uses them.
+//! Reads the settings by name, validates them and builds the objects that use them.
 use crate::{
     connection::{pool::DatabaseConfig, url::DatabaseUrl},
     credential::SessionRules,
@@ -7,22 +7,23 @@ use crate::{
 };
 use std::fmt;
 
-/// Better Auth's public default secret (better-auth 1.7, utils/constants): anybody can sign with it.
+/// Better Auth's public default secrets (better-auth 1.7, utils/constants): anybody can sign with them.
 const BETTER_AUTH_DEFAULT_SECRETS: [&str; 2] =
     ["better-auth-secret-12345678901234567890", "better-auth-secret-123456789"];
 
-/// Why statements are prepared with Neon alone. Seen behind PgBouncer 1.18: a person's read ran another function's delete.
-const PREPARED_ELSEWHERE: &str = "PREPARED_STATEMENTS is true, and the host of DATABASE_URL is not under .neon.tech: behind a pooler that does not track prepared statements, a statement's name can reach another function's statement and run it";
+/// The error for prepared statements on a host that is not Neon's. Behind PgBouncer 1.18 we have seen a user's read run
+/// another function's delete.
+const PREPARED_OUTSIDE_NEON: &str = "PREPARED_STATEMENTS is true, and the host of DATABASE_URL is not under .neon.tech: behind a pooler that does not track prepared statements, a statement's name can reach another function's statement and run it";
 
 /// The settings of a function that checks sessions.
 pub struct Config {
-    /// The database that sessions and tasks are in.
+    /// The database with the sessions and tasks.
     pub database: DatabaseConfig,
-    /// What makes a request a person's. `BETTER_AUTH_*`, `TRUSTED_ORIGINS`, `REQUIRE_SIGNED_TOKENS`.
+    /// The rules for credentials. `BETTER_AUTH_*`, `TRUSTED_ORIGINS`, `REQUIRE_SIGNED_TOKENS`.
     pub session_rules: SessionRules,
 }
 
-/// All that is wrong with the settings, one sentence each, none with a value that could be secret.
+/// All problems with the settings, one sentence each. None contains a value that could be secret.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<String>);
 
@@ -35,24 +36,26 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 impl Config {
-    /// Reads settings from wherever `get` finds them by name.
+    /// Reads the settings that `get` returns by name.
     ///
     /// # Errors
-    /// Names every setting that is missing or wrong, not just the first.
+    /// Names every setting that is missing or invalid, not just the first.
     pub fn from_settings(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
         let get = trimmed(get);
         let mut errors = Vec::new();
         let database = DatabaseConfig::read(&get, &mut errors);
-        let secret = keep(signing_secret(get("BETTER_AUTH_SECRETS"), get("BETTER_AUTH_SECRET")), &mut errors);
-        let base_url = keep(base_url(get("BETTER_AUTH_URL")), &mut errors);
-        let prefix = keep(cookie_prefix(get("BETTER_AUTH_COOKIE_PREFIX")), &mut errors);
-        let mut trusted_origins = keep(trusted_origins(get("TRUSTED_ORIGINS")), &mut errors).unwrap_or_default();
-        let require_signed = keep(switch("REQUIRE_SIGNED_TOKENS", get("REQUIRE_SIGNED_TOKENS")), &mut errors);
+        let secret = ok_or_collect(signing_secret(get("BETTER_AUTH_SECRETS"), get("BETTER_AUTH_SECRET")), &mut errors);
+        let base_url = ok_or_collect(base_url(get("BETTER_AUTH_URL")), &mut errors);
+        let prefix = ok_or_collect(cookie_prefix(get("BETTER_AUTH_COOKIE_PREFIX")), &mut errors);
+        let mut trusted_origins =
+            ok_or_collect(trusted_origins(get("TRUSTED_ORIGINS")), &mut errors).unwrap_or_default();
+        let require_signed =
+            ok_or_collect(parse_bool("REQUIRE_SIGNED_TOKENS", get("REQUIRE_SIGNED_TOKENS")), &mut errors);
 
         match (database, secret, base_url, prefix, require_signed) {
             (Some(database), Some(secret), Some(base), Some(prefix), Some(require_signed)) if errors.is_empty() => {
                 let cookie_name = format!("{}{prefix}.session_token", if base.is_https { "__Secure-" } else { "" });
-                // The library trusts its own base URL too.
+                // Better Auth also trusts its own base URL.
                 trusted_origins.push(base.origin);
                 let session_rules = SessionRules::new(cookie_name, &secret, require_signed, trusted_origins);
                 Ok(Self { database, session_rules })
@@ -63,7 +66,7 @@ impl Config {
 }
 
 impl DatabaseConfig {
-    /// As [`Config::from_settings`], without the settings of sessions, which may be missing or wrong.
+    /// Like [`Config::from_settings`], but without the settings of sessions, which may be missing or invalid.
     ///
     /// # Errors
     /// As [`Config::from_settings`].
@@ -73,7 +76,7 @@ impl DatabaseConfig {
         config.ok_or(ConfigErrors(errors))
     }
 
-    /// Reads the settings, and adds what is wrong with them to `errors`.
+    /// Reads the settings and adds their problems to `errors`.
     fn read(get: &impl Fn(&str) -> Option<String>, errors: &mut Vec<String>) -> Option<Self> {
         let url = match get("DATABASE_URL") {
             Some(url) => DatabaseUrl::parse(&url).map_err(|error| errors.push(format!("DATABASE_URL {error}"))).ok(),
@@ -82,27 +85,27 @@ impl DatabaseConfig {
                 None
             }
         };
-        let prepared = keep(switch("PREPARED_STATEMENTS", get("PREPARED_STATEMENTS")), errors);
+        let prepared = ok_or_collect(parse_bool("PREPARED_STATEMENTS", get("PREPARED_STATEMENTS")), errors);
         if prepared == Some(true) && url.as_ref().is_some_and(|url| !url.is_neon()) {
-            errors.push(PREPARED_ELSEWHERE.to_owned());
+            errors.push(PREPARED_OUTSIDE_NEON.to_owned());
         }
-        let max_concurrency = keep(max_concurrency(get("AWS_LAMBDA_MAX_CONCURRENCY")), errors);
-        keep(log::level(get), errors);
+        let max_concurrency = ok_or_collect(max_concurrency(get("AWS_LAMBDA_MAX_CONCURRENCY")), errors);
+        ok_or_collect(log::level(get), errors);
         Some(Self { url: url?, prepared_statements: prepared?, max_concurrency: max_concurrency? })
     }
 }
 
-/// Settings without the white space around them, and without those that are blank.
+/// Wraps `get` so that values are trimmed and blank ones count as not set.
 fn trimmed(get: impl Fn(&str) -> Option<String>) -> impl Fn(&str) -> Option<String> {
     move |name| get(name).and_then(|value| not_blank(&value))
 }
 
-fn keep<T>(result: Result<T, String>, errors: &mut Vec<String>) -> Option<T> {
+fn ok_or_collect<T>(result: Result<T, String>, errors: &mut Vec<String>) -> Option<T> {
     result.map_err(|error| errors.push(error)).ok()
 }
 
-/// The secret that signs session cookies. `BETTER_AUTH_SECRETS` (`2:new,1:old`) wins over `BETTER_AUTH_SECRET`, and its
-/// first entry is the current one, as in better-auth 1.7 (context/secret-utils).
+/// Returns the secret that signs session cookies. `BETTER_AUTH_SECRETS` (`2:new,1:old`) takes precedence over
+/// `BETTER_AUTH_SECRET`, and its first entry is the current one, as in better-auth 1.7 (context/secret-utils).
 fn signing_secret(secrets: Option<String>, secret: Option<String>) -> Result<String, String> {
     let (name, secret) = match (secrets, secret) {
         (Some(secrets), _) => ("BETTER_AUTH_SECRETS", current_secret(&secrets)?),
@@ -148,13 +151,13 @@ fn current_secret(secrets: &str) -> Result<String, String> {
     current.ok_or_else(|| "BETTER_AUTH_SECRETS is empty".to_owned())
 }
 
-/// The front end's address, of which only scheme and origin matter here.
+/// The front end's address. Only its scheme and origin are used.
 struct BaseUrl {
     is_https: bool,
     origin: String,
 }
 
-/// `BETTER_AUTH_URL`, by default where `next dev` serves.
+/// Parses `BETTER_AUTH_URL`. The default is the address where `next dev` serves.
 fn base_url(url: Option<String>) -> Result<BaseUrl, String> {
     let url = url.unwrap_or_else(|| "http://localhost:3000".to_owned());
     let wrong = || "BETTER_AUTH_URL is not an http:// or https:// URL".to_owned();
@@ -189,7 +192,8 @@ fn trusted_origins(list: Option<String>) -> Result<Vec<String>, String> {
         .collect()
 }
 
-/// An origin as browsers serialise it (RFC 6454, section 6.1): lower case, without the scheme's default port.
+/// Returns an origin as browsers serialise it (RFC 6454, section 6.1): in lower case, without the scheme's default
+/// port.
 fn origin(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let (scheme, authority) = text.split_once("://")?;
@@ -209,7 +213,7 @@ fn origin(text: &str) -> Option<String> {
     (host_is_valid && port_is_valid).then(|| format!("{scheme}://{authority}"))
 }
 
-fn switch(name: &str, value: Option<String>) -> Result<bool, String> {
+fn parse_bool(name: &str, value: Option<String>) -> Result<bool, String> {
     match value.map(|value| value.to_ascii_lowercase()).as_deref() {
         None | Some("false" | "0") => Ok(false),
         Some("true" | "1") => Ok(true),
@@ -248,7 +252,7 @@ mod tests {
 
     #[test]
     fn each_wrong_setting_is_named_in_one_sentence_without_a_secret() {
-        for (name, value, says) in [
+        for (name, value, expected) in [
             ("DATABASE_URL", "", "DATABASE_URL is not set"),
             ("DATABASE_URL", "s3cret", "DATABASE_URL is not a URL"),
             ("BETTER_AUTH_SECRET", "", "BETTER_AUTH_SECRET is not set"),
@@ -275,24 +279,24 @@ mod tests {
             ("AWS_LAMBDA_LOG_LEVEL", "loud", "AWS_LAMBDA_LOG_LEVEL"),
         ] {
             let error =
-                config(&[(name, value)]).err().unwrap_or_else(|| panic!("{name}={value} was taken")).to_string();
-            assert!(error.contains(says), "{name}={value}: {error}");
+                config(&[(name, value)]).err().unwrap_or_else(|| panic!("{name}={value} was accepted")).to_string();
+            assert!(error.contains(expected), "{name}={value}: {error}");
             assert!(!error.contains("s3cret") && !error.contains(';'), "{error}");
         }
     }
 
     #[test]
     fn statements_are_prepared_on_neons_hosts_alone() {
-        for (host, is_taken) in [
+        for (host, is_accepted) in [
             ("ep-x-pooler.eu-central-1.aws.neon.tech", true),
             ("pooler.example.com", false),
             ("neon.tech.example.com", false),
             ("127.0.0.1", false),
         ] {
             let url = format!("postgres://a:s3cret@{host}/d");
-            for (value, is_taken) in [("true", is_taken), ("false", true)] {
+            for (value, is_accepted) in [("true", is_accepted), ("false", true)] {
                 let config = config(&[("DATABASE_URL", &url), ("PREPARED_STATEMENTS", value)]);
-                assert_eq!(config.is_ok(), is_taken, "{host}: {value}");
+                assert_eq!(config.is_ok(), is_accepted, "{host}: {value}");
             }
         }
     }

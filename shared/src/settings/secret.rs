@@ -1,4 +1,4 @@
-//! The settings that are secret, from AWS Secrets Manager: one request, GetSecretValue
+//! Fetches the secret settings from AWS Secrets Manager, with one request: GetSecretValue
 //! (docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html).
 use crate::settings::aws::{RequestError, Service};
 use hyper::StatusCode;
@@ -10,34 +10,34 @@ use std::{
 };
 use tokio::time::{sleep, timeout};
 
-/// How long to wait before the second attempt, in milliseconds; before each later one twice as long. A part of it is left to
-/// chance, so that functions that are throttled together do not come back together.
+/// Pause before the second attempt, in milliseconds. It doubles before each later one. Part of it is random, so that
+/// functions that are throttled together do not retry together.
 const FIRST_PAUSE_MS: u64 = 50;
 
-/// A secret's content: settings by name, such as `DATABASE_URL`.
+/// The content of a secret: settings by name, such as `DATABASE_URL`.
 pub(crate) type SecretSettings = HashMap<String, String>;
 
-/// Which secret, and where it is asked for. It cannot be printed.
+/// A secret's id, and the service that it is fetched from. It cannot be printed.
 pub(crate) struct SecretSource {
     secret_id: String,
     service: Service,
 }
 
-/// Why a secret could not be fetched: a sentence, never with any part of the secret.
+/// Why a secret could not be fetched, in one sentence that contains no part of the secret.
 #[derive(Debug, PartialEq, Eq)]
 enum Failure {
     /// Another attempt may succeed.
-    Passing(String),
-    /// Another attempt fails like this one, until somebody changes something.
-    Lasting(String),
+    Transient(String),
+    /// Another attempt fails in the same way until somebody changes something.
+    Permanent(String),
 }
 
 impl SecretSource {
-    /// The secret that the environment names: `API_SECRET_ID` is its ARN, or its name in the region of `AWS_REGION`. `None`
-    /// without it.
+    /// Returns the secret that the environment names, or `None` if it names none. `API_SECRET_ID` is the secret's ARN,
+    /// or its name in the region of `AWS_REGION`.
     ///
     /// # Errors
-    /// One sentence that names the setting that is missing or wrong.
+    /// A sentence that names the setting that is missing or invalid.
     pub(crate) fn from_settings(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
         let Some(secret_id) = get("API_SECRET_ID") else { return Ok(None) };
         // arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME
@@ -51,11 +51,11 @@ impl SecretSource {
         Ok(Some(Self { secret_id, service }))
     }
 
-    /// Fetches the secret's current version (AWSCURRENT). What may pass, such as throttling, is tried again for as long as
-    /// `limit`.
+    /// Fetches the secret's current version (AWSCURRENT). Transient failures, such as throttling, are retried until
+    /// `limit` is over.
     ///
     /// # Errors
-    /// One sentence with the cause, for the log.
+    /// A sentence with the cause, for the log.
     pub(crate) async fn fetch(&self, limit: Duration) -> Result<SecretSettings, String> {
         let until = Instant::now() + limit;
         let left = || until.saturating_duration_since(Instant::now());
@@ -68,10 +68,10 @@ impl SecretSource {
             };
             let cause = match result {
                 Ok(settings) => return Ok(settings),
-                Err(Failure::Lasting(cause)) => return Err(cause),
-                Err(Failure::Passing(cause)) => cause,
+                Err(Failure::Permanent(cause)) => return Err(cause),
+                Err(Failure::Transient(cause)) => cause,
             };
-            let wait = Duration::from_millis(pause / 2 + chance(pause / 2));
+            let wait = Duration::from_millis(pause / 2 + jitter(pause / 2));
             if wait >= left() {
                 return Err(cause);
             }
@@ -85,20 +85,25 @@ impl SecretSource {
         let body = json!({ "SecretId": self.secret_id }).to_string();
         let answer = self.service.post("secretsmanager.GetSecretValue", body).await;
         let (status, body) = answer.map_err(|error| match error {
-            RequestError::Setting(cause) => Failure::Lasting(cause),
-            RequestError::Network(cause) => Failure::Passing(format!("Secrets Manager: {cause}")),
+            RequestError::Setting(cause) => Failure::Permanent(cause),
+            RequestError::Network(cause) => Failure::Transient(format!("Secrets Manager: {cause}")),
         })?;
-        if status == StatusCode::OK { parse(&body).map_err(Failure::Lasting) } else { Err(refusal(status, &body)) }
+        if status == StatusCode::OK {
+            parse(&body).map_err(Failure::Permanent)
+        } else {
+            Err(explain_failure(status, &body))
+        }
     }
 }
 
-/// A number below `limit` that differs between processes: for spreading attempts, and nothing that has to be unpredictable.
-fn chance(limit: u64) -> u64 {
+/// Returns a number below `limit` that differs between processes. It spreads retries, and is not meant to be
+/// unpredictable.
+fn jitter(limit: u64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()));
     now.checked_rem(limit).unwrap_or_default()
 }
 
-/// GetSecretValue's answer, as far as it is used.
+/// The part of GetSecretValue's response that is used.
 #[derive(Deserialize)]
 struct SecretValue {
     #[serde(rename = "SecretString")]
@@ -114,28 +119,28 @@ fn parse(body: &[u8]) -> Result<SecretSettings, String> {
     })
 }
 
-/// An error of the JSON 1.1 protocol: its type, possibly behind a namespace and a `#`.
+/// An error of the JSON 1.1 protocol. Its type may be preceded by a namespace and a `#`.
 #[derive(Default, Deserialize)]
-struct Refusal {
+struct ErrorResponse {
     #[serde(rename = "__type", default)]
     error_type: String,
     #[serde(alias = "Message", default)]
     message: String,
 }
 
-/// What a refusal means and what to do about it. Of its own text only the type is repeated.
-fn refusal(status: StatusCode, body: &[u8]) -> Failure {
-    let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
-    let error_type = refusal.error_type.rsplit('#').next().unwrap_or_default();
+/// Explains an error response, and what to do about it. Of the response's text only the error type is repeated.
+fn explain_failure(status: StatusCode, body: &[u8]) -> Failure {
+    let response: ErrorResponse = serde_json::from_slice(body).unwrap_or_default();
+    let error_type = response.error_type.rsplit('#').next().unwrap_or_default();
     let error_type: String = error_type.chars().filter(char::is_ascii_alphanumeric).take(60).collect();
     let code = [status.as_str(), &error_type].join(" ");
     let code = code.trim_end();
-    let says_kms = refusal.message.contains("KMS");
+    let is_about_kms = response.message.contains("KMS");
     let meaning = match error_type.as_str() {
         "DecryptionFailure" | "KMSAccessDeniedException" => {
             "cannot decrypt the secret of API_SECRET_ID: the function's role needs kms:Decrypt on its key, and the key has to be enabled"
         }
-        "AccessDeniedException" if says_kms => {
+        "AccessDeniedException" if is_about_kms => {
             "cannot decrypt the secret of API_SECRET_ID: the function's role needs kms:Decrypt on its key (SecretsKmsKeyArn)"
         }
         "AccessDeniedException" => {
@@ -159,17 +164,17 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
             "does not accept the function's credentials (AWS_ACCESS_KEY_ID and its like, which Lambda sets)"
         }
         "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded" => {
-            return Failure::Passing(format!("Secrets Manager throttles requests ({code})"));
+            return Failure::Transient(format!("Secrets Manager throttles requests ({code})"));
         }
         _ if status == StatusCode::TOO_MANY_REQUESTS => {
-            return Failure::Passing(format!("Secrets Manager throttles requests ({code})"));
+            return Failure::Transient(format!("Secrets Manager throttles requests ({code})"));
         }
         _ if status.is_server_error() => {
-            return Failure::Passing(format!("Secrets Manager failed ({code})"));
+            return Failure::Transient(format!("Secrets Manager failed ({code})"));
         }
         _ => "refused the request for the secret of API_SECRET_ID",
     };
-    Failure::Lasting(format!("Secrets Manager {meaning} ({code})"))
+    Failure::Permanent(format!("Secrets Manager {meaning} ({code})"))
 }
 
 #[cfg(test)]
@@ -191,10 +196,10 @@ mod tests {
         }
     }
 
-    /// Error types by the API reference of GetSecretValue and its "Common Errors".
+    /// The error types of GetSecretValue's API reference and its "Common Errors".
     #[test]
     fn each_refusal_is_one_sentence_without_its_own_text() {
-        for (status, body, is_passing, says) in [
+        for (status, body, is_transient, expected) in [
             (
                 400,
                 r#"{"__type":"AccessDeniedException","Message":"s3cret"}"#,
@@ -217,13 +222,13 @@ mod tests {
             (503, "s3cret", true, "failed"),
             (403, "<s3cret>", false, "refused"),
         ] {
-            let failure = refusal(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+            let failure = explain_failure(StatusCode::from_u16(status).unwrap(), body.as_bytes());
             let (cause, passes) = match &failure {
-                Failure::Passing(cause) => (cause, true),
-                Failure::Lasting(cause) => (cause, false),
+                Failure::Transient(cause) => (cause, true),
+                Failure::Permanent(cause) => (cause, false),
             };
-            assert!(cause.starts_with("Secrets Manager ") && cause.contains(says), "{body}: {cause}");
-            assert_eq!((passes, cause.contains("s3cret")), (is_passing, false), "{body}: {cause}");
+            assert!(cause.starts_with("Secrets Manager ") && cause.contains(expected), "{body}: {cause}");
+            assert_eq!((passes, cause.contains("s3cret")), (is_transient, false), "{body}: {cause}");
         }
     }
 
