@@ -1,4 +1,4 @@
-//! The person asking: whoever has one can ask the database, and only as this person.
+//! The caller: the user whose session a request carries. Only code that has a caller can query that user's data.
 use crate::{
     credential::SessionToken,
     database::Database,
@@ -14,35 +14,36 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-/// The person asking. Only [`crate::serve()`] makes one, and every statement proves the session as it runs.
+/// The user whose session a request carries. Only [`crate::serve()`] creates one, and every statement checks the
+/// session as it runs.
 #[derive(Clone)]
 pub struct Caller {
     database: Database,
     token: SessionToken,
-    /// The user whom the path names, in `/api/{user_id}/tasks`.
+    /// The user id in the path, in `/api/{user_id}/tasks`.
     path_user_id: Option<String>,
-    has_asked: Arc<AtomicBool>,
+    has_queried: Arc<AtomicBool>,
 }
 
 impl Caller {
     pub(crate) fn new(database: Database, token: SessionToken, path_user_id: Option<String>) -> Self {
-        // PostgreSQL takes no U+0000, so no user's id has one; replaced, it is still nobody's.
+        // PostgreSQL's text cannot contain U+0000, so no user id does. The replacement keeps it an id that nobody has.
         let path_user_id = path_user_id.map(|id| id.replace('\0', "\u{FFFD}"));
-        Self { database, token, path_user_id, has_asked: Arc::default() }
+        Self { database, token, path_user_id, has_queried: Arc::default() }
     }
 
-    /// The path's user, when it names one: the caller, or else no statement succeeds.
+    /// The user id in the path, if it has one. Unless it is the caller's own, every statement fails.
     pub fn path_user_id(&self) -> Option<&str> {
         self.path_user_id.as_deref()
     }
 
-    /// Runs a statement as this caller and gives its rows, of which there is at least one.
+    /// Runs a statement as this caller and returns its rows. There is at least one.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] when the path names another user, and what
-    /// the database says.
+    /// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] if the path names another user, and
+    /// errors of the database.
     pub(crate) async fn query(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
-        self.has_asked.store(true, Ordering::Relaxed);
+        self.has_queried.store(true, Ordering::Relaxed);
         let token = self.token.secret();
         let mut all: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(2 + parameters.len());
         all.push((&token, Type::TEXT));
@@ -54,7 +55,7 @@ impl Caller {
         if first.try_get("mine")? { Ok(rows) } else { Err(Error::Forbidden("The path names another user.")) }
     }
 
-    /// Like [`Caller::query`], for statements that return one row.
+    /// Like [`Caller::query`], for a statement that returns one row.
     pub(crate) async fn query_one(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Row, Error> {
         self.query(statement, parameters)
             .await?
@@ -63,10 +64,10 @@ impl Caller {
             .ok_or(Error::Unauthenticated(AuthFailure::NoSession))
     }
 
-    /// Makes sure that the session has been proven before a request that asked the database nothing is answered: a wrong
-    /// title is nobody's business without a session.
+    /// Checks the session if the request has not queried the database yet, so that an error such as an invalid title is
+    /// not reported to someone without a session.
     pub(crate) async fn prove(&self) -> Result<(), Error> {
-        if self.has_asked.load(Ordering::Relaxed) {
+        if self.has_queried.load(Ordering::Relaxed) {
             return Ok(());
         }
         self.query(authorised_read!("1", ""), &[]).await.map(drop)

@@ -1,4 +1,5 @@
-//! What a request carries: Better Auth's session token, from a cookie or a bearer header, as better-auth 1.7 reads them.
+//! The credential of a request: Better Auth's session token, in a cookie or a bearer header, read as better-auth 1.7
+//! does.
 use base64::{
     Engine as _, alphabet,
     engine::{
@@ -16,7 +17,7 @@ use crate::{
     http::request::Request,
 };
 
-/// What JavaScript's `encodeURIComponent` encodes.
+/// The characters that JavaScript's `encodeURIComponent` encodes.
 const NOT_IN_URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -28,17 +29,17 @@ const NOT_IN_URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'(')
     .remove(b')');
 
-/// How Better Auth decodes a signature's digits: without their padding, and without looking at the bits that are left over.
+/// Decodes the base64 of a signature as Better Auth does: without padding, and ignoring trailing bits.
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::RequireNone)
     .with_decode_allow_trailing_bits(true);
-const DIGITS: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE_DIGITS: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const BASE64_URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-/// Why a cookie's write is refused.
-const NO_ORIGIN: &str = "A change authorised by a cookie needs an Origin that is trusted.";
+/// The reason for refusing a write that is authorised by a cookie.
+const UNTRUSTED_ORIGIN: &str = "A change authorised by a cookie needs an Origin that is trusted.";
 
-/// How a request proves whose it is.
+/// The rules for reading and checking a request's credential.
 pub struct SessionRules {
     cookie_name: String,
     signature: Hmac<Sha256>,
@@ -46,22 +47,22 @@ pub struct SessionRules {
     trusted_origins: Vec<String>,
 }
 
-/// `session.token`: whoever has it is signed in. It cannot be printed.
+/// The column `session.token`. Whoever has it is signed in, so it cannot be printed.
 #[derive(Clone)]
 pub(crate) struct SessionToken(String);
 
-/// A request with a credential that is in order; whether its session is live is for the database to say. It cannot be printed.
+/// A request with an acceptable credential. Only the database knows whether its session is live. It cannot be printed.
 pub(crate) struct Admission {
     pub(crate) token: SessionToken,
-    /// Whether the request may do what it asks for, if its session is live: else [`Error::Forbidden`].
+    /// Whether the request is allowed if its session is live; otherwise [`Error::Forbidden`].
     pub(crate) verdict: Result<(), Error>,
 }
 
-/// A token and how it came.
+/// A token, and how it was sent.
 pub(crate) enum Credential {
     /// `Authorization: Bearer`, which a page of another origin cannot make a browser send.
     Bearer(SessionToken),
-    /// A cookie, which browsers send by themselves: a write needs a trusted `Origin` as well.
+    /// A cookie, which browsers attach on their own: a write also needs a trusted `Origin`.
     Cookie(SessionToken),
 }
 
@@ -69,36 +70,37 @@ impl SessionRules {
     pub(crate) fn new(cookie_name: String, secret: &str, require_signed: bool, trusted_origins: Vec<String>) -> Self {
         let signature = match Hmac::new_from_slice(secret.as_bytes()) {
             Ok(signature) => signature,
-            Err(_) => unreachable!("HMAC takes keys of every length (RFC 2104, section 2)"),
+            Err(_) => unreachable!("HMAC accepts keys of any length (RFC 2104, section 2)"),
         };
         Self { cookie_name, signature, require_signed, trusted_origins }
     }
 
-    /// The session cookie with a token in it, `name=value` as a browser sends it back: for tools that play the browser.
+    /// Builds the session cookie for a token, as the `name=value` that a browser sends back. For tools that act as a
+    /// browser.
     pub fn cookie(&self, token: &str) -> String {
         let signature = STANDARD.encode(self.signature.clone().chain_update(token.as_bytes()).finalize().into_bytes());
         let value = format!("{token}.{signature}");
         format!("{}={}", self.cookie_name, utf8_percent_encode(&value, NOT_IN_URI_COMPONENT))
     }
 
-    /// Who may be answered, as far as the request itself shows it.
+    /// Checks everything about the caller that the request itself shows.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] without a credential, or with badly signed ones only.
+    /// [`Error::Unauthenticated`] if there is no credential, or only badly signed ones.
     pub(crate) fn admit(&self, request: &Request) -> Result<Admission, Error> {
         let (token, is_allowed) = match self.credential(request).map_err(Error::Unauthenticated)? {
             Credential::Bearer(token) => (token, true),
             Credential::Cookie(token) => (token, self.may_write_with_cookie(request)),
         };
-        Ok(Admission { token, verdict: if is_allowed { Ok(()) } else { Err(Error::Forbidden(NO_ORIGIN)) } })
+        Ok(Admission { token, verdict: if is_allowed { Ok(()) } else { Err(Error::Forbidden(UNTRUSTED_ORIGIN)) } })
     }
 
-    /// The credential of a request.
+    /// Returns the credential of a request.
     ///
-    /// A bearer header wins over a cookie unless it is badly signed, as in Better Auth's bearer plugin.
+    /// A bearer header takes precedence over a cookie unless it is badly signed, as in Better Auth's bearer plugin.
     ///
     /// # Errors
-    /// Whether it has none, or only badly signed ones.
+    /// [`AuthFailure::Missing`] if there is no credential, [`AuthFailure::BadSignature`] if none has a good signature.
     fn credential(&self, request: &Request) -> Result<Credential, AuthFailure> {
         let bearer = request.header("authorization");
         if let Some(token) = bearer.and_then(|header| self.bearer_token(header)) {
@@ -111,15 +113,16 @@ impl SessionRules {
         }
     }
 
-    /// Whether a request authorised by a cookie may write: its `Origin` is one of the trusted ones.
+    /// Whether a request authorised by a cookie may do what it asks: it only reads, or its `Origin` is trusted.
     fn may_write_with_cookie(&self, request: &Request) -> bool {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         is_read
             || request.header("origin").is_some_and(|origin| self.trusted_origins.iter().any(|known| known == origin))
     }
 
-    /// The token of an `Authorization` header: `token.signature`, percent-encoded or not, or the bare token. `None` where
-    /// Better Auth ignores the header; else it does not look at the cookie, even if the token is not valid.
+    /// Returns the token of an `Authorization` header: `token.signature`, percent-encoded or not, or the bare token.
+    /// `None` means that Better Auth ignores the header and reads the cookie. Otherwise it does not read the cookie,
+    /// even if the token is invalid.
     fn bearer_token(&self, header: &str) -> Option<Result<SessionToken, AuthFailure>> {
         const SCHEME: &str = "bearer ";
         let scheme = header.get(..SCHEME.len())?;
@@ -128,8 +131,8 @@ impl SessionRules {
         }
         let value = trim(header.get(SCHEME.len()..)?);
         let token = if value.contains('.') {
-            // The library's bearer plugin checks what stands around the first dot, and takes more for a signature than a cookie
-            // may have. What passes it puts into the cookie, where the last dot counts.
+            // Better Auth's bearer plugin checks the parts around the first dot, and accepts more as a signature than a
+            // cookie may have. It puts a value that passes into the cookie, where the last dot counts.
             let value = decode_uri_component(value);
             let (token, rest) = value.split_once('.')?;
             if !self.is_signed(token, rest.split('.').next()?) {
@@ -144,7 +147,7 @@ impl SessionRules {
         Some(token.ok_or(AuthFailure::BadSignature))
     }
 
-    /// The value of the session cookie, from the `name=value` pairs of a request.
+    /// Returns the value of the session cookie, from the `name=value` pairs of a request.
     fn cookie_value<'a>(&self, cookies: impl Iterator<Item = &'a str>) -> Option<&'a str> {
         cookies
             .flat_map(|header| header.split(';'))
@@ -152,11 +155,11 @@ impl SessionRules {
             .find_map(|(name, value)| (trim(name) == self.cookie_name).then(|| trim(value)))
     }
 
-    /// The token of a session cookie's value.
+    /// Returns the token in a session cookie's value.
     fn cookie_token(&self, value: &str) -> Option<SessionToken> {
         let value = match value.strip_prefix('"') {
             Some(quoted) => {
-                // Whatever stands in the closing quote's place goes.
+                // The last character is dropped, whether it is a quote or not.
                 let mut quoted = quoted.chars();
                 quoted.next_back();
                 quoted.as_str()
@@ -166,18 +169,18 @@ impl SessionRules {
         self.verified(&decode_uri_component(value))
     }
 
-    /// The token of `token.signature`, when the signature is good.
+    /// Returns the token of `token.signature` if the signature is good.
     fn verified(&self, signed: &str) -> Option<SessionToken> {
         const SIGNATURE_LENGTH: usize = 44;
         let (token, signature) = signed.rsplit_once('.')?;
-        let has_form =
+        let is_well_formed =
             signature.len() == SIGNATURE_LENGTH && signature.ends_with('=') && !signature.contains(['-', '_']);
-        if has_form && self.is_signed(token, signature) { SessionToken::new(token) } else { None }
+        if is_well_formed && self.is_signed(token, signature) { SessionToken::new(token) } else { None }
     }
 
-    /// Whether a signature is the token's. Compared in constant time.
+    /// Whether the signature belongs to the token. Compares in constant time.
     fn is_signed(&self, token: &str, signature: &str) -> bool {
-        let engine = if signature.contains(['-', '_']) { URL_SAFE_DIGITS } else { DIGITS };
+        let engine = if signature.contains(['-', '_']) { BASE64_URL_SAFE } else { BASE64 };
         let digits = signature.split('=').next().unwrap_or_default();
         let is_good = |bytes: Vec<u8>| self.signature.clone().chain_update(token).verify_slice(&bytes).is_ok();
         engine.decode(digits).is_ok_and(is_good)
@@ -185,23 +188,23 @@ impl SessionRules {
 }
 
 impl SessionToken {
-    /// An opaque token. `None` for empty text and for U+0000, which PostgreSQL cannot store.
+    /// Returns `None` for empty text and for U+0000, which PostgreSQL cannot store.
     fn new(token: &str) -> Option<Self> {
         (!token.is_empty() && !token.contains('\0')).then(|| Self(token.to_owned()))
     }
 
-    /// The token itself, for the statement that checks it.
+    /// The secret token, for the statement that checks it.
     pub(crate) fn secret(&self) -> &str {
         &self.0
     }
 }
 
-/// JavaScript's `trim`: it knows U+FEFF for white space, and U+0085 not.
+/// JavaScript's `trim`, which counts U+FEFF as white space but not U+0085.
 fn trim(text: &str) -> &str {
     text.trim_matches(|it: char| it == '\u{FEFF}' || (it.is_whitespace() && it != '\u{85}'))
 }
 
-/// JavaScript's `decodeURIComponent`, and the text as it was where that would throw, as Better Auth does.
+/// JavaScript's `decodeURIComponent`. Returns the text unchanged where that would throw, as Better Auth does.
 fn decode_uri_component(text: &str) -> String {
     let is_well_formed = text.split('%').skip(1).all(|rest| {
         let mut digits = rest.bytes();
@@ -242,15 +245,15 @@ mod tests {
     }
 
     #[test]
-    fn the_librarys_own_cookie_is_read_and_written_alike() {
-        // Made by better-call's serializeSignedCookie, of better-auth 1.7.25.
-        let cookie_of_the_library = "better-auth.session_token=Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A.otKwFhQH7p%2BwK7Azte6QrZu8KhzzIWGFhSUt1KkMNRQ%3D";
-        assert_eq!(cookie(cookie_of_the_library).as_deref(), Some("Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A"));
-        assert_eq!(rules().cookie("Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A"), cookie_of_the_library);
+    fn a_cookie_made_by_better_auth_is_read_and_written_alike() {
+        // Made with better-call's serializeSignedCookie, of better-auth 1.7.25.
+        let better_auth_cookie = "better-auth.session_token=Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A.otKwFhQH7p%2BwK7Azte6QrZu8KhzzIWGFhSUt1KkMNRQ%3D";
+        assert_eq!(cookie(better_auth_cookie).as_deref(), Some("Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A"));
+        assert_eq!(rules().cookie("Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A"), better_auth_cookie);
     }
 
     #[test]
-    fn a_signed_cookie_is_a_session_in_each_form_that_the_library_reads() {
+    fn a_signed_cookie_is_accepted_in_each_form_that_better_auth_reads() {
         let value = signed("tok", SECRET);
         let encoded = value.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
         for header in [
@@ -309,19 +312,19 @@ mod tests {
         {
             assert_eq!(bearer(header), None, "{header}");
         }
-        assert_eq!(bearer(&format!("Bearer {}", signed("a.b", SECRET))), None, "the library refuses a second dot");
+        assert_eq!(bearer(&format!("Bearer {}", signed("a.b", SECRET))), None, "Better Auth refuses a second dot");
         assert_eq!(bearer("Bearer any-alphabet+/=~"), Some("any-alphabet+/=~".into()));
     }
 
     #[test]
-    fn a_signature_is_decoded_as_the_library_does() {
-        // Of 43 digits the last has two bits that are no part of the 32 bytes.
+    fn a_signature_is_decoded_as_better_auth_does() {
+        // In 43 base64 digits, two bits of the last are not part of the 32 bytes.
         let value = signed("tok", SECRET);
         let (start, last) = value.trim_end_matches('=').split_at(value.len() - 2);
         let other_bits = format!("{start}{}=", char::from(last.as_bytes()[0] + 1));
         assert_eq!(cookie(&format!("{NAME}={other_bits}")).as_deref(), Some("tok"));
         assert_eq!(bearer(&format!("Bearer {other_bits}")).as_deref(), Some("tok"));
-        // The first and the last character of a quoted value go, whatever the last is.
+        // The first and the last character of a quoted value are dropped, whatever the last one is.
         assert_eq!(cookie(&format!("{NAME}=\"{value}x")).as_deref(), Some("tok"));
         assert_eq!(cookie(&format!("{NAME}=\"{value}")), None);
         assert_eq!(bearer("Bearer \u{FEFF}tok\u{a0}").as_deref(), Some("tok"));
@@ -329,12 +332,12 @@ mod tests {
     }
 
     #[test]
-    fn a_bearer_that_the_plugin_takes_and_the_cookie_does_not_ends_the_search() {
+    fn a_bearer_that_only_the_plugin_accepts_hides_the_cookie() {
         let value = signed("tok", SECRET);
         for bearer in [value.trim_end_matches('=').to_owned(), format!("{value}.x"), format!("{value}=")] {
             assert!(matches!(rules().bearer_token(&format!("Bearer {bearer}")), Some(Err(_))), "{bearer}");
         }
-        assert!(rules().bearer_token("Bearer tok.x").is_none(), "a bad signature is passed over");
+        assert!(rules().bearer_token("Bearer tok.x").is_none(), "a badly signed bearer is ignored");
     }
 
     #[test]
@@ -375,7 +378,7 @@ mod tests {
                 "//app.example.com",
             ] {
                 assert!(!may(method, &[("origin", origin)]), "{method} {origin}");
-                // What else a browser says of the page is no proof.
+                // Other headers in which a browser names the page are no proof.
                 let others = [("origin", origin), ("referer", "https://app.example.com/"), ("host", "app.example.com")];
                 assert!(!may(method, &others), "{method} {origin}");
             }
@@ -394,7 +397,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_sent_a_cookies_token_is_the_one_that_was_signed_and_nothing_panics(
+        fn an_accepted_cookie_holds_the_signed_token_and_nothing_panics(
             name in prop_oneof![4 => Just(NAME.to_owned()), 1 => any::<String>()],
             token in "[A-Za-z0-9]{0,40}|\\PC{0,20}",
             is_ours in any::<bool>(),

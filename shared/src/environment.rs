@@ -1,11 +1,11 @@
-//! Variables of the environment.
+//! Environment variables.
 
-/// A variable that is set and not blank, without the white space around it.
+/// Returns a variable that is set and not blank, trimmed.
 pub(crate) fn variable(name: &str) -> Option<String> {
     not_blank(&std::env::var_os(name)?.to_string_lossy())
 }
 
-/// A value without the white space around it; `None` for one that is blank, which counts as not set.
+/// Trims a value. Returns `None` if it is blank, which counts as not set.
 pub(crate) fn not_blank(value: &str) -> Option<String> {
     let value = value.trim();
     (!value.is_empty()).then(|| value.to_owned())

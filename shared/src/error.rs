@@ -1,54 +1,54 @@
-//! Every way a request can fail, and the status it answers with.
+//! Every way in which a request can fail, and its status.
 use lambda_http::http::StatusCode;
 use std::{borrow::Cow, error::Error as StdError};
 use tokio_postgres::error::SqlState;
 
-/// What a request ends with when it does not succeed.
+/// The error that a request ends with.
 #[derive(Debug)]
 pub enum Error {
-    /// 401: no live session. One answer whatever the cause.
+    /// 401: there is no live session. The response is the same whatever the cause.
     Unauthenticated(AuthFailure),
-    /// 403: a live session that may not do this; says why.
+    /// 403: the session is live but may not do this. Holds the reason.
     Forbidden(&'static str),
-    /// 404: there is none with this id, or it is someone else's; names what was asked for.
+    /// 404: nothing has this id, or it belongs to another user. Holds the kind of thing, such as "task".
     NotFound(&'static str),
     /// 404: there is nothing at this path.
     NoSuchFile,
-    /// 400: a body that cannot be read at all; says why.
+    /// 400: the body cannot be parsed. Holds the reason.
     BadRequest(&'static str),
-    /// 412: it has been changed since the client saw it; names what.
+    /// 412: it has changed since the client read it. Holds the kind of thing, such as "task".
     PreconditionFailed(&'static str),
-    /// 413: a body over the limit.
+    /// 413: the body is over the limit of 256 KiB.
     PayloadTooLarge,
-    /// 415: a body of another media type than JSON.
+    /// 415: the body is not JSON, by its media type.
     UnsupportedMediaType,
-    /// 422: fields with values that they cannot have.
+    /// 422: fields or parameters with invalid values.
     Invalid(Vec<FieldError>),
-    /// 503: the database cannot be reached or cannot work now. The cause is for the log only.
+    /// 503: the database cannot be reached or cannot work now. Holds the cause, for the log only.
     Unavailable(String),
-    /// 503: the settings that are in Secrets Manager cannot be fetched now. The cause is for the log only.
+    /// 503: the settings in Secrets Manager cannot be fetched now. Holds the cause, for the log only.
     NoSettings(String),
-    /// 500: a mistake of ours. The cause is for the log only.
+    /// 500: a bug on our side. Holds the cause, for the log only.
     Internal(String),
 }
 
-/// Why there is no session; for the metrics only, never part of an answer.
+/// Why there is no session. For the metrics only, never part of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthFailure {
     /// The request has no credential.
     Missing,
-    /// The signature does not fit, or the form is one that Better Auth would not read.
+    /// The signature is wrong, or its form is one that Better Auth does not accept.
     BadSignature,
-    /// The token is not that of a live session.
+    /// The token does not belong to a live session.
     NoSession,
 }
 
-/// One field or parameter that has a value which it cannot have.
+/// A field or parameter with an invalid value.
 #[derive(Debug, PartialEq, Eq, serde::Serialize)]
 pub struct FieldError {
-    /// The field's or parameter's name.
+    /// The name of the field or parameter.
     pub field: String,
-    /// What is wrong with it, for a person.
+    /// What is wrong with the value, for people to read.
     pub message: String,
 }
 
@@ -58,7 +58,7 @@ impl Error {
         Self::Invalid(vec![FieldError { field: field.to_owned(), message: message.into() }])
     }
 
-    /// The answer's status.
+    /// The status of the response.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
@@ -96,7 +96,7 @@ impl Error {
         })
     }
 
-    /// What the log says of a failure that is not the client's; never part of an answer.
+    /// The cause of a failure that is not the client's, for the log only. Never part of a response.
     pub(crate) fn cause(&self) -> Option<&str> {
         match self {
             Self::Unavailable(cause) | Self::NoSettings(cause) | Self::Internal(cause) => Some(cause),
@@ -109,7 +109,7 @@ impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let cause = describe(&error);
         match error.code() {
-            Some(code) if !is_about_the_server(code) => Self::Internal(cause),
+            Some(code) if !is_server_condition(code) => Self::Internal(cause),
             None if error.source().is_some_and(|source| source.is::<tokio_postgres::types::WrongType>()) => {
                 Self::Internal(cause)
             }
@@ -127,20 +127,22 @@ impl From<deadpool_postgres::PoolError> for Error {
     }
 }
 
-/// Whether an SQLSTATE is about the server's condition rather than about the statement.
+/// Whether an SQLSTATE reports the server's condition, not a fault of the statement.
 ///
-/// Classes of PostgreSQL's appendix A: 08 connection, 28 and 3D refused at the door, 53 out of resources, 57 operator
-/// intervention (shutdown, timeout), 58 system error, 55P03 and 40 contention; 25006 is a server gone read-only.
-fn is_about_the_server(code: &SqlState) -> bool {
+/// The classes, from PostgreSQL's appendix A: 08 connection, 28 and 3D refused login, 53 out of resources, 57 operator
+/// intervention (shutdown, timeout), 58 system error, 55P03 and 40 contention; 25006 is a server that has become
+/// read-only.
+fn is_server_condition(code: &SqlState) -> bool {
     ["08", "28", "3D", "40", "53", "57", "58"].iter().any(|class| code.code().starts_with(class))
         || *code == SqlState::LOCK_NOT_AVAILABLE
         || *code == SqlState::READ_ONLY_SQL_TRANSACTION
 }
 
-/// A database error for the log. A server's message is told only where it is about the server: others can quote values.
+/// Describes a database error for the log. The server's message is included only if it is about the server's condition:
+/// other messages can quote values.
 fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
-        Some(db) if is_about_the_server(db.code()) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        Some(db) if is_server_condition(db.code()) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
         Some(db) => format!("the statement failed (SQLSTATE {})", db.code().code()),
         None => match error.source() {
             Some(source) => format!("{error}: {source}"),

@@ -1,23 +1,24 @@
-//! Who imports whom in each crate, with a test that fails on a circle, and on an import through a crate's root.
+//! Finds which module imports which in each crate. Tests fail on import cycles, and on imports through the crate's
+//! root.
 //!
 //! ```sh
 //! cargo test -p shared --lib imports -- --nocapture   # prints the graphs
 //! ```
 //!
-//! A path counts for the file of its deepest module, re-exports included: `crate::tasks::Task` is an import of tasks.rs, and
-//! `crate::Task` one of lib.rs. A room is a module at the root with all that is below it.
+//! A path counts as an import of the file of its deepest module, re-exports included: `crate::tasks::Task` imports
+//! tasks.rs, and `crate::Task` imports lib.rs. A top-level module includes everything below it.
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-/// A module's path, such as `["tasks", "page"]`; empty for the crate's root.
+/// The path of a module, such as `["tasks", "page"]`; empty for the crate's root.
 type Module = Vec<String>;
-/// What imports what.
+/// The modules that each module imports.
 type Graph = BTreeMap<Module, BTreeSet<Module>>;
 
-/// Reads the modules of a crate from their files.
+/// Reads the source of each module of a crate.
 fn read(folder: &Path, module: &[String], sources: &mut BTreeMap<Module, String>) {
     let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
@@ -31,14 +32,14 @@ fn read(folder: &Path, module: &[String], sources: &mut BTreeMap<Module, String>
         if path.is_dir() {
             read(&path, &module, sources);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            // This file's own examples are no imports.
+            // The example sources in this file are not imports.
             let text = if module == ["imports"] { String::new() } else { fs::read_to_string(path).unwrap() };
             sources.entry(module).or_default().push_str(&text);
         }
     }
 }
 
-/// The words and signs of a source, without comments.
+/// Splits a source into words and punctuation, without comments.
 fn tokens(source: &str) -> Vec<String> {
     let mut tokens: Vec<String> = Vec::new();
     let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
@@ -54,7 +55,7 @@ fn tokens(source: &str) -> Vec<String> {
     tokens
 }
 
-/// The paths that begin at `tokens[at]`, those of a tree `a::{b, c::d}` one by one.
+/// Returns the paths that begin at `tokens[at]`, with a tree `a::{b, c::d}` expanded, and the position after them.
 fn paths(tokens: &[String], at: usize) -> (Vec<Module>, usize) {
     let (mut path, mut at) = (vec![tokens[at].clone()], at + 1);
     while tokens.get(at).is_some_and(|token| token == "::") {
@@ -69,7 +70,7 @@ fn paths(tokens: &[String], at: usize) -> (Vec<Module>, usize) {
                     }
                     let (tails, next) = paths(tokens, at);
                     all.extend(tails.into_iter().map(|tail| [path.clone(), tail].concat()));
-                    // Over an `as name`.
+                    // Skip `as name`.
                     at = next;
                     while tokens.get(at).is_some_and(|token| token != "," && token != "}") {
                         at += 1;
@@ -85,7 +86,7 @@ fn paths(tokens: &[String], at: usize) -> (Vec<Module>, usize) {
     (vec![path], at)
 }
 
-/// What each file imports, as modules.
+/// Returns the modules that each file imports.
 fn imports(sources: &BTreeMap<Module, String>) -> Graph {
     let deepest = |path: &[String]| {
         let length = (0..=path.len()).rev().find(|&length| sources.contains_key(&path[..length]));
@@ -105,7 +106,7 @@ fn imports(sources: &BTreeMap<Module, String>) -> Graph {
                 let whole = match path[0].as_str() {
                     "crate" => path[1..].to_vec(),
                     "self" => [module, &path[1..]].concat(),
-                    // `super` in a file's own tests is the file.
+                    // In a file's own tests, `super` is the file.
                     "super" if path.get(1).is_some_and(|name| name == "*") => continue,
                     "super" => [&module[..module.len().saturating_sub(1)], &path[1..]].concat(),
                     _ if sources.contains_key(&child) => [&module[..], &path].concat(),
@@ -119,18 +120,18 @@ fn imports(sources: &BTreeMap<Module, String>) -> Graph {
     graph
 }
 
-/// The graph with files put together.
-fn together(graph: &Graph, group: impl Fn(&Module) -> Module) -> Graph {
-    let mut rooms = Graph::new();
+/// Merges the modules of a graph by group.
+fn merge(graph: &Graph, group: impl Fn(&Module) -> Module) -> Graph {
+    let mut top_level = Graph::new();
     for (from, targets) in graph {
-        let room = rooms.entry(group(from)).or_default();
-        room.extend(targets.iter().map(&group).filter(|to| *to != group(from)));
+        let module = top_level.entry(group(from)).or_default();
+        module.extend(targets.iter().map(&group).filter(|to| *to != group(from)));
     }
-    rooms
+    top_level
 }
 
-/// The groups that import each other in a circle.
-fn circles(graph: &Graph) -> Vec<Vec<String>> {
+/// Returns the groups of modules that import each other in a cycle.
+fn cycles(graph: &Graph) -> Vec<Vec<String>> {
     let reach = |from: &Module| {
         let (mut seen, mut next) = (BTreeSet::new(), vec![from.clone()]);
         while let Some(module) = next.pop() {
@@ -139,14 +140,14 @@ fn circles(graph: &Graph) -> Vec<Vec<String>> {
         seen
     };
     let reached: BTreeMap<_, _> = graph.keys().map(|module| (module.clone(), reach(module))).collect();
-    let mut circles = BTreeSet::new();
+    let mut cycles = BTreeSet::new();
     for (module, seen) in &reached {
         if seen.contains(module) {
             let members = seen.iter().filter(|other| reached.get(*other).is_some_and(|it| it.contains(module)));
-            circles.insert(members.map(name).collect::<Vec<_>>());
+            cycles.insert(members.map(name).collect::<Vec<_>>());
         }
     }
-    circles.into_iter().collect()
+    cycles.into_iter().collect()
 }
 
 fn name(module: &Module) -> String {
@@ -155,42 +156,51 @@ fn name(module: &Module) -> String {
 
 fn print(title: &str, graph: &Graph) {
     let arrows: usize = graph.values().map(BTreeSet::len).sum();
-    println!("{title}: {} with {arrows} arrows, circles: {:?}", graph.len(), circles(graph));
+    println!("{title}: {} with {arrows} arrows, cycles: {:?}", graph.len(), cycles(graph));
     for (from, targets) in graph {
         println!("  {} -> {}", name(from), targets.iter().map(name).collect::<Vec<_>>().join(", "));
     }
 }
 
-/// The graphs of a crate's files and rooms. The root of a library is the door of others, and imports everything.
+/// Returns the graphs of a crate's files and of its top-level modules. A library's root re-exports the public items of
+/// the others, so it imports everything.
 fn graphs(folder: &Path) -> (Graph, Graph) {
     let mut sources = BTreeMap::new();
     read(folder, &[], &mut sources);
     let files = imports(&sources);
-    let rooms = together(&files, |module| module.iter().take(1).cloned().collect());
-    (files, rooms)
+    let top_level = merge(&files, |module| module.iter().take(1).cloned().collect());
+    (files, top_level)
 }
 
-/// The crates that are held to it. The root of `main.rs` imports the rooms, and they do not import it.
+/// The crates that are checked. A `main.rs` imports the top-level modules, and none of them imports it.
 const CRATES: [&str; 8] = ["shared", "functions", "migrate", "migrations", "testing", "xtask", "devtools", "bench"];
 
 #[test]
-fn no_file_and_no_room_imports_in_a_circle_or_through_the_crates_root() {
+fn no_file_or_top_level_module_imports_in_a_cycle_or_through_the_root() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     for name in CRATES {
-        let (files, rooms) = graphs(&workspace.join(name).join("src"));
+        let (files, top_level) = graphs(&workspace.join(name).join("src"));
         print(&format!("{name}: files"), &files);
-        print(&format!("{name}: rooms"), &rooms);
+        print(&format!("{name}: top-level modules"), &top_level);
         assert!(!files.is_empty(), "{name}: nothing was read");
-        assert_eq!(circles(&files), Vec::<Vec<String>>::new(), "{name}: files that import each other in a circle");
-        assert_eq!(circles(&rooms), Vec::<Vec<String>>::new(), "{name}: rooms that import each other in a circle");
+        assert_eq!(cycles(&files), Vec::<Vec<String>>::new(), "{name}: files that import each other in a cycle");
+        assert_eq!(
+            cycles(&top_level),
+            Vec::<Vec<String>>::new(),
+            "{name}: top-level modules that import each other in a cycle"
+        );
         let importers = files.iter().filter(|(_, targets)| targets.contains(&Module::new()));
         let importers: Vec<_> = importers.map(|(from, _)| self::name(from)).collect();
-        assert_eq!(importers, Vec::<String>::new(), "{name}: import from the file that defines a thing");
+        assert_eq!(
+            importers,
+            Vec::<String>::new(),
+            "{name}: these import through the crate's root; import from the defining file instead"
+        );
     }
 }
 
 #[test]
-fn circles_are_found_however_they_are_imported() {
+fn cycles_are_found_in_every_form_of_import() {
     let sources = |files: &[(&str, &str)]| -> BTreeMap<Module, String> {
         files
             .iter()
@@ -199,14 +209,14 @@ fn circles_are_found_however_they_are_imported() {
             })
             .collect()
     };
-    let circles_of = |files: &[(&str, &str)]| circles(&imports(&sources(files))).concat().join(" ");
-    assert_eq!(circles_of(&[("", "mod a; mod b;"), ("a", "use crate::b::B;"), ("b", "")]), "");
-    assert_eq!(circles_of(&[("", ""), ("a", "use crate::b::B;"), ("b", "fn b() { crate::a::a() }")]), "a b");
+    let cycles_of = |files: &[(&str, &str)]| cycles(&imports(&sources(files))).concat().join(" ");
+    assert_eq!(cycles_of(&[("", "mod a; mod b;"), ("a", "use crate::b::B;"), ("b", "")]), "");
+    assert_eq!(cycles_of(&[("", ""), ("a", "use crate::b::B;"), ("b", "fn b() { crate::a::a() }")]), "a b");
     assert_eq!(
-        circles_of(&[("", "pub use a::A;"), ("a", "use crate::{b::{B as C}};"), ("b", "use crate::A;")]),
+        cycles_of(&[("", "pub use a::A;"), ("a", "use crate::{b::{B as C}};"), ("b", "use crate::A;")]),
         "(root) a b"
     );
     let parent_and_child = [("", ""), ("a", "mod b; pub use b::B;"), ("a/b", "use super::A; use std::fmt;")];
-    assert_eq!(circles_of(&parent_and_child), "a a/b");
-    assert_eq!(circles_of(&[("", ""), ("a", "// crate::b::B\nuse std::b::B;"), ("b", "use crate::a;")]), "");
+    assert_eq!(cycles_of(&parent_and_child), "a a/b");
+    assert_eq!(cycles_of(&[("", ""), ("a", "// crate::b::B\nuse std::b::B;"), ("b", "use crate::a;")]), "");
 }

@@ -1,11 +1,11 @@
-//! What the schedule's event starts.
+//! Jobs that the schedule starts.
 use crate::{database::Database, metrics::Metrics};
 use std::{sync::Arc, time::SystemTime};
 
-/// What a job works with.
+/// What a scheduled job works with. Only [`crate::serve_schedule`] creates one.
 pub struct Job {
     pub(crate) database: Database,
     pub(crate) metrics: Arc<Metrics>,
-    /// When Lambda ends it.
+    /// When Lambda ends the invocation.
     pub(crate) deadline: SystemTime,
 }

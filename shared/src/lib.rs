@@ -1,6 +1,7 @@
-//! What every task endpoint shares: serving, the session check, the queries.
+//! The code that all task endpoints share: serving, the session check and the queries.
 //!
-//! A request goes bin -> [`serve()`] -> handler -> [`tasks`] -> [`Caller`] -> PostgreSQL, and back.
+//! A request goes bin -> [`serve()`] -> handler -> [`tasks`] -> [`Caller`] -> PostgreSQL, and the response goes back
+//! the same way.
 #![warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, missing_docs)]
 
 mod caller;
@@ -42,13 +43,14 @@ pub use serve::{serve, serve_files, serve_schedule, serve_without_session};
 pub use settings::config::{Config, ConfigErrors};
 pub use timestamp::Timestamp;
 
-/// For the tests of other packages, and nothing else.
+/// Internals for the tests of other packages. Not part of the API.
 #[doc(hidden)]
 pub mod testing_support {
     pub use crate::dry_run::DryRun;
 }
 
-/// What holds a secret cannot be printed, not by mistake either: these do not compile once it can.
+/// Types that hold a secret must not be printable, not even by mistake. Compilation fails if one of them implements
+/// `Debug` or `Display`.
 #[cfg(test)]
 mod secrets_cannot_be_printed {
     use crate::{caller, connection, credential, database, dry_run, http, settings};

@@ -1,12 +1,12 @@
-//! What the functions say beside a line for each request ([`crate::metrics`]): JSON lines on standard output, which Lambda
-//! hands to CloudWatch. No token, cookie, body or URL is ever in one.
+//! Log lines other than the one for each request ([`crate::metrics`]): JSON on standard output, which Lambda sends to
+//! CloudWatch. No line contains a token, cookie, body or URL.
 use crate::environment::variable;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _};
 
-/// Begins logging at the level that the environment names; a wrong one is reported with the other settings.
+/// Starts logging at the level that the environment sets. An invalid level is reported with the other settings.
 ///
-/// Lines of `targets` only: the Lambda runtime's own can quote the event, and with it tokens and bodies.
+/// Only lines of `targets` are logged: those of the Lambda runtime can quote the event, and with it tokens and bodies.
 pub fn begin(targets: &[&'static str]) {
     let level = level(variable).unwrap_or(LevelFilter::INFO);
     let lines =
@@ -15,7 +15,7 @@ pub fn begin(targets: &[&'static str]) {
     registry().with(lines).with(ours).init();
 }
 
-/// `LOG_LEVEL`, else Lambda's own `AWS_LAMBDA_LOG_LEVEL`, else info.
+/// Returns the level: `LOG_LEVEL`, else Lambda's `AWS_LAMBDA_LOG_LEVEL`, else info.
 pub(crate) fn level(get: impl Fn(&str) -> Option<String>) -> Result<LevelFilter, String> {
     for name in ["LOG_LEVEL", "AWS_LAMBDA_LOG_LEVEL"] {
         if let Some(value) = get(name) {

@@ -1,7 +1,8 @@
-//! One line for each request: what the log says of it, and what CloudWatch makes metrics of, in the embedded metric format
+//! One line for each request. It is both the log entry and the source of CloudWatch's metrics, in the embedded metric
+//! format
 //! (docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html).
 //!
-//! No token, cookie, body or URL is ever in one.
+//! No line contains a token, cookie, body or URL.
 use crate::{
     environment::variable,
     error::{AuthFailure, Error},
@@ -24,7 +25,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// What a request's way to the database costs, gathered as it goes.
+/// The time and retries that a request spends on the database, summed up as it runs.
 #[derive(Default)]
 pub(crate) struct Measures {
     database_us: AtomicU64,
@@ -50,7 +51,7 @@ fn add(sum_us: &AtomicU64, time: Duration) {
     sum_us.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
-/// The time so far, or nothing where nothing was done.
+/// Returns the total, or `None` if there was nothing to measure.
 fn sum(sum_us: &AtomicU64) -> Option<AsMilliseconds<Duration>> {
     let us = sum_us.load(Ordering::Relaxed);
     (us > 0).then(|| Duration::from_micros(us).into())
@@ -61,14 +62,15 @@ pub(crate) struct Metrics {
     service: String,
     function: String,
     format: Mutex<Emf>,
-    /// Whether CloudWatch reads the lines. Elsewhere they are for people, who need no list of metrics in each.
+    /// Whether lines carry metric definitions for CloudWatch. Without metrics, the lines are for people, who do not
+    /// need the definitions.
     has_directives: bool,
     is_warm: AtomicBool,
 }
 
 impl Metrics {
-    /// Named by the environment: `METRICS_NAMESPACE`, without which there are no metrics, and `SERVICE_NAME`, their one
-    /// dimension (by default `task-api`).
+    /// Configures itself from the environment: `METRICS_NAMESPACE`, without which there are no metrics, and
+    /// `SERVICE_NAME`, the only dimension (default `task-api`).
     pub(crate) fn from_env() -> Self {
         let namespace = variable("METRICS_NAMESPACE");
         Self {
@@ -80,19 +82,19 @@ impl Metrics {
         }
     }
 
-    /// Whether this is asked for the first time: the request that a cold start was for.
+    /// Returns true on the first call only: for the request that caused the cold start.
     pub(crate) fn is_cold_start(&self) -> bool {
         !self.is_warm.swap(true, Ordering::Relaxed)
     }
 
-    /// Writes a line. One that cannot be written is not worth a request.
+    /// Writes a line. A failure is ignored: it must not fail a request.
     pub(crate) fn write(&self, record: &impl Entry) {
         if let Some(line) = self.line(record) {
             let _ = std::io::stdout().lock().write_all(&line);
         }
     }
 
-    /// A record as a line; none where it cannot be written as one.
+    /// Formats a record as a line. Returns `None` if that fails.
     pub(crate) fn line(&self, record: &impl Entry) -> Option<Vec<u8>> {
         let mut line = Vec::with_capacity(1024);
         let entry = Line { metrics: self, record };
@@ -107,7 +109,7 @@ impl Metrics {
     }
 }
 
-/// A record with what every line has.
+/// A record with the fields that every line has.
 struct Line<'m, R> {
     metrics: &'m Metrics,
     record: &'m R,
@@ -122,7 +124,7 @@ impl<R: Entry> Entry for Line<'_, R> {
     }
 }
 
-/// What is known of a request before it is answered.
+/// What is known about a request before it is answered.
 pub(crate) struct RequestRecord {
     began: Instant,
     request_id: String,
@@ -133,31 +135,31 @@ pub(crate) struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// Begins at the request's arrival.
+    /// Starts a record when the request arrives.
     pub(crate) fn begin(request: &Request, context: &Context, is_cold_start: bool) -> Self {
         Self {
             began: Instant::now(),
             request_id: context.request_id.clone(),
             gateway_request_id: request.gateway_request_id().to_owned(),
-            trace_id: context.xray_trace_id.as_deref().map(|header| root(header).to_owned()),
+            trace_id: context.xray_trace_id.as_deref().map(|header| trace_root(header).to_owned()),
             route: request.route(),
             is_cold_start,
         }
     }
 
-    /// The record, once it is answered; `error` is what it ended with, if not with success.
+    /// Completes the record with the response; `error` is set if the request failed.
     pub(crate) fn end(self, response: &Response, error: Option<Error>, measures: Arc<Measures>) -> AnsweredRequest {
         let status = u64::try_from(response.status()).unwrap_or_default();
         AnsweredRequest { latency: self.began.elapsed().into(), request: self, status, error, measures }
     }
 }
 
-/// The trace's id in Lambda's `Root=1-...;Parent=...;Sampled=1`.
-fn root(header: &str) -> &str {
+/// Extracts the trace id from Lambda's `Root=1-...;Parent=...;Sampled=1`.
+fn trace_root(header: &str) -> &str {
     header.split(';').find_map(|part| part.trim().strip_prefix("Root=")).unwrap_or(header)
 }
 
-/// A request and how it ended.
+/// A request and its outcome.
 pub(crate) struct AnsweredRequest {
     request: RequestRecord,
     latency: AsMilliseconds<Duration>,
@@ -189,7 +191,7 @@ impl Entry for AnsweredRequest {
         writer.value("DatabaseFailures", &count(matches!(error, Some(Error::Unavailable(_)))));
         writer.value("Faults", &count((500..600).contains(status)));
         writer.value("ClientErrors", &count((400..500).contains(status)));
-        // Only the kind that it was: a metric with no value costs nothing.
+        // Only the kind that occurred: a metric without a value costs nothing.
         let kind = match error {
             Some(Error::Unauthenticated(AuthFailure::Missing)) => "AuthMissing",
             Some(Error::Unauthenticated(AuthFailure::BadSignature)) => "AuthBadSignature",
@@ -201,10 +203,10 @@ impl Entry for AnsweredRequest {
     }
 }
 
-/// A process that has started.
+/// The record of a process that has started.
 pub(crate) struct Started<'r> {
     pub(crate) init_time: Duration,
-    /// Of that, reading the settings, with the secret where there is one.
+    /// The part of it spent on reading the settings, including the secret if there is one.
     pub(crate) settings_time: Duration,
     pub(crate) measures: &'r Measures,
 }

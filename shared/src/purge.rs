@@ -1,4 +1,4 @@
-//! Removing what has expired: rows that nothing else removes, because nobody asks for them any more.
+//! Deletes expired rows that nothing else deletes, because nobody asks for them any more.
 use crate::{
     database::Database,
     error::Error,
@@ -11,28 +11,29 @@ use serde::Serialize;
 use std::time::{Duration, SystemTime};
 use tokio_postgres::types::Type;
 
-/// How many rows one statement removes at most: it holds its locks for some milliseconds only.
+/// Maximum number of rows that one statement deletes, so that it holds its locks for only a few milliseconds.
 const MAX_ROWS_PER_STATEMENT: i32 = 1000;
-/// How long before Lambda's deadline the last statement begins, in seconds: longer than a statement may take.
+/// Seconds before Lambda's deadline after which no batch starts. It is more than a statement may take.
 const MARGIN_S: u64 = 15;
 
-/// How many rows were removed.
+/// How many rows were deleted.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Purged {
-    /// Sessions that nobody has opened since they expired: Better Auth removes one only when it meets it.
+    /// Expired sessions that nobody has used since: Better Auth deletes an expired session only when it comes across
+    /// it.
     pub sessions: u64,
-    /// Better Auth's expired verifications, such as links to reset a password that nobody followed.
+    /// Better Auth's expired verifications, such as links for resetting a password that nobody followed.
     pub verifications: u64,
-    /// Idempotency keys older than a day, which no longer count.
+    /// Idempotency keys older than a day, which are no longer valid.
     pub idempotency_keys: u64,
-    /// Whether all that had expired is gone; what is left goes the next time.
+    /// Whether everything that had expired is gone. The next run deletes the rest.
     pub is_complete: bool,
 }
 
-/// Removes expired rows, batch by batch, until none is left or the job's time is up.
+/// Deletes expired rows in batches, until none are left or the job's time is up.
 ///
 /// # Errors
-/// What the database says; the batches before it stay removed.
+/// Errors of the database. Batches deleted before stay deleted.
 pub async fn purge(job: Job) -> Result<Purged, Error> {
     let housekeeper = Housekeeper(job.database);
     let mut purged = Purged::default();
@@ -54,21 +55,21 @@ pub async fn purge(job: Job) -> Result<Purged, Error> {
     Ok(purged)
 }
 
-/// What a scheduled job may do: remove what has expired. Nobody's live session and no task is within its reach.
+/// The rights of the scheduled job: it can delete expired rows, and can reach no live session and no task.
 struct Housekeeper(Database);
 
 impl Housekeeper {
-    /// Removes expired sessions, at most `max_rows`, and gives how many.
+    /// Deletes at most `max_rows` expired sessions and returns how many.
     async fn remove_expired_sessions(&self, max_rows: i32) -> Result<u64, Error> {
         self.remove(without_caller!("select public.purge_expired('session', $1)"), max_rows).await
     }
 
-    /// Removes expired verifications, at most `max_rows`, and gives how many.
+    /// Deletes at most `max_rows` expired verifications and returns how many.
     async fn remove_expired_verifications(&self, max_rows: i32) -> Result<u64, Error> {
         self.remove(without_caller!("select public.purge_expired('verification', $1)"), max_rows).await
     }
 
-    /// Removes idempotency keys that no longer count, at most `max_rows`, and gives how many.
+    /// Deletes at most `max_rows` idempotency keys that are no longer valid, and returns how many.
     async fn remove_old_idempotency_keys(&self, max_rows: i32) -> Result<u64, Error> {
         let sql = without_caller!(concat!(
             "with removed as (

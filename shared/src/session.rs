@@ -1,17 +1,17 @@
-//! The caller's session: the query of `GET /api/session`.
+//! The query of `GET /api/session`, which returns the caller's session.
 use crate::{caller::Caller, error::Error, statement::authorised_read, timestamp::Timestamp};
 use serde::Serialize;
 
-/// Who the caller is, and until when.
+/// The user that a session belongs to, and its end.
 #[derive(Debug, Serialize)]
 pub struct Session {
     /// The user's id.
     pub user_id: String,
-    /// When the session ends; asking here does not extend it.
+    /// When the session expires. This query does not extend it.
     pub expires_at: Timestamp,
 }
 
-/// The caller's own session.
+/// Returns the caller's session.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`] without a live session.

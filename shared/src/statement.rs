@@ -1,11 +1,11 @@
-//! The SQL that may be run: text that does not ask for the caller does not compile.
+//! The SQL that may be run. A statement that does not ask for the caller does not compile.
 use tokio_postgres::types::{ToSql, Type};
 
-/// A statement's parameters with their types, so that it needs no round trip to ask for them.
+/// The parameters of a statement with their types, which saves the round trip that would ask the server for them.
 pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
-/// SQL that starts from the caller. [`authorised!`] and [`authorised_read!`] make them, and [`without_caller!`] those that
-/// need nobody; other text does not compile.
+/// SQL that may be run. [`authorised!`] and [`authorised_read!`] create statements that start from the caller, and
+/// [`without_caller!`] those that need no user. Other text does not compile.
 #[derive(Clone, Copy)]
 pub(crate) struct Statement {
     sql: &'static str,
@@ -13,7 +13,7 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
-    /// Checked while compiling: the text asks for the caller, and its last part reads from that.
+    /// Checks at compile time that the text asks for the caller, and that its last part reads from it.
     pub(crate) const fn new(sql: &'static str) -> Self {
         assert!(
             contains(sql, "from caller($1)"),
@@ -27,7 +27,7 @@ impl Statement {
         Self { sql, is_repeatable: true }
     }
 
-    /// Checked while compiling: the text says nothing of tasks, which are always somebody's.
+    /// Checks at compile time that the text does not mention tasks, which always belong to a user.
     pub(crate) const fn without_caller(sql: &'static str) -> Self {
         assert!(
             !contains(sql, "tasks"),
@@ -36,7 +36,7 @@ impl Statement {
         Self { sql, is_repeatable: true }
     }
 
-    /// For statements that do something else when they run twice.
+    /// Marks a statement that must not run twice, because the second run would have another effect.
     pub(crate) const fn never_repeated(self) -> Self {
         Self { is_repeatable: false, ..self }
     }
@@ -50,10 +50,10 @@ impl Statement {
     }
 }
 
-/// A statement that begins with `s`: the caller's row, or none without a live session. `$1` is the token, `$2` the user
-/// whom the path names or null; the statement's own parameters begin at `$3`.
+/// Creates a statement that begins with `s`: the caller's row, or no row without a live session. `$1` is the token, and
+/// `$2` the user id in the path or null. The statement's own parameters begin at `$3`.
 ///
-/// No row is 401, `mine` false is 403; what a null means is the statement's.
+/// No row means 401, and `mine` = false means 403. The meaning of nulls is up to the statement.
 macro_rules! authorised {
     ($($sql:tt)+) => {
         const {
@@ -67,10 +67,11 @@ macro_rules! authorised {
 }
 pub(crate) use authorised;
 
-/// Like [`authorised!`], for a statement that only reads: columns, and what is joined to `s`. PostgreSQL plans it faster than
-/// one with a query in front, and it plans every statement anew.
+/// Like [`authorised!`], for a statement that only reads: its columns, and what is joined to `s`. PostgreSQL plans
+/// every statement anew, and this form faster than one with a `with` query in front.
 ///
-/// What is joined is the caller's own, by `s.user_id`, even if the path names somebody else: 403 hides it.
+/// The join must be on `s.user_id`, so that only the caller's own rows are read. They are read even if the path names
+/// another user, but the 403 hides them.
 macro_rules! authorised_read {
     ($columns:expr, $($joined:tt)+) => {
         const {
@@ -85,7 +86,7 @@ macro_rules! authorised_read {
 }
 pub(crate) use authorised_read;
 
-/// A statement that nobody has to be signed in for: it reads and writes nothing of a user's.
+/// Creates a statement that needs no session: it reads and writes nothing that belongs to a user.
 macro_rules! without_caller {
     ($sql:expr) => {
         const { $crate::statement::Statement::without_caller($sql) }

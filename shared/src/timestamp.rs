@@ -1,14 +1,14 @@
-//! A moment, as the database has it and as the API shows it.
+//! Timestamps, as the database stores them and the API returns them.
 use chrono::{NaiveDateTime, SecondsFormat};
 use serde::{Serialize, Serializer};
 use tokio_postgres::types::{FromSql, Type};
 
-/// A moment in UTC, of microseconds, from a `timestamp` column that holds UTC.
+/// A point in time in UTC, in microseconds, from a `timestamp` column that holds UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timestamp(pub(crate) NaiveDateTime);
 
 impl Serialize for Timestamp {
-    /// `2026-01-31T12:34:56.123456Z` (RFC 3339), always with six digits.
+    /// Writes `2026-01-31T12:34:56.123456Z` (RFC 3339), always with six fractional digits.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0.and_utc().to_rfc3339_opts(SecondsFormat::Micros, true))
     }
