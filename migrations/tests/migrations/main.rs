@@ -13,7 +13,7 @@ static LAST: LazyLock<i64> = LazyLock::new(|| {
 });
 
 /// The tables of the schema specification.
-const SPECIFICATION_TABLES: &str = include_str!("document.sql");
+const SPECIFICATION_TABLES: &str = include_str!("../document.sql");
 
 /// Rows for these tables, with nulls where the columns allow them.
 const SPECIFICATION_ROWS: &str = r#"
