@@ -19,6 +19,7 @@ use crate::{
     },
 };
 use anyhow::{Context as _, Result, bail};
+use migrations::AuthOptions;
 use reqwest::StatusCode;
 use shared::Config;
 use sqlx::PgConnection;
@@ -76,7 +77,8 @@ pub async fn dev(options: &Dev) -> Result<()> {
     let own_url = postgres.as_ref().map(Postgres::owner_url);
     let owner_url = own_url.or(given.map(|given| given.owner_url)).context("a database")?;
     let config = settings.read()?;
-    let users = prepare_database(&owner_url, &config, postgres.is_some(), options.seed).await?;
+    let auth = schema::auth_options(&options.auth)?;
+    let users = prepare_database(&owner_url, &config, postgres.is_some(), options.seed, auth).await?;
 
     let log = Arc::new(CallLog::new(options.json, &folder.join(cli::Log::Functions.file()))?);
     let (backend, mut watched) = start_functions(options.watch, binaries, sources, &settings, log.clone()).await?;
@@ -195,10 +197,11 @@ async fn prepare_database(
     config: &Config,
     is_own: bool,
     seed_given: bool,
+    auth: AuthOptions,
 ) -> Result<Option<[SeededUser; 2]>> {
     step("Applying migrations");
     let mut connection: PgConnection = schema::connect(owner_url).await?;
-    let migrated = schema::up(&mut connection, Some(&config.database.url)).await;
+    let migrated = schema::up(&mut connection, Some(&config.database.url), auth).await;
     if is_own {
         migrated.context(
             "the development database cannot be migrated ('cargo xtask dev --reset' starts with an empty one)",
@@ -207,6 +210,10 @@ async fn prepare_database(
         migrated?;
     }
     if !is_own && !seed_given {
+        return Ok(None);
+    }
+    if migrations::auth_tables(&mut connection).await?.is_empty() {
+        // The front end makes its tables after this, and its users.
         return Ok(None);
     }
     step("Adding two people with tasks, if they are not there yet");

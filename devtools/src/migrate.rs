@@ -13,10 +13,10 @@ pub async fn migrate(action: &Migrate) -> Result<()> {
     })?;
     let mut connection = schema::connect(&url).await?;
     match action {
-        Migrate::Up => {
+        Migrate::Up { auth } => {
             let api_url = variable("DATABASE_URL");
             let api_url = api_url.map(|url| schema::parse("DATABASE_URL", &url)).transpose()?;
-            schema::up(&mut connection, api_url.as_ref()).await?;
+            schema::up(&mut connection, api_url.as_ref(), schema::auth_options(auth)?).await?;
         }
         Migrate::Down { to } => {
             migrations::down(&mut connection, *to, |it| println!("reverted {it}")).await?;

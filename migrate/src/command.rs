@@ -1,7 +1,7 @@
 //! The commands that an operator sends by hand, and the one that a deployment runs.
 use crate::{deadline::within, secrets::Secrets};
 use anyhow::{Context as _, Result, anyhow};
-use migrations::{API_ROLE, Migration, State};
+use migrations::{API_ROLE, AuthOptions, Migration, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -70,7 +70,8 @@ pub async fn deploy(time_left: Duration) -> Result<String> {
 }
 
 async fn up(connection: &mut PgConnection, secrets: &Secrets) -> Result<Vec<String>> {
-    let applied: Vec<_> = migrations::up(connection).await?.iter().map(Migration::to_string).collect();
+    let auth = AuthOptions::from_settings(|name| std::env::var(name).ok()).map_err(|error| anyhow!("{error}"))?;
+    let applied: Vec<_> = migrations::up(connection, auth).await?.iter().map(Migration::to_string).collect();
     let api_url = secrets.api_url().await?;
     if api_url.user() != API_ROLE {
         return Err(anyhow!("DATABASE_URL in the secret of API_SECRET_ID has to name the role {API_ROLE}"));

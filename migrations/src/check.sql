@@ -1,32 +1,42 @@
 -- Compares a database with what the migrations create: one row for each difference.
 with
+auth as (select kind, tab, migration_tools.is_ours(tab) as is_ours from migration_tools.auth_tables where kind <> 'none'),
+own (tab) as (values ('public.tasks'::regclass), ('public.idempotency_keys')),
+-- The names without the schema that they are expected in.
+known as (select tab, regexp_replace(tab::text, '^public\.', '') as name from auth union select tab, regexp_replace(tab::text, '^public\.', '') from own),
 column_is as (
-  select attrelid as tab, attname::text as col, format_type(atttypid, null) as type, attnotnull as is_required
+  select attrelid::regclass as tab, attname::text as col, format_type(atttypid, null) as type, attnotnull as is_required
   from pg_attribute
-  where attrelid in ('public."user"'::regclass, 'public.session'::regclass, 'public.account'::regclass,
-      'public.verification'::regclass, 'public.tasks'::regclass)
-    and attnum > 0 and not attisdropped
+  where attrelid in (select tab from known) and attnum > 0 and not attisdropped
 ),
-column_should_be (tab, variants, types, is_required) as (values
-  ('public."user"'::regclass, '{id}'::text[], null::text[], true),
-  ('public."user"', '{email}', null, true),
-  ('public."user"', '{email_verified,emailVerified}', '{boolean}', null),
-  ('public.session', '{token}', '{text,character varying}', true),
-  ('public.session', '{user_id,userId}', null, null),
-  ('public.session', '{expires_at,expiresAt}', '{timestamp without time zone,timestamp with time zone}', true),
-  ('public.session', '{updated_at,updatedAt}', '{timestamp without time zone,timestamp with time zone}', null),
-  ('public.account', '{user_id,userId}', null, null),
-  ('public.account', '{provider,providerId}', null, true),
-  ('public.account', '{provider_account_id,accountId}', null, true),
-  ('public.account', '{password}', '{text}', null),
-  ('public.verification', '{identifier}', null, true),
-  ('public.tasks', '{id}', '{integer}', true),
-  ('public.tasks', '{user_id}', array[(select type from column_is where tab = 'public."user"'::regclass and col = 'id')], true),
-  ('public.tasks', '{title}', '{character varying,text}', true),
-  ('public.tasks', '{description}', '{text,character varying}', false),
-  ('public.tasks', '{completed}', '{boolean}', true),
-  ('public.tasks', '{created_at}', '{timestamp without time zone}', true),
-  ('public.tasks', '{updated_at}', '{timestamp without time zone}', true)
+auth_column_should_be (kind, variants, types, is_required) as (values
+  ('user', '{id}'::text[], null::text[], true),
+  ('user', '{email}', null, true),
+  ('user', '{email_verified,emailVerified}', '{boolean}', null),
+  ('session', '{token}', '{text,character varying}', true),
+  ('session', '{user_id,userId}', null, null),
+  ('session', '{expires_at,expiresAt}', '{timestamp without time zone,timestamp with time zone}', true),
+  ('session', '{updated_at,updatedAt}', '{timestamp without time zone,timestamp with time zone}', null),
+  ('account', '{user_id,userId}', null, null),
+  ('account', '{provider,provider_id,providerId}', null, true),
+  ('account', '{provider_account_id,account_id,accountId}', null, true),
+  ('account', '{password}', '{text,character varying}', null),
+  ('verification', '{identifier}', null, true)
+),
+column_should_be (tab, variants, types, is_required) as (
+  select tab, variants, types, is_required from auth_column_should_be join auth using (kind)
+  union all
+  values
+    ('public.tasks'::regclass, '{id}'::text[], '{integer}'::text[], true),
+    ('public.tasks', '{user_id}', (
+      -- Text of any kind can refer to text of any kind.
+      select case when type in ('text', 'character varying') then '{text,character varying}' else array[type] end
+      from column_is join auth using (tab) where kind = 'user' and col = 'id'), true),
+    ('public.tasks', '{title}', '{character varying,text}', true),
+    ('public.tasks', '{description}', '{text,character varying}', false),
+    ('public.tasks', '{completed}', '{boolean}', true),
+    ('public.tasks', '{created_at}', '{timestamp without time zone}', true),
+    ('public.tasks', '{updated_at}', '{timestamp without time zone}', true)
 ),
 index_is as (
   select indrelid as tab, array(
@@ -39,22 +49,31 @@ index_is as (
   from pg_index
   where indpred is null and indisvalid
 ),
-index_should_be (tab, cols) as (values
-  ('public.session'::regclass, array[migration_tools.column_name('public.session', '{user_id,userId}')::text]),
-  ('public.session', array[migration_tools.column_name('public.session', '{expires_at,expiresAt}')::text]),
-  ('public.session', '{token}'),
-  ('public.account', array[migration_tools.column_name('public.account', '{user_id,userId}')::text]),
-  ('public.verification', '{identifier}'),
-  ('public.tasks', '{user_id}'),
-  ('public.tasks', '{completed}'),
-  ('public.tasks', '{user_id,completed}'),
-  ('public.tasks', '{created_at}'),
-  ('public.tasks', '{user_id,created_at,id}'),
-  ('public.tasks', '{user_id,updated_at,id}'),
-  ('public.idempotency_keys', '{user_id,key}'),
-  ('public.idempotency_keys', '{created_at}')
+index_should_be (tab, cols) as (
+  select tab, array[migration_tools.column_name(tab, variants)::text]
+  from auth join (values
+    ('session', '{user_id,userId}'::text[]), ('session', '{expires_at,expiresAt}'), ('session', '{token}'),
+    ('account', '{user_id,userId}'), ('verification', '{identifier}')
+  ) as wanted (kind, variants) using (kind)
+  -- Better Auth's own migration of a renamed table makes none, and nothing here asks for them but the purge.
+  where is_ours and (tab::text in ('public.session', 'public.account', 'public.verification') or kind = 'session')
+  union all
+  values
+    ('public.tasks'::regclass, '{user_id}'::text[]),
+    ('public.tasks', '{completed}'),
+    ('public.tasks', '{user_id,completed}'),
+    ('public.tasks', '{created_at}'),
+    ('public.tasks', '{user_id,created_at,id}'),
+    ('public.tasks', '{user_id,updated_at,id}'),
+    ('public.idempotency_keys', '{user_id,key}'),
+    ('public.idempotency_keys', '{created_at}')
 ),
-function_should_be (signature) as (values ('caller(text)'), ('purge_expired(text, integer)')),
+function_should_be (signature) as (
+  values ('caller(text)'), ('purge_expired(text, integer)'), ('session_lookup()')
+  union all
+  -- Where the sessions cannot be indexed, the token is looked up itself.
+  select 'caller(bytea)' where exists (select from auth where kind = 'session' and is_ours)
+),
 right_is as (
   select relname || ' ' || privilege as allowed
   from pg_class, unnest('{select,insert,update,delete,truncate,references,trigger}'::text[]) as privilege
@@ -66,33 +85,40 @@ right_should_be (allowed) as (values
   ('idempotency_keys select'), ('idempotency_keys insert'), ('idempotency_keys update'), ('idempotency_keys delete')
 )
 
-select format('the column %s.%s is missing', tab, array_to_string(variants, ' or ')) as difference
-from column_should_be
+select format('the column %s.%s is missing', name, array_to_string(variants, ' or ')) as difference
+from column_should_be join known using (tab)
 where migration_tools.column_name(tab, variants) is null
 union all
-select format('the column %s.%s is of type %s, and should be %s', tab, col, type, array_to_string(types, ' or '))
-from column_should_be join column_is using (tab)
+select format('the column %s.%s is of type %s, and should be %s', name, col, type, array_to_string(types, ' or '))
+from column_should_be join column_is using (tab) join known using (tab)
 where col = migration_tools.column_name(tab, variants) and type <> all (types)
 union all
-select format('the column %s.%s may %s null', tab, col, case when should.is_required then 'be' else 'not be' end)
-from column_should_be should join column_is using (tab)
+select format('the column %s.%s may %s null', name, col, case when should.is_required then 'be' else 'not be' end)
+from column_should_be should join column_is using (tab) join known using (tab)
 where col = migration_tools.column_name(tab, variants) and should.is_required <> column_is.is_required
 union all
-select format('an index on %s (%s) is missing', tab, array_to_string(cols, ', '))
-from index_should_be
-where not exists (select from index_is where index_is.tab = index_should_be.tab and index_is.cols = index_should_be.cols)
+select format('an index on %s (%s) is missing', name, array_to_string(cols, ', '))
+from index_should_be join known using (tab)
+where cols[1] is not null and not exists (select from index_is where index_is.tab = index_should_be.tab and index_is.cols = index_should_be.cols)
 union all
 select 'tasks.title has no CHECK of its length'
 where not exists (
   select from pg_constraint where conrelid = 'public.tasks'::regclass and contype = 'c' and pg_get_constraintdef(oid) like '%title%'
 )
 union all
-select format('the rows of %s are not deleted with their user', tab)
-from unnest('{public.tasks,public.session,public.account,public.idempotency_keys}'::regclass[]) as tab
-where not exists (
+select format('the rows of %s are not deleted with their user', name)
+from (select tab from own union all select tab from auth where kind in ('session', 'account') and is_ours) as tabs join known using (tab)
+where exists (select from auth where kind = 'user') and not exists (
   select from pg_constraint
-  where conrelid = tab and contype = 'f' and confrelid = 'public."user"'::regclass and confdeltype = 'c'
+  where conrelid = tab and contype = 'f' and confrelid = (select tab from auth where kind = 'user') and confdeltype = 'c'
 )
+union all
+select format('the unique index session_token_hash on %s is missing, so each call reads every session: ''up'' makes it again', name)
+from auth join known using (tab)
+where kind = 'session' and is_ours and migration_tools.token_index(tab) is null
+union all
+select 'the function token_hash(text) may not be called by everybody, as whoever inserts a session has to'
+where not has_function_privilege('public', 'public.token_hash(text)', 'execute')
 union all
 select format('the function %s is missing', signature)
 from function_should_be

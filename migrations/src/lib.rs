@@ -8,7 +8,7 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgSslMode},
 };
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 /// The role that the API connects as. A migration creates it.
 pub const API_ROLE: &str = "tasks_api";
@@ -130,41 +130,185 @@ pub async fn connect_anywhere(url: &DatabaseUrl) -> Result<PgConnection, Error> 
     Ok(PgConnection::connect_with(&options.disable_statement_logging()).await?)
 }
 
-/// Applies the pending migrations in order, adapts the session check to Better Auth's columns, and returns what it
-/// applied.
+/// The tables that [`up`] makes where it finds none of Better Auth's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AuthTables {
+    /// [`AuthTables::Schema`], unless a table looks like one of Better Auth's: then an error that names it.
+    #[default]
+    IfNoneIsSimilar,
+    /// The tables of the schema specification (docs/schema.md).
+    Schema,
+    /// The tables that Better Auth's own migration makes for a configuration that renames nothing.
+    BetterAuth,
+    /// No table: Better Auth's own migration runs later, and then `up` once more.
+    None,
+}
+
+impl FromStr for AuthTables {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "schema" => Ok(Self::Schema),
+            "better-auth" => Ok(Self::BetterAuth),
+            "none" => Ok(Self::None),
+            other => Err(format!("{other:?} is not one of schema, better-auth and none")),
+        }
+    }
+}
+
+impl AuthTables {
+    /// The name by which migration 0013 knows it.
+    fn setting(self) -> &'static str {
+        match self {
+            Self::IfNoneIsSimilar => "",
+            Self::Schema => "schema",
+            Self::BetterAuth => "better-auth",
+            Self::None => "none",
+        }
+    }
+}
+
+/// How [`up`] treats Better Auth's tables.
+#[derive(Debug, Clone, Default)]
+pub struct AuthOptions {
+    /// What to make where there are none.
+    pub tables: AuthTables,
+    /// The only schema to search, instead of `public` and `neon_auth`. `AUTH_SCHEMA`.
+    pub schema: Option<String>,
+}
+
+impl AuthOptions {
+    /// Reads `AUTH_TABLES` (`schema`, `better-auth` or `none`) and `AUTH_SCHEMA`. A blank value counts as not set.
+    ///
+    /// # Errors
+    /// A sentence that names the setting.
+    pub fn from_settings(get: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let get = |name| get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let tables = get("AUTH_TABLES").map(|text| text.parse()).transpose();
+        Ok(Self {
+            tables: tables.map_err(|error| format!("AUTH_TABLES: {error}"))?.unwrap_or_default(),
+            schema: get("AUTH_SCHEMA"),
+        })
+    }
+}
+
+/// The tables in which the session check finds users and sessions, with what each holds, or an empty list as long as Better
+/// Auth has none.
+///
+/// # Errors
+/// [`Error::Database`], also before [`up`].
+pub async fn auth_tables(connection: &mut PgConnection) -> Result<Vec<(String, String)>, Error> {
+    let tables = sqlx::query_as(
+        "select kind, pg_catalog.format('%I.%I', nspname, relname) from migration_tools.auth_tables
+        join pg_catalog.pg_class on pg_class.oid = tab join pg_catalog.pg_namespace on pg_namespace.oid = relnamespace
+        where kind in ('session', 'user') order by kind",
+    );
+    Ok(tables.fetch_all(connection).await?)
+}
+
+/// Finds Better Auth's tables, applies the pending migrations in order, adapts the session check to the tables, and returns
+/// what it applied.
 ///
 /// Everything runs in one transaction, so a failure leaves the database as it was. The exception is a pending migration
 /// that is marked `-- no-transaction`: then each pending migration commits on its own.
 ///
 /// # Errors
 /// The first migration that fails.
-pub async fn up(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> {
+pub async fn up(connection: &mut PgConnection, auth: AuthOptions) -> Result<Vec<Migration>, Error> {
     let runs_without_transaction =
         |it: &Migration| MIGRATOR.iter().any(|known| known.version == it.version && known.no_tx);
     if status(connection).await?.iter().any(|it| it.state == State::Pending && runs_without_transaction(it)) {
-        return apply(connection).await;
+        return apply(connection, &auth).await;
     }
     let mut transaction = connection.begin().await?;
     // A concurrent run waits here, and then finds nothing pending.
     sqlx::query("select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('migrations'))")
         .execute(&mut *transaction)
         .await?;
-    let applied = apply(&mut transaction).await?;
+    let applied = apply(&mut transaction, &auth).await?;
     transaction.commit().await?;
     Ok(applied)
 }
 
-async fn apply(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> {
+async fn apply(connection: &mut PgConnection, auth: &AuthOptions) -> Result<Vec<Migration>, Error> {
     let pending: Vec<_> = status(connection).await?.into_iter().filter(|it| it.state == State::Pending).collect();
+    let migrator = migrator(connection).await?;
+    choose_auth_tables(connection, auth).await?;
     // One at a time, because otherwise the error would not identify the migration.
     for migration in &pending {
-        MIGRATOR.run_to(migration.version, &mut *connection).await?;
+        if migration.version == FIRST_WITH_AUTH_TABLES {
+            prepare_auth_tables(connection).await?;
+        }
+        migrator.run_to(migration.version, &mut *connection).await?;
     }
     // Nothing is pending now, but this call checks the applied migrations against their checksums.
-    MIGRATOR.run(&mut *connection).await?;
-    // Better Auth may have renamed its columns since the last run.
-    sqlx::raw_sql("select migration_tools.install_caller()").execute(connection).await?;
+    migrator.run(&mut *connection).await?;
+    // Better Auth may have renamed its tables or columns since the last run.
+    sqlx::raw_sql("select migration_tools.install_caller()").execute(&mut *connection).await?;
+    reset_search_path(connection).await?;
     Ok(pending.into_iter().map(|it| Migration { state: State::Applied, ..it }).collect())
+}
+
+/// The migration that makes Better Auth's tables where `public` has none.
+const FIRST_WITH_AUTH_TABLES: i64 = 2;
+/// The migration with the functions that find Better Auth's tables.
+const FINDS_AUTH_TABLES: i64 = 13;
+
+/// The embedded migrations, for a connection with [`restrict_search_path`].
+async fn migrator(connection: &mut PgConnection) -> Result<Migrator, Error> {
+    restrict_search_path(connection).await?;
+    let mut migrator = Migrator::with_migrations(MIGRATOR.iter().cloned().collect());
+    migrator
+        .dangerous_set_table_name(ledger(connection).await?.unwrap_or_else(|| "public._sqlx_migrations".to_owned()));
+    Ok(migrator)
+}
+
+/// Looks up names in `pg_catalog` alone: what others put into `public` does not change what a name or an operator means.
+async fn restrict_search_path(connection: &mut PgConnection) -> Result<(), Error> {
+    sqlx::raw_sql("set search_path = pg_catalog, pg_temp").execute(connection).await?;
+    Ok(())
+}
+
+/// Undoes [`restrict_search_path`].
+async fn reset_search_path(connection: &mut PgConnection) -> Result<(), Error> {
+    sqlx::raw_sql("reset search_path").execute(connection).await?;
+    Ok(())
+}
+
+/// The table in which sqlx records what is applied, or `None` before the first migration. Needs [`restrict_search_path`].
+async fn ledger(connection: &mut PgConnection) -> Result<Option<String>, Error> {
+    // Not to_regclass: its cache misses a table that was created while this transaction waited for a lock. The first that
+    // PostgreSQL's default search_path, "$user", public, finds.
+    let ledger = sqlx::query_scalar(
+        "select format('%I.%I', nspname, relname) from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+        where relname = '_sqlx_migrations' and nspname in (session_user, 'public')
+        order by nspname = 'public' limit 1",
+    );
+    Ok(ledger.fetch_optional(connection).await?)
+}
+
+/// Passes the options to the functions of migration 0013.
+async fn choose_auth_tables(connection: &mut PgConnection, auth: &AuthOptions) -> Result<(), Error> {
+    sqlx::query(
+        "select set_config('migration_tools.auth_tables', $1, false), set_config('migration_tools.auth_schema', $2, false)",
+    )
+    .bind(auth.tables.setting())
+    .bind(auth.schema.as_deref().unwrap_or_default())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Defines the functions of migration 0013 ahead of their turn: the migrations before it make tables of their own where they
+/// find none in `public`.
+async fn prepare_auth_tables(connection: &mut PgConnection) -> Result<(), Error> {
+    let finds = |it: &&sqlx::migrate::Migration| it.version == FINDS_AUTH_TABLES && it.migration_type.is_up_migration();
+    if let Some(definitions) = MIGRATOR.iter().find(finds) {
+        sqlx::raw_sql(definitions.sql.clone()).execute(&mut *connection).await?;
+    }
+    sqlx::raw_sql("select migration_tools.prepare_auth_tables()").execute(connection).await?;
+    Ok(())
 }
 
 /// Reverts the last migration, or all migrations after `target`, and calls `reverted` for each.
@@ -179,26 +323,25 @@ pub async fn down(
     let applied: Vec<_> = status(connection).await?.into_iter().filter(|it| it.state != State::Pending).collect();
     let Some(last) = applied.last() else { return Err(Error::NothingApplied) };
     let target = target.unwrap_or(last.version - 1);
+    let migrator = migrator(connection).await?;
     for migration in applied.iter().rev().filter(|it| it.version > target) {
-        MIGRATOR.undo(&mut *connection, migration.version - 1).await?;
+        migrator.undo(&mut *connection, migration.version - 1).await?;
         reverted(&Migration { state: State::Pending, ..migration.clone() });
     }
-    Ok(())
+    reset_search_path(connection).await
 }
 
 /// Returns every migration that the project or the database knows, in order. Changes nothing.
 pub async fn status(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> {
-    // Not to_regclass: its cache misses a table that was created while this transaction waited for a lock.
-    let is_new: bool = sqlx::query_scalar(
-        "select not exists (select from pg_class where relname = '_sqlx_migrations' and pg_table_is_visible(oid))",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    let applied: Vec<(i64, String, Vec<u8>)> = if is_new {
-        Vec::new()
-    } else {
-        sqlx::query_as("select version, description, checksum from _sqlx_migrations").fetch_all(connection).await?
+    restrict_search_path(connection).await?;
+    let applied: Vec<(i64, String, Vec<u8>)> = match ledger(connection).await? {
+        None => Vec::new(),
+        Some(ledger) => {
+            let applied = format!("select version, description, checksum from {ledger}");
+            sqlx::query_as(AssertSqlSafe(applied)).fetch_all(&mut *connection).await?
+        }
     };
+    reset_search_path(connection).await?;
     let mut migrations: BTreeMap<i64, Migration> = applied
         .iter()
         .map(|(version, description, _)| {
@@ -225,20 +368,48 @@ pub async fn check(connection: &mut PgConnection) -> Result<Vec<String>, Error> 
     if let Some(pending) = status(connection).await?.iter().find(|it| it.state == State::Pending) {
         return Err(Error::Pending(pending.version));
     }
-    for table in ["user", "session", "account", "verification", "tasks", "idempotency_keys"] {
-        let is_there: bool = sqlx::query_scalar("select to_regclass(format('public.%I', $1::text)) is not null")
-            .bind(table)
-            .fetch_one(&mut *connection)
-            .await?;
-        if !is_there {
-            return Ok(vec![format!("the table {table} is missing")]);
-        }
+    restrict_search_path(connection).await?;
+    let differences = differences(connection).await;
+    reset_search_path(connection).await?;
+    differences
+}
+
+async fn differences(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
+    let moved: Result<Vec<String>, sqlx::Error> = sqlx::query_scalar(
+        "select format('Better Auth''s %ss are now in %s: run ''up''', kind, tab)
+        from (select * from migration_tools.find_auth_tables() except select * from migration_tools.auth_tables) as moved",
+    )
+    .fetch_all(&mut *connection)
+    .await;
+    match moved {
+        Ok(moved) if moved.is_empty() => {}
+        Ok(moved) => return Ok(moved),
+        Err(error) if error.as_database_error().is_some() => return Ok(vec![message(&error)]),
+        Err(error) => return Err(error.into()),
+    }
+    let missing: Vec<String> = sqlx::query_scalar(
+        "select format('the table %s is missing', name)
+        from (values ('tasks', to_regclass('public.tasks')), ('idempotency_keys', to_regclass('public.idempotency_keys'))) as own (name, tab)
+        where tab is null
+        union all
+        select case when exists (select from migration_tools.auth_tables where kind = 'none')
+            then 'Better Auth has no tables yet: run its own migration, and then ''up'''
+            else format('the table %s is missing', wanted.kind) end
+        from unnest('{user,session,account,verification}'::text[]) as wanted (kind)
+        where not exists (
+            select from migration_tools.auth_tables known join pg_class on pg_class.oid = known.tab where known.kind = wanted.kind)
+        group by 1",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    if !missing.is_empty() {
+        return Ok(missing);
     }
     let mut differences: Vec<String> =
         sqlx::query_scalar(include_str!("check.sql")).fetch_all(&mut *connection).await?;
     // PostgreSQL resolves a function's columns only when it runs, so they may be gone.
     if differences.is_empty()
-        && let Err(error) = sqlx::query("select from public.caller('')").execute(connection).await
+        && let Err(error) = sqlx::query("select from public.caller(''::text)").execute(connection).await
     {
         differences.push(format!("the function caller(text) fails, and 'up' recreates it: {}", message(&error)));
     }

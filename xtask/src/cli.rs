@@ -63,12 +63,24 @@ pub struct Dev {
     /// them
     #[arg(long)]
     pub seed: bool,
+    #[command(flatten)]
+    pub auth: AuthTables,
     /// Print the functions' log lines as JSON, unchanged, instead of one readable line per call
     #[arg(long)]
     pub json: bool,
     /// What runs the functions and rebuilds them after a change
     #[arg(long, value_enum, default_value_t = Watch::Gateway)]
     pub watch: Watch,
+}
+
+/// Which of Better Auth's tables the migrations make.
+#[derive(Args)]
+pub struct AuthTables {
+    /// Better Auth's tables to make if the database has none: those of the schema specification, those of Better Auth's
+    /// own migration, or none, if the front end makes them. AUTH_SCHEMA names the schema to search, if it is not public or
+    /// neon_auth [default: schema, unless a table looks like Better Auth's]
+    #[arg(long, value_name = "WHICH", value_parser = ["schema", "better-auth", "none"])]
+    pub auth_tables: Option<String>,
 }
 
 /// What runs the functions of `cargo xtask dev`.
@@ -343,7 +355,10 @@ pub struct Mutants {
 pub enum Migrate {
     /// Apply pending migrations. Then, if DATABASE_URL has the API's role (tasks_api), set its password to the one in
     /// that URL
-    Up,
+    Up {
+        #[command(flatten)]
+        auth: AuthTables,
+    },
     /// Revert the last migration. Tables that contain rows are kept
     Down {
         /// Revert all migrations after this one; 0 reverts all

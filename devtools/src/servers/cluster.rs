@@ -5,6 +5,7 @@ use super::{
     schema,
 };
 use anyhow::Result;
+use migrations::AuthOptions;
 use shared::DatabaseUrl;
 use sqlx::PgConnection;
 use std::path::Path;
@@ -56,6 +57,6 @@ pub async fn start_migrated(folder: &Path, purpose: Purpose, major: Option<u32>)
     let postgres = Postgres::start(&folder.join("postgres"), purpose, major).await?;
     step(format!("PostgreSQL {} runs on 127.0.0.1:{}", postgres.version(), postgres.port()));
     let mut connection = schema::connect(&postgres.owner_url()).await?;
-    schema::up(&mut connection, Some(&DatabaseUrl::parse(&postgres.api_url())?)).await?;
+    schema::up(&mut connection, Some(&DatabaseUrl::parse(&postgres.api_url())?), AuthOptions::default()).await?;
     Ok((postgres, connection))
 }

@@ -1,7 +1,9 @@
 //! Migrates a database as its owner.
 use anyhow::{Context as _, Result, anyhow, bail};
+use migrations::AuthOptions;
 use shared::DatabaseUrl;
 use sqlx::PgConnection;
+use xtask::{cli::AuthTables, place::variable};
 
 /// Connects to a database as its owner.
 pub async fn connect(owner_url: &str) -> Result<PgConnection> {
@@ -19,13 +21,20 @@ pub async fn connect(owner_url: &str) -> Result<PgConnection> {
 }
 
 /// Applies pending migrations. If `api_url` has the API's role, sets the role's password to the URL's.
-pub async fn up(connection: &mut PgConnection, api_url: Option<&DatabaseUrl>) -> Result<()> {
-    let applied = migrations::up(connection).await?;
+pub async fn up(connection: &mut PgConnection, api_url: Option<&DatabaseUrl>, auth: AuthOptions) -> Result<()> {
+    let applied = migrations::up(connection, auth).await?;
     for migration in &applied {
         println!("applied {migration}");
     }
     if applied.is_empty() {
         println!("nothing is pending");
+    }
+    match &*migrations::auth_tables(connection).await? {
+        [] => println!("Better Auth has no tables yet: run its own migration, and then this command again"),
+        tables => {
+            let tables: Vec<_> = tables.iter().map(|(kind, name)| format!("{kind}s in {name}")).collect();
+            println!("found Better Auth's {}", tables.join(", "));
+        }
     }
     let api_password = api_url.filter(|url| url.user() == migrations::API_ROLE).and_then(DatabaseUrl::password);
     if let Some(password) = api_password {
@@ -34,6 +43,15 @@ pub async fn up(connection: &mut PgConnection, api_url: Option<&DatabaseUrl>) ->
             .with_context(|| format!("the password of {} cannot be set", migrations::API_ROLE))?;
     }
     Ok(())
+}
+
+/// Reads `AUTH_TABLES` and `AUTH_SCHEMA`. The option `--auth-tables` takes precedence.
+pub fn auth_options(arguments: &AuthTables) -> Result<AuthOptions> {
+    let get = |name: &str| match name {
+        "AUTH_TABLES" => arguments.auth_tables.clone().or_else(|| variable(name)),
+        _ => variable(name),
+    };
+    AuthOptions::from_settings(get).map_err(|error| anyhow!("{error}"))
 }
 
 /// Parses a URL. Errors name the variable `name`.

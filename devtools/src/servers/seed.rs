@@ -20,29 +20,38 @@ pub async fn seed(connection: &mut PgConnection) -> Result<[SeededUser; 2]> {
     Ok([ada, grace])
 }
 
-/// Column names of Better Auth's tables in this database: those of the schema specification, or Better Auth's defaults.
+/// Better Auth's tables in this database and the names of their columns, ready for SQL.
 #[derive(sqlx::FromRow)]
 struct Columns {
+    users: String,
     email_verified: String,
+    user_updated_at: String,
+    user_id_type: String,
+    sessions: String,
+    session_id_type: String,
     user_id: String,
     expires_at: String,
     updated_at: String,
     user_agent: String,
-    /// Type of the user id.
-    id_type: String,
 }
 
 impl Columns {
     async fn find(connection: &mut PgConnection) -> Result<Self> {
         let columns = sqlx::query_as(
-            "select
-                quote_ident(migration_tools.required_column('public.\"user\"', '{email_verified,emailVerified}')) as email_verified,
-                quote_ident(migration_tools.required_column('public.session', '{user_id,userId}')) as user_id,
-                quote_ident(migration_tools.required_column('public.session', '{expires_at,expiresAt}')) as expires_at,
-                quote_ident(migration_tools.required_column('public.session', '{updated_at,updatedAt}')) as updated_at,
-                quote_ident(migration_tools.required_column('public.session', '{user_agent,userAgent}')) as user_agent,
-                (select format_type(atttypid, null) from pg_attribute
-                    where attrelid = 'public.\"user\"'::regclass and attname = 'id') as id_type",
+            "with tables as (
+                select max(tab::oid) filter (where kind = 'user')::regclass as users,
+                    max(tab::oid) filter (where kind = 'session')::regclass as sessions
+                from migration_tools.auth_tables)
+            select users::text, sessions::text,
+                quote_ident(migration_tools.required_column(users, '{email_verified,emailVerified}')) as email_verified,
+                quote_ident(migration_tools.required_column(users, '{updated_at,updatedAt}')) as user_updated_at,
+                quote_ident(migration_tools.required_column(sessions, '{user_id,userId}')) as user_id,
+                quote_ident(migration_tools.required_column(sessions, '{expires_at,expiresAt}')) as expires_at,
+                quote_ident(migration_tools.required_column(sessions, '{updated_at,updatedAt}')) as updated_at,
+                quote_ident(migration_tools.required_column(sessions, '{user_agent,userAgent}')) as user_agent,
+                (select format_type(atttypid, null) from pg_attribute where attrelid = users and attname = 'id') as user_id_type,
+                (select format_type(atttypid, null) from pg_attribute where attrelid = sessions and attname = 'id') as session_id_type
+            from tables",
         );
         Ok(columns.fetch_one(connection).await?)
     }
@@ -55,12 +64,12 @@ async fn seed_user(
     email: &str,
     tasks: &[&str],
 ) -> Result<SeededUser> {
-    let Columns { email_verified, user_id, expires_at, updated_at, user_agent, id_type } = columns;
+    let Columns { users, email_verified, user_updated_at, user_id_type: id_type, .. } = columns;
     // A column without a time zone gets the time in the session's time zone.
     sqlx::raw_sql("set timezone = 'UTC'").execute(&mut *connection).await?;
     let user = format!(
-        "insert into public.\"user\" (id, email, name, {email_verified})
-        values (gen_random_uuid()::text::{id_type}, $1, $2, true)
+        "insert into {users} (id, email, name, {email_verified}, {user_updated_at})
+        values (gen_random_uuid()::text::{id_type}, $1, $2, true, now())
         on conflict (email) do update set email = excluded.email
         returning id::text, xmax = 0"
     );
@@ -68,14 +77,15 @@ async fn seed_user(
         sqlx::query_as(AssertSqlSafe(user)).bind(email).bind(name).fetch_one(&mut *connection).await?;
 
     // One seeded session per user, in addition to any that Better Auth created.
+    let Columns { sessions, session_id_type, user_id, expires_at, updated_at, user_agent, .. } = columns;
     let session = format!(
         "with found as (
-            update public.session set {expires_at} = now() + interval '7 days'
+            update {sessions} set {expires_at} = now() + interval '7 days'
             where {user_id} = $1::{id_type} and {user_agent} = 'cargo xtask dev'
             returning token),
         made as (
-            insert into public.session (id, {user_id}, token, {expires_at}, {updated_at}, {user_agent})
-            select gen_random_uuid()::text::{id_type}, $1::{id_type}, replace(gen_random_uuid()::text, '-', ''),
+            insert into {sessions} (id, {user_id}, token, {expires_at}, {updated_at}, {user_agent})
+            select gen_random_uuid()::text::{session_id_type}, $1::{id_type}, replace(gen_random_uuid()::text, '-', ''),
                 now() + interval '7 days', now(), 'cargo xtask dev'
             where not exists (select from found)
             returning token)

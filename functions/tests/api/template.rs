@@ -315,6 +315,8 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
         "BETTER_AUTH_URL",
         "DEPLOYMENT_ID",
         "METRICS_NAMESPACE",
+        "AUTH_SCHEMA",
+        "AUTH_TABLES",
         "OWNER_SECRET_ID",
         "PREPARED_STATEMENTS",
         "REQUIRE_SIGNED_TOKENS",

@@ -1,5 +1,7 @@
 //! The migrations, on a real PostgreSQL, which `cargo xtask test migrations` starts.
-use migrations::{Error, State};
+mod auth_tables;
+
+use migrations::{AuthOptions, Error, State};
 use shared::DatabaseUrl;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use std::sync::LazyLock;
@@ -69,7 +71,7 @@ async fn rows(connection: &mut PgConnection, query: &str) -> Vec<String> {
 }
 
 async fn up(connection: &mut PgConnection) {
-    migrations::up(connection).await.unwrap();
+    migrations::up(connection, AuthOptions::default()).await.unwrap();
 }
 
 async fn down(connection: &mut PgConnection) {
@@ -181,6 +183,7 @@ async fn an_empty_database_gets_the_tables_of_the_specification() {
     CREATE INDEX idx_tasks_user_list ON public.tasks USING btree (user_id, created_at DESC, id DESC)
     CREATE INDEX idx_tasks_user_updated ON public.tasks USING btree (user_id, updated_at DESC, id DESC)
     CREATE INDEX verification_identifier_idx ON public.verification USING btree (identifier)
+    CREATE UNIQUE INDEX session_token_hash ON public.session USING btree (token_hash(token))
     "#);
 }
 
@@ -210,11 +213,13 @@ async fn down_takes_every_right_from_the_apis_role() {
         rows(&mut connection, rights).await,
         [
             "caller",
+            "caller",
             "client_connection_check_interval=500ms",
             "idempotency_keys",
             "idle_in_transaction_session_timeout=9s",
             "public",
             "purge_expired",
+            "session_lookup",
             "statement_timeout=9s",
             "tasks",
             "tasks_id_seq"
@@ -408,7 +413,7 @@ async fn an_unsupported_schema_is_reported_with_its_table_and_columns() {
         let mut connection = connected().await;
         execute(&mut connection, statements).await;
         let before = objects(&mut connection).await;
-        let error = migrations::up(&mut connection).await.unwrap_err().to_string();
+        let error = migrations::up(&mut connection, AuthOptions::default()).await.unwrap_err().to_string();
         for part in says {
             assert!(error.contains(part), "{error}");
         }
@@ -443,7 +448,10 @@ async fn two_runs_at_once_apply_each_migration_once() {
     let url = empty_database().await;
     let mut first = migrations::connect(&url).await.unwrap();
     let mut second = migrations::connect(&url).await.unwrap();
-    let (one, other) = tokio::join!(migrations::up(&mut first), migrations::up(&mut second));
+    let (one, other) = tokio::join!(
+        migrations::up(&mut first, AuthOptions::default()),
+        migrations::up(&mut second, AuthOptions::default())
+    );
     let mut counts = [one.unwrap().len(), other.unwrap().len()];
     counts.sort();
     assert_eq!(counts, [0, *LAST as usize]);
@@ -474,10 +482,10 @@ async fn status_reports_applied_pending_changed_and_unknown() {
     expected[1].1 = State::Changed;
     expected.push((9999, State::Unknown));
     assert_eq!(states(status), expected);
-    let error = migrations::up(&mut connection).await.unwrap_err().to_string();
+    let error = migrations::up(&mut connection, AuthOptions::default()).await.unwrap_err().to_string();
     assert!(error.contains("9999"), "{error}");
     execute(&mut connection, "delete from _sqlx_migrations where version = 9999").await;
-    let error = migrations::up(&mut connection).await.unwrap_err().to_string();
+    let error = migrations::up(&mut connection, AuthOptions::default()).await.unwrap_err().to_string();
     assert!(error.contains("0002") && error.contains("changed"), "{error}");
 }
 
@@ -511,6 +519,10 @@ async fn check_names_what_was_changed() {
         ("alter table session rename expires_at to \"expiresAt\"", "the function caller(text) fails"),
         ("drop function caller(text)", "the function caller(text) is missing"),
         ("drop function purge_expired(text, integer)", "the function purge_expired(text, integer) is missing"),
+        ("drop function caller(bytea)", "the function caller(bytea) is missing"),
+        ("drop index session_token_hash", "the unique index session_token_hash on session is missing"),
+        ("revoke execute on function token_hash(text) from public", "token_hash(text) may not be called by everybody"),
+        ("alter table session rename to sessions", "the function caller(text) fails, and 'up' recreates it"),
         ("grant execute on function caller(text) to public", "may be called by everybody"),
         ("alter function caller(text) security invoker", "does not run with its owner's rights"),
         (
@@ -549,7 +561,7 @@ async fn a_migration_that_fails_says_why_and_leaves_nothing() {
     execute(&mut connection, SPECIFICATION_TABLES).await;
     execute(&mut connection, SPECIFICATION_ROWS).await;
     execute(&mut connection, "insert into tasks (user_id, title) values ('ada', '')").await;
-    let error = migrations::up(&mut connection).await.unwrap_err().to_string();
+    let error = migrations::up(&mut connection, AuthOptions::default()).await.unwrap_err().to_string();
     assert!(error.contains("migration 0003 failed") && error.contains("title"), "{error}");
     let nulls = "select count(*) from tasks where completed is null";
     assert_eq!(rows(&mut connection, nulls).await, ["2"], "it was rolled back");
