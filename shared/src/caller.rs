@@ -1,7 +1,7 @@
 //! The caller: the user whose session a request carries. Only code that has a caller can query that user's data.
 use crate::{
     credential::SessionToken,
-    database::Database,
+    database::{Database, Failure},
     error::{AuthFailure, Error},
     statement::{Parameters, Statement, authorised_read},
 };
@@ -44,15 +44,36 @@ impl Caller {
     /// errors of the database.
     pub(crate) async fn query(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
         self.has_queried.store(true, Ordering::Relaxed);
-        let token = self.token.secret();
-        let mut all: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(2 + parameters.len());
-        all.push((&token, Type::TEXT));
-        all.push((&self.path_user_id, Type::TEXT));
-        all.extend_from_slice(parameters);
-
-        let rows = self.database.run(&statement, &all).await?;
+        let rows = self.find_and_run(statement, parameters).await?;
         let first = rows.first().ok_or(Error::Unauthenticated(AuthFailure::NoSession))?;
         if first.try_get("mine")? { Ok(rows) } else { Err(Error::Forbidden("The path names another user.")) }
+    }
+
+    /// Runs a statement with the token's digest or, where the database cannot look that up, with the token.
+    async fn find_and_run(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
+        if !self.database.looks_up_tokens() {
+            let digest: &[u8] = &self.token.digest();
+            match self.run(statement, (&digest, Type::BYTEA), parameters).await {
+                // Nothing has run: the server did not find caller(bytea) while it parsed the statement.
+                Err(Failure::UndefinedFunction(_)) => self.database.look_up_tokens(),
+                result => return Ok(result?),
+            }
+        }
+        let token = self.token.secret();
+        Ok(self.run(statement, (&token, Type::TEXT), parameters).await?)
+    }
+
+    async fn run(
+        &self,
+        statement: Statement,
+        session: (&(dyn ToSql + Sync), Type),
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, Failure> {
+        let mut all = Vec::with_capacity(2 + parameters.len());
+        all.push(session);
+        all.push((&self.path_user_id as &(dyn ToSql + Sync), Type::TEXT));
+        all.extend_from_slice(parameters);
+        self.database.run(&statement, &all).await
     }
 
     /// Like [`Caller::query`], for a statement that returns one row.

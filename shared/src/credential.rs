@@ -10,7 +10,7 @@ use base64::{
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use lambda_http::http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     error::{AuthFailure, Error},
@@ -193,9 +193,15 @@ impl SessionToken {
         (!token.is_empty() && !token.contains('\0')).then(|| Self(token.to_owned()))
     }
 
-    /// The secret token, for the statement that checks it.
+    /// The secret token, for the statement that looks it up where the sessions cannot be indexed by a digest.
     pub(crate) fn secret(&self) -> &str {
         &self.0
+    }
+
+    /// The SHA-256 digest by which the database finds the session, as its function `token_hash` computes it. It opens no
+    /// session.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        Sha256::digest(&self.0).into()
     }
 }
 

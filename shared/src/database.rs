@@ -8,7 +8,7 @@ use crate::{
 };
 use deadpool_postgres::PoolError;
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tokio::time::{sleep, timeout};
@@ -78,8 +78,19 @@ impl Database {
         Ok(connection)
     }
 
+    /// Whether sessions are looked up by their token, because the database cannot find them by its digest.
+    pub(crate) fn looks_up_tokens(&self) -> bool {
+        self.snapshot.looks_up_tokens.load(Ordering::Relaxed)
+    }
+
+    /// From now on, sessions are looked up by their token. Nothing is prepared then: who has the API's password could read a
+    /// prepared statement's parameters at the pooler.
+    pub(crate) fn look_up_tokens(&self) {
+        self.snapshot.looks_up_tokens.store(true, Ordering::Relaxed);
+    }
+
     /// Runs a statement in one round trip. If the connection is lost, it runs once more where that is safe.
-    pub(crate) async fn run(&self, statement: &Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
+    pub(crate) async fn run(&self, statement: &Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
         let began = Instant::now();
         let mut may_repeat = statement.is_repeatable();
         loop {
@@ -87,14 +98,17 @@ impl Database {
             let connection = self.connection_within(left()).await?;
             let limit = left().min(Duration::from_secs(STATEMENT_TIMEOUT_S));
             let sent = Instant::now();
-            let result = timeout(limit, connection.send(statement.sql(), parameters)).await;
+            let result = timeout(limit, connection.send(statement.sql(), parameters, !self.looks_up_tokens())).await;
             self.measures.add_database_time(sent.elapsed());
             let error = match result {
                 Ok(Ok(rows)) => {
                     connection.mark_used();
                     return Ok(rows);
                 }
-                Ok(Err(error)) if !connection.is_lost(&error) => return Err(error.into()),
+                Ok(Err(error)) if error.code() == Some(&SqlState::UNDEFINED_FUNCTION) => {
+                    return Err(Failure::UndefinedFunction(error.into()));
+                }
+                Ok(Err(error)) if !connection.is_lost(&error) => return Err(Failure::Other(error.into())),
                 Ok(Err(_)) if may_repeat && began.elapsed().as_secs() < RETRY_WITHIN_S => {
                     connection.close();
                     self.measures.count_retry();
@@ -111,7 +125,29 @@ impl Database {
             if !statement.is_repeatable() {
                 sleep(Duration::from_secs(ENDED_AFTER_S)).await;
             }
-            return Err(error);
+            return Err(Failure::Other(error));
+        }
+    }
+}
+
+/// A statement that failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The database has no function of this name and type: its schema is not the one that this binary was built for.
+    UndefinedFunction(Error),
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::UndefinedFunction(error) | Failure::Other(error) => error,
         }
     }
 }

@@ -209,6 +209,8 @@ pub(crate) struct Started<'r> {
     /// The part of it spent on reading the settings, including the secret if there is one.
     pub(crate) settings_time: Duration,
     pub(crate) measures: &'r Measures,
+    /// Whether the index is missing by which sessions are found.
+    pub(crate) lacks_session_index: bool,
 }
 
 impl Entry for Started<'_> {
@@ -218,5 +220,8 @@ impl Entry for Started<'_> {
         writer.value("InitTime", &AsMilliseconds::from(self.init_time));
         writer.value("settings_ms", &NoMetric::from(self.settings_time.as_secs_f64() * 1e3));
         writer.value("ConnectTime", &sum(&self.measures.connect_us));
+        if self.lacks_session_index {
+            writer.value("SessionIndexMissing", &AsCount::from(1_u64));
+        }
     }
 }

@@ -10,6 +10,7 @@ impl Probe {
     /// # Errors
     /// [`Error::Unavailable`] if the database does not answer.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.0.run(&without_caller!("select"), &[]).await.map(drop)
+        self.0.run(&without_caller!("select"), &[]).await?;
+        Ok(())
     }
 }

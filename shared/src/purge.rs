@@ -73,8 +73,8 @@ impl Housekeeper {
     async fn remove_old_idempotency_keys(&self, max_rows: i32) -> Result<u64, Error> {
         let sql = without_caller!(concat!(
             "with removed as (
-                delete from idempotency_keys where ctid = any (array(
-                    select ctid from idempotency_keys
+                delete from public.idempotency_keys where ctid = any (array(
+                    select ctid from public.idempotency_keys
                     where created_at <= now() at time zone 'utc' - interval '",
             key_lifetime!(),
             "'

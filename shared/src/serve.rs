@@ -11,6 +11,7 @@ use crate::{
     log,
     metrics::{Measures, Metrics, RequestRecord, Started},
     probe::Probe,
+    session::{SessionIndex, prepare_lookup},
     settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Scope, Settings},
 };
 use lambda_runtime::{Context, LambdaEvent, Runtime, service_fn};
@@ -24,6 +25,7 @@ use std::{
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::yield_now,
+    time::timeout,
 };
 
 /// Seconds that Init waits for the secret and the database together. Whatever is missing by then, the first request
@@ -129,12 +131,17 @@ impl App {
         };
         let settings_time = began.elapsed();
         let measures = Arc::<Measures>::default();
-        if let Some(snapshot) = settings.cached()
-            && let Err(error) = Database::new(settings.clone(), snapshot, measures.clone()).connect(left()).await
-        {
-            tracing::warn!(cause = error.cause(), "the database cannot be reached yet");
+        let mut session_index = SessionIndex::default();
+        if let Some(snapshot) = settings.cached() {
+            let database = Database::new(settings.clone(), snapshot, measures.clone());
+            match connect(&database, scope, left()).await {
+                Ok(index) => session_index = index,
+                Err(error) => tracing::warn!(cause = error.cause(), "the database cannot be reached yet"),
+            }
         }
-        metrics.write(&Started { init_time: began.elapsed(), settings_time, measures: &measures });
+        let init_time = began.elapsed();
+        let lacks_session_index = session_index == SessionIndex::Missing;
+        metrics.write(&Started { init_time, settings_time, measures: &measures, lacks_session_index });
         Ok(Arc::new(Self { settings, metrics }))
     }
 
@@ -171,6 +178,17 @@ impl App {
         caller.prove().await?;
         answer
     }
+}
+
+/// Connects within `limit`, and finds out how the database looks sessions up if the function checks any.
+async fn connect(database: &Database, scope: Scope, limit: Duration) -> Result<SessionIndex, Error> {
+    let began = Instant::now();
+    database.connect(limit).await?;
+    if scope != Scope::Sessions {
+        return Ok(SessionIndex::default());
+    }
+    let late = || Error::Unavailable("no answer to a statement during Init".to_owned());
+    timeout(limit.saturating_sub(began.elapsed()), prepare_lookup(database)).await.map_err(|_| late())?
 }
 
 async fn serve_requests<A, F>(scope: Scope, answer: A) -> ExitCode

@@ -1,5 +1,11 @@
-//! The query of `GET /api/session`, which returns the caller's session.
-use crate::{caller::Caller, error::Error, statement::authorised_read, timestamp::Timestamp};
+//! Sessions in the database: how they are found there, and the query of `GET /api/session`.
+use crate::{
+    caller::Caller,
+    database::{Database, Failure},
+    error::Error,
+    statement::{authorised_read, without_caller},
+    timestamp::Timestamp,
+};
 use serde::Serialize;
 
 /// The user that a session belongs to, and its end.
@@ -19,4 +25,41 @@ pub async fn current(caller: &Caller) -> Result<Session, Error> {
     let sql = authorised_read!("s.user_id::text, s.expires_at", "");
     let row = caller.query_one(sql, &[]).await?;
     Ok(Session { user_id: row.try_get("user_id")?, expires_at: row.try_get("expires_at")? })
+}
+
+/// What the start of a function finds about the sessions of its database (migration 0014, `session_lookup()`).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum SessionIndex {
+    #[default]
+    Present,
+    /// Somebody dropped it, as `drizzle-kit push` does: every call reads all sessions.
+    Missing,
+}
+
+/// Finds out how the database looks sessions up, and logs what its operator has to mend.
+///
+/// # Errors
+/// Errors of the database. A function works without this: its first call finds out by itself.
+pub(crate) async fn prepare_lookup(database: &Database) -> Result<SessionIndex, Error> {
+    let rows = match database.run(&without_caller!("select public.session_lookup()"), &[]).await {
+        Err(Failure::UndefinedFunction(_)) => {
+            database.look_up_tokens();
+            return Ok(SessionIndex::Present);
+        }
+        rows => rows?,
+    };
+    match rows.first().map_or(Ok("hash"), |row| row.try_get(0))? {
+        "token" => database.look_up_tokens(),
+        "none" => {
+            tracing::warn!("Better Auth has no tables yet, so nobody is signed in: migrate it, then run 'migrate up'")
+        }
+        "missing index" => {
+            tracing::error!(
+                "the index session_token_hash is missing, so each call reads all sessions: run 'migrate up'"
+            );
+            return Ok(SessionIndex::Missing);
+        }
+        _ => {}
+    }
+    Ok(SessionIndex::Present)
 }

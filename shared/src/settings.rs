@@ -14,7 +14,7 @@ use crate::{
     settings::secret::{SecretSettings, SecretSource},
 };
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicBool},
     time::Duration,
 };
 use tokio::sync::Mutex;
@@ -50,6 +50,8 @@ pub(crate) enum Scope {
 pub(crate) struct Snapshot {
     pub(crate) connections: Connections,
     session_rules: Option<SessionRules>,
+    /// Whether the database cannot find sessions by a digest of their token.
+    pub(crate) looks_up_tokens: AtomicBool,
     secret: SecretSettings,
 }
 
@@ -181,7 +183,7 @@ impl Snapshot {
             Scope::Database => (DatabaseConfig::from_settings(get).map_err(|errors| errors.to_string())?, None),
         };
         let connections = Connections::new(&database)?;
-        Ok(Arc::new(Self { connections, session_rules, secret }))
+        Ok(Arc::new(Self { connections, session_rules, looks_up_tokens: AtomicBool::new(false), secret }))
     }
 
     /// Returns the rules for sessions.

@@ -16,13 +16,21 @@ impl Statement {
     /// Checks at compile time that the text asks for the caller, and that its last part reads from it.
     pub(crate) const fn new(sql: &'static str) -> Self {
         assert!(
-            contains(sql, "from caller($1)"),
+            contains(sql, "from public.caller($1)"),
             "the statement does not ask for the caller: make it with authorised! or authorised_read!"
         );
         assert!(contains(sql, "mine"), "the statement does not say whether the path's user is the caller (mine)");
         assert!(
-            contains(sql, " from s") || contains(sql, "from caller($1) s"),
+            contains(sql, " from s") || contains(sql, "from public.caller($1) s"),
             "the statement does not read from s, the caller"
+        );
+        assert!(
+            tasks_are_qualified(sql),
+            "the statement names tasks without their schema: a role's search_path could lead elsewhere. Write public.tasks, with an alias"
+        );
+        assert!(
+            tasks_are_the_callers(sql),
+            "the statement reads or changes tasks of anybody: each public.tasks needs 'user_id = s.user_id' after it, without an 'or'"
         );
         Self { sql, is_repeatable: true }
     }
@@ -50,8 +58,8 @@ impl Statement {
     }
 }
 
-/// Creates a statement that begins with `s`: the caller's row, or no row without a live session. `$1` is the token, and
-/// `$2` the user id in the path or null. The statement's own parameters begin at `$3`.
+/// Creates a statement that begins with `s`: the caller's row, or no row without a live session. `$1` is the token's digest
+/// or, in another type, the token, and `$2` the user id in the path or null. The statement's own parameters begin at `$3`.
 ///
 /// No row means 401, and `mine` = false means 403. The meaning of nulls is up to the statement.
 macro_rules! authorised {
@@ -59,7 +67,7 @@ macro_rules! authorised {
         const {
             $crate::statement::Statement::new(concat!(
                 "with s as (\
-                 select user_id, expires_at, ($2 is null or user_id::text = $2) as mine from caller($1)) ",
+                 select user_id, expires_at, ($2 is null or user_id::text = $2) as mine from public.caller($1)) ",
                 $($sql)+
             ))
         }
@@ -78,7 +86,7 @@ macro_rules! authorised_read {
             $crate::statement::Statement::new(concat!(
                 "select ($2 is null or s.user_id::text = $2) as mine, ",
                 $columns,
-                " from caller($1) s ",
+                " from public.caller($1) s ",
                 $($joined)+
             ))
         }
@@ -94,22 +102,121 @@ macro_rules! without_caller {
 }
 pub(crate) use without_caller;
 
-const fn contains(text: &str, part: &str) -> bool {
-    let (text, part) = (text.as_bytes(), part.as_bytes());
-    let mut rest = text;
-    while rest.len() >= part.len() {
-        let (head, _) = rest.split_at(part.len());
-        let mut remaining = (head, part);
-        while let ([a, left @ ..], [b, right @ ..]) = remaining {
-            if *a != *b {
-                break;
-            }
-            remaining = (left, right);
+/// Whether every `tasks` is `public.tasks`.
+const fn tasks_are_qualified(sql: &str) -> bool {
+    let mut rest = sql;
+    while let Some((before, after)) = split(rest, "tasks") {
+        if !ends_with(before, "public.") {
+            return false;
         }
-        if remaining.1.is_empty() {
-            return true;
-        }
-        rest = rest.split_at(1).1;
+        rest = after;
     }
-    false
+    true
+}
+
+/// Whether every `public.tasks` is restricted to the caller's rows before the next one is named. A row is inserted for
+/// `s.user_id`.
+const fn tasks_are_the_callers(sql: &str) -> bool {
+    let mut rest = sql;
+    while let Some((before, after)) = split(rest, "public.tasks") {
+        rest = after;
+        let own_part = match split(after, "public.tasks") {
+            Some((own_part, _)) => own_part,
+            None => after,
+        };
+        let is_only_a_name = ends_with(before, "'");
+        let is_restricted = if ends_with(before, "insert into ") {
+            contains(sql, "select s.user_id")
+        } else {
+            match split(own_part, "user_id = s.user_id") {
+                Some((_, condition)) => !continues_with_or(condition),
+                None => false,
+            }
+        };
+        if !is_only_a_name && !is_restricted {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether the next word is `or`.
+const fn continues_with_or(text: &str) -> bool {
+    let word = text.trim_ascii_start().as_bytes();
+    match word {
+        [b'o' | b'O', b'r' | b'R', next, ..] => !next.is_ascii_alphanumeric(),
+        _ => false,
+    }
+}
+
+const fn contains(text: &str, part: &str) -> bool {
+    split(text, part).is_some()
+}
+
+const fn ends_with(text: &str, end: &str) -> bool {
+    text.len() >= end.len() && starts_with(text.as_bytes().split_at(text.len() - end.len()).1, end.as_bytes())
+}
+
+/// The texts before and after the first occurrence of `part`.
+const fn split<'t>(text: &'t str, part: &str) -> Option<(&'t str, &'t str)> {
+    let bytes = text.as_bytes();
+    let mut index = 0;
+    while index + part.len() <= bytes.len() {
+        if starts_with(bytes.split_at(index).1, part.as_bytes()) {
+            let (before, rest) = text.split_at(index);
+            return Some((before, rest.split_at(part.len()).1));
+        }
+        index += 1;
+    }
+    None
+}
+
+const fn starts_with(text: &[u8], start: &[u8]) -> bool {
+    let mut remaining = (text, start);
+    while let ([a, text @ ..], [b, start @ ..]) = remaining {
+        if *a != *b {
+            return false;
+        }
+        remaining = (text, start);
+    }
+    remaining.1.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::catch_unwind;
+
+    #[test]
+    fn a_statement_that_reaches_tasks_of_others_does_not_compile() {
+        let compiles = |sql: &str| {
+            let sql: &'static str = format!("select s.mine from public.caller($1) s {sql}").leak();
+            catch_unwind(|| Statement::new(sql)).is_ok()
+        };
+        for sql in [
+            "",
+            "left join public.tasks t on t.user_id = s.user_id and t.id = $3",
+            "where exists (select from public.tasks t where t.user_id = s.user_id)",
+            "join public.tasks t on t.user_id = s.user_id join public.tasks u on u.user_id = s.user_id",
+            "where nextval(pg_get_serial_sequence('public.tasks', 'id')) > 0",
+            "order by s.user_id",
+        ] {
+            assert!(compiles(sql), "{sql}");
+        }
+        for sql in [
+            ", public.tasks t",
+            "left join public.tasks t on t.id = $3",
+            "join public.tasks t on t.user_id = s.user_id or true",
+            "join public.tasks t on t.user_id = s.user_id\n  OR (true)",
+            "join public.tasks t on t.user_id = s.user_id join public.tasks u on u.id = t.id",
+            "join public.tasks u on u.id = $3 join public.tasks t on t.user_id = s.user_id",
+            "left join tasks t on t.user_id = s.user_id and t.id = $3",
+            "left join other.tasks t on t.user_id = s.user_id and t.id = $3",
+            "where exists (insert into public.tasks (user_id, title) values ($3, $4))",
+        ] {
+            assert!(!compiles(sql), "{sql}");
+        }
+        assert!(catch_unwind(|| Statement::new("select mine from s")).is_err());
+        assert!(catch_unwind(|| Statement::without_caller("select title from public.tasks")).is_err());
+    }
 }

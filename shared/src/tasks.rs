@@ -45,8 +45,8 @@ async fn fetch_small_first_page(caller: &Caller, query: &ListQuery) -> Result<Ve
         "left join lateral (
             select ",
         columns!(),
-        " from tasks
-            where tasks.user_id = s.user_id
+        " from public.tasks t
+            where t.user_id = s.user_id
             order by created_at desc, id desc
             limit $3
         ) t on true"
@@ -68,8 +68,8 @@ fn list_statement(sort: Sort) -> Statement {
                         rows between unbounded preceding and 1 preceding) as bytes_before
                     from (
                         select ", columns!(), "
-                        from tasks
-                        where tasks.user_id = s.user_id
+                        from public.tasks own
+                        where own.user_id = s.user_id
                             and ($3 is null or completed = $3)
                             and ($4 is null or strpos(lower(title), lower($4)) > 0 or strpos(lower(description), lower($4)) > 0)
                             and ($5 is null or (", $column, ", id) ", $after, " ($5, $6))
@@ -114,7 +114,7 @@ async fn fetch_page(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, Erro
 pub async fn create(caller: &Caller, new: &NewTask) -> Result<Task, Error> {
     let sql = authorised!(
         ", made as (
-            insert into tasks (user_id, title, description, completed, created_at, updated_at)
+            insert into public.tasks (user_id, title, description, completed, created_at, updated_at)
             select s.user_id, $3, $4, false, utc.now, utc.now
             from s, (select clock_timestamp() at time zone 'utc' as now) utc
             where s.mine
@@ -141,7 +141,7 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
     // so the first response can be rebuilt from it.
     let sql = authorised!(
         ", key as (
-            insert into idempotency_keys as k (user_id, key, request_hash, task_id, created_at)
+            insert into public.idempotency_keys as k (user_id, key, request_hash, task_id, created_at)
             select s.user_id, $3, $4, nextval(pg_get_serial_sequence('public.tasks', 'id')), clock_timestamp() at time zone 'utc'
             from s
             where s.mine
@@ -153,7 +153,7 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
                 where k.created_at <= now() at time zone 'utc' - interval '", key_lifetime!(), "')
             returning *),
         made as (
-            insert into tasks (", columns!(), ")
+            insert into public.tasks (", columns!(), ")
             select task_id, user_id, $5, $6, false, created_at, created_at from key where made_by = pg_current_xact_id())
         select s.mine, s.user_id::text, key.request_hash = $4 as is_same, made_by <> pg_current_xact_id() as is_replay,
             key.task_id as id, key.created_at
@@ -188,7 +188,7 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
 /// [`Error::NotFound`] if no task has this id, or it belongs to another user; [`Error::Unauthenticated`] without a live
 /// session, [`Error::Forbidden`] on another user's path.
 pub async fn get(caller: &Caller, id: TaskId) -> Result<Task, Error> {
-    let sql = authorised_read!(columns!("t"), "left join tasks t on t.user_id = s.user_id and t.id = $3");
+    let sql = authorised_read!(columns!("t"), "left join public.tasks t on t.user_id = s.user_id and t.id = $3");
     let row = caller.query_one(sql, &[(&id.0, Type::INT4)]).await?;
     Task::from_row(&row)?.ok_or(NO_SUCH_TASK)
 }
@@ -202,7 +202,7 @@ pub async fn update(caller: &Caller, id: TaskId, changes: &TaskChanges, if_match
     // the same.
     let sql = authorised!(
         ", updated as (
-            update tasks t
+            update public.tasks t
             set title = coalesce($5, t.title),
                 description = case when $6 then $7 else t.description end,
                 completed = case when $8 then not t.completed else coalesce($9, t.completed) end,
@@ -215,7 +215,7 @@ pub async fn update(caller: &Caller, id: TaskId, changes: &TaskChanges, if_match
         columns!("u"),
         ",
             $4 is not null and u.id is null
-                and exists (select from tasks where tasks.user_id = s.user_id and tasks.id = $3) as is_stale
+                and exists (select from public.tasks t where t.user_id = s.user_id and t.id = $3) as is_stale
         from s left join updated u on true"
     );
     let description = changes.description.as_ref().map(|it| it.as_ref().map(|it| &it.0));
@@ -247,13 +247,13 @@ pub async fn update(caller: &Caller, id: TaskId, changes: &TaskChanges, if_match
 pub async fn delete(caller: &Caller, id: TaskId, if_match: &IfMatch) -> Result<(), Error> {
     let sql = authorised!(
         ", deleted as (
-            delete from tasks t using s
+            delete from public.tasks t using s
             where s.mine and t.user_id = s.user_id and t.id = $3
                 and ($4 is null or (extract(epoch from t.updated_at) * 1000000)::bigint = any ($4))
             returning t.id)
         select s.mine, d.id,
             $4 is not null and d.id is null
-                and exists (select from tasks where tasks.user_id = s.user_id and tasks.id = $3) as is_stale
+                and exists (select from public.tasks t where t.user_id = s.user_id and t.id = $3) as is_stale
         from s left join deleted d on true"
     );
     let parameters: Parameters<'_> = &[(&id.0, Type::INT4), (&if_match.tags(), Type::INT8_ARRAY)];
@@ -272,7 +272,7 @@ pub async fn delete(caller: &Caller, id: TaskId, if_match: &IfMatch) -> Result<(
 pub async fn clear_completed(caller: &Caller) -> Result<i64, Error> {
     let sql = authorised!(
         ", deleted as (
-            delete from tasks t using s
+            delete from public.tasks t using s
             where s.mine and t.user_id = s.user_id and t.completed
             returning t.id)
         select s.mine, (select count(*) from deleted) as deleted from s"

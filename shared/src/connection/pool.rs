@@ -84,10 +84,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Sends a statement in one round trip. If statements are prepared, the first use on a connection takes one more
-    /// round trip, and later uses save the server parsing and planning.
-    pub(crate) async fn send(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
-        if !self.uses_prepared_statements {
+    /// Sends a statement in one round trip. If statements are prepared and `may_prepare`, the first use on a connection takes
+    /// one more round trip, and later uses save the server parsing and planning.
+    pub(crate) async fn send(
+        &self,
+        sql: &str,
+        parameters: Parameters<'_>,
+        may_prepare: bool,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if !self.uses_prepared_statements || !may_prepare {
             return self.client.query_typed(sql, parameters).await;
         }
         let (values, types): (Vec<_>, Vec<_>) = parameters.iter().cloned().unzip();
