@@ -324,7 +324,7 @@ impl EnvFile {
         let mut values = vec![("TASKS_URL", base_url.to_owned())];
         if let Some([first, second]) = users {
             values.push(("TASKS_TOKEN", first.token.clone()));
-            values.push(("TASKS_COOKIE", config.session_rules.cookie(&first.token)));
+            values.extend(config.session_rules.cookie(&first.token).map(|cookie| ("TASKS_COOKIE", cookie)));
             values.push(("TASKS_USER_ID", first.id.clone()));
             values.push(("TASKS_TOKEN_2", second.token.clone()));
         }

@@ -109,7 +109,7 @@ fn event(name: &str, user: &User, task: i64) -> Value {
         "BETTER_AUTH_SECRET" => Some(SECRET.to_owned()),
         _ => None,
     });
-    let cookie = rules.expect("good settings").session_rules.cookie(&user.token);
+    let cookie = rules.expect("good settings").session_rules.cookie(&user.token).expect("a secret");
     let (_, signed) = cookie.split_once('=').expect("a cookie");
     let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let text = text

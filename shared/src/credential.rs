@@ -42,7 +42,8 @@ const UNTRUSTED_ORIGIN: &str = "A change authorised by a cookie needs an Origin 
 /// The rules for reading and checking a request's credential.
 pub struct SessionRules {
     cookie_name: String,
-    signature: Hmac<Sha256>,
+    /// `None` where Better Auth's secret is not known: only bare tokens are a credential then.
+    signature: Option<Hmac<Sha256>>,
     require_signed: bool,
     trusted_origins: Vec<String>,
 }
@@ -67,20 +68,30 @@ pub(crate) enum Credential {
 }
 
 impl SessionRules {
-    pub(crate) fn new(cookie_name: String, secret: &str, require_signed: bool, trusted_origins: Vec<String>) -> Self {
-        let signature = match Hmac::new_from_slice(secret.as_bytes()) {
+    pub(crate) fn new(
+        cookie_name: String,
+        secret: Option<&str>,
+        require_signed: bool,
+        trusted_origins: Vec<String>,
+    ) -> Self {
+        let signature = secret.map(|secret| match Hmac::new_from_slice(secret.as_bytes()) {
             Ok(signature) => signature,
             Err(_) => unreachable!("HMAC accepts keys of any length (RFC 2104, section 2)"),
-        };
+        });
         Self { cookie_name, signature, require_signed, trusted_origins }
     }
 
     /// Builds the session cookie for a token, as the `name=value` that a browser sends back. For tools that act as a
-    /// browser.
-    pub fn cookie(&self, token: &str) -> String {
-        let signature = STANDARD.encode(self.signature.clone().chain_update(token.as_bytes()).finalize().into_bytes());
-        let value = format!("{token}.{signature}");
-        format!("{}={}", self.cookie_name, utf8_percent_encode(&value, NOT_IN_URI_COMPONENT))
+    /// browser. `None` if Better Auth's secret is not known.
+    pub fn cookie(&self, token: &str) -> Option<String> {
+        let signature = self.signature.clone()?.chain_update(token.as_bytes()).finalize().into_bytes();
+        let value = format!("{token}.{}", STANDARD.encode(signature));
+        Some(format!("{}={}", self.cookie_name, utf8_percent_encode(&value, NOT_IN_URI_COMPONENT)))
+    }
+
+    /// Whether cookies and signed tokens are a credential: Better Auth's secret is known.
+    pub(crate) fn checks_signatures(&self) -> bool {
+        self.signature.is_some()
     }
 
     /// Checks everything about the caller that the request itself shows.
@@ -180,9 +191,10 @@ impl SessionRules {
 
     /// Whether the signature belongs to the token. Compares in constant time.
     fn is_signed(&self, token: &str, signature: &str) -> bool {
+        let Some(mac) = &self.signature else { return false };
         let engine = if signature.contains(['-', '_']) { BASE64_URL_SAFE } else { BASE64 };
         let digits = signature.split('=').next().unwrap_or_default();
-        let is_good = |bytes: Vec<u8>| self.signature.clone().chain_update(token).verify_slice(&bytes).is_ok();
+        let is_good = |bytes: Vec<u8>| mac.clone().chain_update(token).verify_slice(&bytes).is_ok();
         engine.decode(digits).is_ok_and(is_good)
     }
 }
@@ -232,7 +244,7 @@ mod tests {
     const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
 
     fn rules() -> SessionRules {
-        SessionRules::new(NAME.into(), SECRET, false, vec!["https://app.example.com".into()])
+        SessionRules::new(NAME.into(), Some(SECRET), false, vec!["https://app.example.com".into()])
     }
 
     fn signed(token: &str, secret: &str) -> String {
@@ -255,7 +267,7 @@ mod tests {
         // Made with better-call's serializeSignedCookie, of better-auth 1.7.25.
         let better_auth_cookie = "better-auth.session_token=Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A.otKwFhQH7p%2BwK7Azte6QrZu8KhzzIWGFhSUt1KkMNRQ%3D";
         assert_eq!(cookie(better_auth_cookie).as_deref(), Some("Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A"));
-        assert_eq!(rules().cookie("Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A"), better_auth_cookie);
+        assert_eq!(rules().cookie("Xy0kSvfK2gVhCQxqyHbEYrH4lWZt9f3A").as_deref(), Some(better_auth_cookie));
     }
 
     #[test]
@@ -396,9 +408,19 @@ mod tests {
 
     #[test]
     fn bare_tokens_can_be_refused() {
-        let rules = SessionRules::new(NAME.into(), SECRET, true, vec![]);
+        let rules = SessionRules::new(NAME.into(), Some(SECRET), true, vec![]);
         assert!(rules.bearer_token("Bearer tok").is_none());
         assert!(rules.bearer_token(&format!("Bearer {}", signed("tok", SECRET))).is_some());
+    }
+
+    #[test]
+    fn without_the_secret_only_a_bare_token_is_a_credential() {
+        let rules = SessionRules::new(NAME.into(), None, false, vec![]);
+        assert!(matches!(rules.bearer_token("Bearer tok"), Some(Ok(_))));
+        assert!(rules.bearer_token(&format!("Bearer {}", signed("tok", SECRET))).is_none());
+        assert!(rules.cookie_token(&signed("tok", SECRET)).is_none() && rules.cookie("tok").is_none());
+        // HMAC with an empty key is one that anybody can compute.
+        assert!(rules.cookie_token(&signed("tok", "")).is_none());
     }
 
     proptest! {

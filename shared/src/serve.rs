@@ -130,6 +130,11 @@ impl App {
             }
         };
         let settings_time = began.elapsed();
+        if scope == Scope::Sessions && settings.cached().is_some_and(|snapshot| !snapshot.checks_signatures()) {
+            tracing::warn!(
+                "BETTER_AUTH_SECRET is not set: bare session tokens are a credential, cookies and signed tokens are not"
+            );
+        }
         let measures = Arc::<Measures>::default();
         let mut session_index = SessionIndex::default();
         if let Some(snapshot) = settings.cached() {

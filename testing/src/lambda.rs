@@ -150,12 +150,6 @@ impl Lambda {
         answer.unwrap_or_else(|_| panic!("{} did not answer", self.name)).expect("the Runtime API runs")
     }
 
-    /// The environment variables that the process was started with, as `NAME=value`.
-    pub fn environment(&self) -> Vec<String> {
-        let environment = std::fs::read(format!("/proc/{}/environ", self.process_id())).expect("a process in /proc");
-        environment.split(|byte| *byte == 0).map(|entry| String::from_utf8_lossy(entry).into_owned()).collect()
-    }
-
     /// Sends SIGTERM, as Lambda does in its shutdown phase.
     pub fn terminate(&self) {
         self.signal(Signal::SIGTERM);

@@ -49,11 +49,6 @@ impl SecretsManager {
         manager
     }
 
-    /// The secret's ARN.
-    pub fn secret(&self) -> &str {
-        &self.secret
-    }
-
     /// Returns the environment variables of a function that reads this secret.
     pub fn settings(&self) -> Vec<(String, String)> {
         [

@@ -72,8 +72,24 @@ async fn a_function_without_sessions_does_not_need_better_auths_secret() {
     assert_eq!(status(&mut start("health", &secrets).await, &get("/health")).await, 200);
     let purged = start("purge", &secrets).await.invoke(json!({"source": "aws.events"})).await;
     assert_eq!(purged["is_complete"], true, "{purged}");
-    let (code, log) = start("list-tasks", &secrets).await.ended().await;
-    assert!(code == Some(1) && log.join("\n").contains("BETTER_AUTH_SECRET is not set"), "{log:?}");
+}
+
+#[tokio::test]
+async fn without_better_auths_secret_a_bare_token_is_a_credential_and_nothing_else_is() {
+    let api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let secrets = SecretsManager::with_secret(&json!({"DATABASE_URL": api.database.api_url()})).await;
+    let mut function = start("list-tasks", &secrets).await;
+    let log = function.log_lines(1).await.join("\n");
+    assert!(log.contains("BETTER_AUTH_SECRET is not set") && log.contains("WARN"), "{log}");
+    assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 200);
+    for request in [
+        get("/api/tasks").cookie(&ada.token),
+        get("/api/tasks").raw_cookie(&session_cookie(&ada.token, "")),
+        get("/api/tasks").bearer(&format!("{}.x", ada.token)),
+    ] {
+        assert_eq!(status(&mut function, &request).await, 401);
+    }
 }
 
 #[tokio::test]
@@ -239,15 +255,26 @@ async fn an_invalid_secret_is_reported_in_a_sentence_that_does_not_quote_it() {
 
 #[tokio::test]
 async fn an_invalid_new_secret_leaves_the_old_one_in_force() {
-    let (_api, secrets, ada) = set_up().await;
-    let mut function = start("list-tasks", &secrets).await;
-    assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 200);
-    secrets.put_text("s3cret").await;
+    let (api, _, ada) = set_up().await;
+    let good = json!({"DATABASE_URL": api.database.api_url(), "BETTER_AUTH_SECRET": SECRET});
+    let without_key = json!({"DATABASE_URL": api.database.api_url()}).to_string();
+    let mut functions = Vec::new();
+    for (secret, cause) in [("s3cret", "JSON object"), (&*without_key, "no longer in the secret")] {
+        let secrets = SecretsManager::with_secret(&good).await;
+        let mut function = start("list-tasks", &secrets).await;
+        assert_eq!(status(&mut function, &get("/api/tasks").bearer(&ada.token)).await, 200);
+        secrets.put_text(secret).await;
+        functions.push((function, secrets, cause));
+    }
     tokio::time::sleep(Duration::from_secs(32)).await;
-    assert_eq!(status(&mut function, &get("/api/tasks").raw_cookie(&session_cookie(&ada.token, "wrong"))).await, 401);
-    let log = function.log_lines(3).await.join("\n");
-    assert!(log.contains("stays in force, for an hour at most") && !log.contains("s3cret"), "{log}");
-    assert_eq!(status(&mut function, &get("/api/tasks").cookie(&ada.token)).await, 200);
+    for (mut function, _secrets, cause) in functions {
+        let forged = get("/api/tasks").raw_cookie(&session_cookie(&ada.token, "wrong"));
+        assert_eq!(status(&mut function, &forged).await, 401);
+        let log = function.log_lines(3).await.join("\n");
+        assert!(log.contains("stays in force, for an hour at most") && log.contains(cause), "{log}");
+        assert!(!log.contains("s3cret"), "{log}");
+        assert_eq!(status(&mut function, &get("/api/tasks").cookie(&ada.token)).await, 200);
+    }
 }
 
 #[tokio::test]

@@ -51,13 +51,19 @@ impl Config {
             ok_or_collect(trusted_origins(get("TRUSTED_ORIGINS")), &mut errors).unwrap_or_default();
         let require_signed =
             ok_or_collect(parse_bool("REQUIRE_SIGNED_TOKENS", get("REQUIRE_SIGNED_TOKENS")), &mut errors);
+        if secret == Some(None) && require_signed == Some(true) {
+            errors.push(
+                "REQUIRE_SIGNED_TOKENS is true, and BETTER_AUTH_SECRET is not set: no signature can be checked"
+                    .to_owned(),
+            );
+        }
 
         match (database, secret, base_url, prefix, require_signed) {
             (Some(database), Some(secret), Some(base), Some(prefix), Some(require_signed)) if errors.is_empty() => {
                 let cookie_name = format!("{}{prefix}.session_token", if base.is_https { "__Secure-" } else { "" });
                 // Better Auth also trusts its own base URL.
                 trusted_origins.push(base.origin);
-                let session_rules = SessionRules::new(cookie_name, &secret, require_signed, trusted_origins);
+                let session_rules = SessionRules::new(cookie_name, secret.as_deref(), require_signed, trusted_origins);
                 Ok(Self { database, session_rules })
             }
             _ => Err(ConfigErrors(errors)),
@@ -104,24 +110,21 @@ fn ok_or_collect<T>(result: Result<T, String>, errors: &mut Vec<String>) -> Opti
     result.map_err(|error| errors.push(error)).ok()
 }
 
-/// Returns the secret that signs session cookies. `BETTER_AUTH_SECRETS` (`2:new,1:old`) takes precedence over
+/// Returns the secret that signs session cookies, or `None` where only bare tokens are checked, as with Neon Auth, which keeps
+/// its secret to itself. `BETTER_AUTH_SECRETS` (`2:new,1:old`) takes precedence over
 /// `BETTER_AUTH_SECRET`, and its first entry is the current one, as in better-auth 1.7 (context/secret-utils).
-fn signing_secret(secrets: Option<String>, secret: Option<String>) -> Result<String, String> {
+fn signing_secret(secrets: Option<String>, secret: Option<String>) -> Result<Option<String>, String> {
     let (name, secret) = match (secrets, secret) {
         (Some(secrets), _) => ("BETTER_AUTH_SECRETS", current_secret(&secrets)?),
         (None, Some(secret)) => ("BETTER_AUTH_SECRET", secret),
-        (None, None) => {
-            return Err(
-                "BETTER_AUTH_SECRET is not set: it is the secret that Better Auth signs its cookies with".into()
-            );
-        }
+        (None, None) => return Ok(None),
     };
     if BETTER_AUTH_DEFAULT_SECRETS.contains(&secret.as_str()) {
         return Err(format!(
             "{name} is Better Auth's public default: make one of your own, as with 'openssl rand -base64 32'"
         ));
     }
-    Ok(secret)
+    Ok(Some(secret))
 }
 
 fn current_secret(secrets: &str) -> Result<String, String> {
@@ -246,8 +249,10 @@ mod tests {
     }
 
     #[test]
-    fn the_two_required_settings_are_enough() {
-        assert!(config(&[]).is_ok());
+    fn the_database_is_enough_and_better_auths_secret_makes_cookies_a_credential() {
+        assert!(config(&[]).is_ok_and(|config| config.session_rules.checks_signatures()));
+        let without_secret = config(&[("BETTER_AUTH_SECRET", "")]);
+        assert!(without_secret.is_ok_and(|config| !config.session_rules.checks_signatures()));
     }
 
     #[test]
@@ -255,7 +260,6 @@ mod tests {
         for (name, value, expected) in [
             ("DATABASE_URL", "", "DATABASE_URL is not set"),
             ("DATABASE_URL", "s3cret", "DATABASE_URL is not a URL"),
-            ("BETTER_AUTH_SECRET", "", "BETTER_AUTH_SECRET is not set"),
             ("BETTER_AUTH_SECRET", "better-auth-secret-12345678901234567890", "public default"),
             ("BETTER_AUTH_SECRETS", "s3cret", "<version>:"),
             ("BETTER_AUTH_SECRETS", "x:s3cret", "entry 1"),
@@ -303,9 +307,14 @@ mod tests {
 
     #[test]
     fn all_wrong_settings_are_named_at_once() {
-        let error =
-            config(&[("DATABASE_URL", ""), ("BETTER_AUTH_SECRET", ""), ("LOG_LEVEL", "x")]).err().unwrap().to_string();
-        for name in ["DATABASE_URL", "BETTER_AUTH_SECRET", "LOG_LEVEL"] {
+        let error = config(&[
+            ("DATABASE_URL", ""),
+            ("BETTER_AUTH_SECRET", ""),
+            ("REQUIRE_SIGNED_TOKENS", "true"),
+            ("LOG_LEVEL", "x"),
+        ]);
+        let error = error.err().unwrap().to_string();
+        for name in ["DATABASE_URL", "BETTER_AUTH_SECRET", "REQUIRE_SIGNED_TOKENS", "LOG_LEVEL"] {
             assert!(error.contains(name), "{error}");
         }
     }
