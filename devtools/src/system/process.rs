@@ -9,7 +9,10 @@ use std::{
     ffi::OsStr,
     net::TcpStream,
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
@@ -172,6 +175,8 @@ pub async fn run_command(command: &mut Command) -> Result<()> {
 pub async fn run_tests(command: &mut Command) -> Result<()> {
     let failed = Arc::new(Mutex::new(Vec::new()));
     let names = failed.clone();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
     let mut running = Running::start(command.stdout(Stdio::piped()), Signal::SIGTERM)?;
     let reading = running.read_lines(move |line| {
         println!("{line}");
@@ -179,14 +184,27 @@ pub async fn run_tests(command: &mut Command) -> Result<()> {
         if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
             names.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
         }
+        counted.fetch_add(test_count(line), Ordering::Relaxed);
     })?;
     let status = running.wait().await?;
     reading.await?;
     let failed = failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match (status.success(), failed.is_empty()) {
+        (true, _) if count.load(Ordering::Relaxed) == 0 => {
+            bail!("no test has the name that was asked for, so none ran")
+        }
         (true, _) => Ok(()),
         (false, true) => bail!("the tests do not compile, or ended early ({status})"),
         (false, false) => bail!("failed: {}; one of them alone: --filter {}", failed.join(", "), failed[0]),
+    }
+}
+
+/// How many tests cargo's line "running 12 tests" announces; 0 for other lines.
+fn test_count(line: &str) -> usize {
+    let words: Vec<_> = line.split(' ').collect();
+    match words[..] {
+        ["running", count, "test" | "tests"] => count.parse().unwrap_or(0),
+        _ => 0,
     }
 }
 

@@ -211,9 +211,7 @@ async fn better_auth(context: &Context<'_>) -> Result<()> {
 async fn versions(context: &Context<'_>) -> Result<()> {
     for (major, pooling) in OTHER_VERSIONS {
         let services = Services::start_with(major, pooling).await?;
-        for test in ["api", "migrations"] {
-            run_tests(services.pass_to(&mut context.test(&["--test", test]))).await?;
-        }
+        run_tests(services.pass_to(&mut context.test(&["--test", "api", "--test", "migrations"]))).await?;
     }
     Ok(())
 }
