@@ -24,7 +24,10 @@ try {
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
   page.on("request", (request) => /^https?:/.test(request.url()) && !request.url().startsWith(TASKS_URL) && problems.push(request.url()));
 
+  const contract = await (await fetch(`${TASKS_URL}/openapi.json`)).json();
   await page.goto(`${TASKS_URL}/docs`);
+  await page.locator(".opblock").first().waitFor();
+  await descriptions(page, contract);
   await page.getByRole("button", { name: "Authorize" }).first().click();
   const dialog = page.locator(".modal-ux");
   await dialog.locator("input[type=text], input[type=password]").first().fill(TASKS_TOKEN);
@@ -49,4 +52,11 @@ try {
 } finally {
   await browser.close();
   rmSync(profile, { recursive: true, force: true });
+}
+
+// In Markdown, a line that begins with "401." is an ordered list.
+async function descriptions(page, contract) {
+  assert.equal(await page.locator("ol").count(), 0, "no description has an ordered list");
+  assert.equal(await page.locator(".info a[href$='openapi.json']").count(), 1, "the page has a link to the contract");
+  assert.match(await page.locator(".info").innerText(), new RegExp(contract.info.title));
 }
