@@ -1,4 +1,4 @@
-//! What the function `docs` serves: openapi.yaml as JSON, and Swagger UI's files, compressed.
+//! What the function `docs` serves: openapi.yaml as JSON, in the order of the file, and Swagger UI's files, compressed.
 use flate2::{Compression, write::GzEncoder};
 use std::{
     env,

@@ -1,5 +1,6 @@
 // Tests /docs in a real browser: pastes a token, makes a call, and checks the answer.
 //
+//   OPERATIONS  all operations in the order of openapi.yaml, such as "GET /api/tasks", one per line
 //   CHROMIUM  path of the browser    TASKS_URL  URL of the API    TASKS_TOKEN  a session token
 //   PICTURE  file for a screenshot
 import assert from "node:assert/strict";
@@ -8,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
-const { CHROMIUM, TASKS_URL, TASKS_TOKEN, PICTURE } = process.env;
+const { CHROMIUM, TASKS_URL, TASKS_TOKEN, OPERATIONS, PICTURE } = process.env;
 const profile = mkdtempSync(join(tmpdir(), "task-api-reference-"));
 const browser = await chromium.launchPersistentContext(profile, {
   executablePath: CHROMIUM,
@@ -28,6 +29,7 @@ try {
   await page.goto(`${TASKS_URL}/docs`);
   await page.locator(".opblock").first().waitFor();
   await descriptions(page, contract);
+  await operations(page);
   await page.getByRole("button", { name: "Authorize" }).first().click();
   const dialog = page.locator(".modal-ux");
   await dialog.locator("input[type=text], input[type=password]").first().fill(TASKS_TOKEN);
@@ -36,6 +38,9 @@ try {
 
   const operation = page.locator("#operations-tasks-createTask");
   await operation.locator("button.opblock-summary-control").click();
+  await operation.locator(".opblock-section-request-body .examples-select-element").waitFor();
+  const examples = await operation.locator(".opblock-section-request-body .examples-select-element option").allInnerTexts();
+  assert.deepEqual(examples, ["Title only", "Title and description"], "examples have the order of openapi.yaml");
   await operation.locator("textarea.body-param__text").fill('{"title": "Written in the reference"}');
   await operation.getByRole("button", { name: "Execute" }).click();
   const answer = operation.locator(".live-responses-table");
@@ -59,4 +64,21 @@ async function descriptions(page, contract) {
   assert.equal(await page.locator("ol").count(), 0, "no description has an ordered list");
   assert.equal(await page.locator(".info a[href$='openapi.json']").count(), 1, "the page has a link to the contract");
   assert.match(await page.locator(".info").innerText(), new RegExp(contract.info.title));
+}
+
+// Operations have the order of openapi.yaml.
+async function operations(page) {
+  const order = OPERATIONS.split("\n");
+  const tags = await page.locator(".opblock-tag").evaluateAll((elements) => elements.map((element) => element.dataset.tag));
+  const shown = await page.locator(".opblock-tag-section").evaluateAll((sections) =>
+    sections.map((section) =>
+      [...section.querySelectorAll(".opblock-summary")].map((summary) => {
+        const path = summary.querySelector(".opblock-summary-path").dataset.path;
+        return `${summary.querySelector(".opblock-summary-method").textContent} ${path}`;
+      })));
+  for (const [index, section] of shown.entries()) {
+    const tag = tags[index];
+    assert.deepEqual(section, order.filter((operation) => section.includes(operation)), `the order of ${tag}`);
+  }
+  assert.deepEqual(shown.flat().toSorted(), order.toSorted(), "all operations are on the page");
 }
