@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 const { CHROMIUM, TASKS_URL, TASKS_TOKEN, OPERATIONS, PICTURE } = process.env;
+const FOLDED_TAG = "tasks-by-user";
 const profile = mkdtempSync(join(tmpdir(), "task-api-reference-"));
 const browser = await chromium.launchPersistentContext(profile, {
   executablePath: CHROMIUM,
@@ -66,10 +67,18 @@ async function descriptions(page, contract) {
   assert.match(await page.locator(".info").innerText(), new RegExp(contract.info.title));
 }
 
-// Operations have the order of openapi.yaml.
+// Operations have the order of openapi.yaml. Those with {user_id} are under their own tag, which is folded until a link or
+// a click opens it.
 async function operations(page) {
   const order = OPERATIONS.split("\n");
+  const isOpen = async (tag) => (await page.locator(`#operations-tag-${tag} .expand-operation`).getAttribute("aria-expanded")) === "true";
   const tags = await page.locator(".opblock-tag").evaluateAll((elements) => elements.map((element) => element.dataset.tag));
+  const open = [];
+  for (const tag of tags) if (await isOpen(tag)) open.push(tag);
+  assert(tags.includes(FOLDED_TAG), `there is a tag ${FOLDED_TAG}`);
+  assert.deepEqual(open, tags.filter((tag) => tag !== FOLDED_TAG), `only ${FOLDED_TAG} is folded`);
+
+  await page.locator(`#operations-tag-${FOLDED_TAG} .expand-operation`).click();
   const shown = await page.locator(".opblock-tag-section").evaluateAll((sections) =>
     sections.map((section) =>
       [...section.querySelectorAll(".opblock-summary")].map((summary) => {
@@ -79,6 +88,13 @@ async function operations(page) {
   for (const [index, section] of shown.entries()) {
     const tag = tags[index];
     assert.deepEqual(section, order.filter((operation) => section.includes(operation)), `the order of ${tag}`);
+    for (const operation of section) assert.equal(operation.includes("{user_id}"), tag === FOLDED_TAG, `${operation} is under ${tag}`);
   }
   assert.deepEqual(shown.flat().toSorted(), order.toSorted(), "all operations are on the page");
+  await page.locator(`#operations-tag-${FOLDED_TAG} .expand-operation`).click();
+
+  const other = await page.context().newPage();
+  await other.goto(`${TASKS_URL}/docs#/${FOLDED_TAG}/getTaskOfUser`);
+  await other.locator(`#operations-${FOLDED_TAG}-getTaskOfUser .opblock-body`).waitFor();
+  await other.close();
 }
