@@ -31,14 +31,11 @@ try {
   await page.locator(".opblock").first().waitFor();
   await descriptions(page, contract);
   await operations(page);
-  await page.getByRole("button", { name: "Authorize" }).first().click();
-  const dialog = page.locator(".modal-ux");
-  await dialog.locator("input[type=text], input[type=password]").first().fill(TASKS_TOKEN);
-  await dialog.getByRole("button", { name: /apply|authorize/i }).first().click();
-  await dialog.getByRole("button", { name: "Close" }).first().click();
+  await authorize(page, contract);
 
   const operation = page.locator("#operations-tasks-createTask");
   await operation.locator("button.opblock-summary-control").click();
+  await responseHeaders(page, operation, contract);
   await operation.locator(".opblock-section-request-body .examples-select-element").waitFor();
   const examples = await operation.locator(".opblock-section-request-body .examples-select-element option").allInnerTexts();
   assert.deepEqual(examples, ["Title only", "Title and description"], "examples have the order of openapi.yaml");
@@ -97,4 +94,30 @@ async function operations(page) {
   await other.goto(`${TASKS_URL}/docs#/${FOLDED_TAG}/getTaskOfUser`);
   await other.locator(`#operations-${FOLDED_TAG}-getTaskOfUser .opblock-body`).waitFor();
   await other.close();
+}
+
+// "Authorize" says where to get a token. The contract also has a cookie, which a script cannot send.
+async function authorize(page, contract) {
+  assert.deepEqual(contract.security, [{ bearer: [] }, { cookie: [] }]);
+  await page.getByRole("button", { name: "Authorize" }).first().click();
+  const dialog = page.locator(".modal-ux");
+  assert.deepEqual(await dialog.locator(".auth-container h4 code").allInnerTexts(), ["bearer"], "Authorize offers a bearer only");
+  for (const place of ["TASKS_TOKEN", "target/dev/env", "set-auth-token", "better-auth.session_token"]) {
+    assert(await dialog.getByText(place).count() > 0, `Authorize names ${place}`);
+  }
+  await dialog.locator("input").first().fill(TASKS_TOKEN);
+  await dialog.getByRole("button", { name: /apply|authorize/i }).first().click();
+  await dialog.getByRole("button", { name: "Close" }).last().click();
+}
+
+// A response lists only its own headers. The headers that all responses have are listed once, in the description.
+async function responseHeaders(page, operation, contract) {
+  await operation.locator(".responses-table").first().waitFor();
+  const shown = await operation.locator(".response .headers tbody td:first-child").allInnerTexts();
+  assert.deepEqual(shown, ["ETag", "Location", "Idempotent-Replayed", "WWW-Authenticate", "Retry-After"], "headers of responses");
+  const headers = Object.values(contract.components.responses).map((response) => Object.keys(response.headers));
+  const ofAll = headers[0].filter((header) => headers.every((names) => names.includes(header)));
+  assert(ofAll.includes("X-Content-Type-Options"), "the contract has the headers of all responses");
+  const described = await page.locator(".info td:first-child").allInnerTexts();
+  assert.deepEqual(described.toSorted(), ofAll.toSorted(), "the description has the headers of all responses");
 }

@@ -17,6 +17,7 @@ fn docs(request: &Request) -> Result<Response, Error> {
             Response::file("application/json", include_bytes!(concat!(env!("OUT_DIR"), "/openapi.json")))
         }
         "/docs" => Response::file(HTML, include_bytes!("../docs/index.html")),
+        "/docs/style.css" => Response::file(STYLE_SHEET, include_bytes!("../docs/style.css")),
         "/docs/init.js" => Response::file(SCRIPT, include_bytes!("../docs/init.js")),
         "/docs/swagger-ui-bundle.js" => {
             Response::gzip_file(SCRIPT, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.gz")))

@@ -91,7 +91,7 @@ async fn the_contract_and_its_page_are_served_to_anybody_without_a_database() {
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     // Every file that the page loads is served from here.
     let loaded: Vec<_> = page.text.split('"').filter(|text| text.starts_with("docs/")).map(str::to_owned).collect();
-    assert_eq!(loaded.len(), 3, "{}", page.text);
+    assert_eq!(loaded.len(), 4, "{}", page.text);
     for file in loaded {
         let answer = api.call(get(&format!("/{file}"))).await;
         assert!(answer.status == 200 && !answer.text.is_empty(), "{file}");
