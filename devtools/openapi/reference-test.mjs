@@ -1,20 +1,26 @@
-// Tests /docs in a real browser: pastes a token, makes a call, and checks the answer.
+// Tests /docs in a real browser: reads it, pastes a token, makes a call, and checks the answer.
 //
+//   CHROMIUM    path of the browser    TASKS_URL  URL of the API    TASKS_TOKEN  a session token
 //   OPERATIONS  all operations in the order of openapi.yaml, such as "GET /api/tasks", one per line
-//   CHROMIUM  path of the browser    TASKS_URL  URL of the API    TASKS_TOKEN  a session token
-//   PICTURE  file for a screenshot
+//   PICTURES    folder for screenshots
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
-const { CHROMIUM, TASKS_URL, TASKS_TOKEN, OPERATIONS, PICTURE } = process.env;
+const { CHROMIUM, TASKS_URL, TASKS_TOKEN, OPERATIONS, PICTURES } = process.env;
+// Milliseconds until Swagger UI has changed its colours.
+const FADE = 700;
 const FOLDED_TAG = "tasks-by-user";
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
 const profile = mkdtempSync(join(tmpdir(), "task-api-reference-"));
 const browser = await chromium.launchPersistentContext(profile, {
   executablePath: CHROMIUM,
   viewport: { width: 1000, height: 1100 },
+  colorScheme: "light",
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
 });
 try {
@@ -29,6 +35,10 @@ try {
   const contract = await (await fetch(`${TASKS_URL}/openapi.json`)).json();
   await page.goto(`${TASKS_URL}/docs`);
   await page.locator(".opblock").first().waitFor();
+  await page.screenshot({ path: join(PICTURES, "light.png"), fullPage: true });
+  await accessible(page, "the page");
+  await page.evaluate(() => scrollTo(0, 0));
+  await themes(page);
   await descriptions(page, contract);
   await operations(page);
   await authorize(page, contract);
@@ -39,14 +49,17 @@ try {
   await operation.locator(".opblock-section-request-body .examples-select-element").waitFor();
   const examples = await operation.locator(".opblock-section-request-body .examples-select-element option").allInnerTexts();
   assert.deepEqual(examples, ["Title only", "Title and description"], "examples have the order of openapi.yaml");
+  await operation.screenshot({ path: join(PICTURES, "operation.png") });
+
   await operation.locator("textarea.body-param__text").fill('{"title": "Written in the reference"}');
   await operation.getByRole("button", { name: "Execute" }).click();
   const answer = operation.locator(".live-responses-table");
   await answer.getByText("Written in the reference").first().waitFor();
   assert.match(await answer.locator(".response-col_status").last().innerText(), /201/);
+  await accessible(page, "an operation with its answer");
   await operation.getByRole("button", { name: "Execute" }).scrollIntoViewIfNeeded();
   await answer.scrollIntoViewIfNeeded();
-  await page.screenshot({ path: PICTURE });
+  await page.screenshot({ path: join(PICTURES, "call.png") });
 
   const list = await fetch(`${TASKS_URL}/api/tasks?q=${encodeURIComponent("Written in the reference")}`, { headers: { authorization: `Bearer ${TASKS_TOKEN}` } });
   assert.equal((await list.json()).length, 1, "the call reached the API");
@@ -55,6 +68,37 @@ try {
 } finally {
   await browser.close();
   rmSync(profile, { recursive: true, force: true });
+}
+
+// axe-core finds no violation in either theme. No rule or element is excepted, Swagger UI's own included.
+async function accessible(page, what) {
+  await page.evaluate(AXE);
+  for (const colorScheme of ["dark", "light"]) {
+    await page.emulateMedia({ colorScheme });
+    await page.waitForTimeout(FADE);
+    const { violations } = await page.evaluate(() => window.axe.run(document));
+    const found = violations.flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html.slice(0, 100)}: ${node.failureSummary}`));
+    assert.deepEqual(found, [], `axe-core on ${what}, ${colorScheme}`);
+  }
+}
+
+// The page follows the system's theme, also when it changes.
+async function themes(page) {
+  const brightness = (selector, property) =>
+    page.locator(selector).first().evaluate((element, name) => Math.max(...getComputedStyle(element)[name].match(/\d+/g).slice(0, 3).map(Number)), property);
+  const isDark = async (when) => {
+    await page.waitForTimeout(FADE);
+    assert(await brightness(".info .title", "color") > 128, `the dark theme has light text ${when}`);
+    assert(await brightness("html", "backgroundColor") < 64, `the dark theme has a dark background ${when}`);
+  };
+  assert(await brightness(".info .title", "color") < 128, "the light theme has dark text");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await isDark("after a change");
+  await page.reload();
+  await page.locator(".opblock").first().waitFor();
+  await isDark("from the beginning");
+  await page.screenshot({ path: join(PICTURES, "dark.png"), fullPage: true });
+  await page.emulateMedia({ colorScheme: "light" });
 }
 
 // In Markdown, a line that begins with "401." is an ordered list.
@@ -105,8 +149,10 @@ async function authorize(page, contract) {
   for (const place of ["TASKS_TOKEN", "target/dev/env", "set-auth-token", "better-auth.session_token"]) {
     assert(await dialog.getByText(place).count() > 0, `Authorize names ${place}`);
   }
+  await accessible(page, "the dialog");
   await dialog.locator("input").first().fill(TASKS_TOKEN);
-  await dialog.getByRole("button", { name: /apply|authorize/i }).first().click();
+  await dialog.getByRole("button", { name: "Authorize" }).click();
+  await accessible(page, "the dialog with a token");
   await dialog.getByRole("button", { name: "Close" }).last().click();
 }
 

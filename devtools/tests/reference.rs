@@ -3,7 +3,7 @@
 mod harness;
 
 use harness::{Dev, free_port, new_folder};
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 use testing::{OpenApi, Route};
 
 /// Schemathesis's maximum number of requests per operation and phase.
@@ -49,18 +49,21 @@ fn generated_requests_get_answers_that_match_the_contract() {
 fn a_developer_reads_the_contract_and_tries_a_call_in_a_browser() {
     let mut dev = Dev::start(&new_folder("reference-page"), free_port(), &[], &[]);
     let env = dev.environment();
+    let pictures = new_folder("reference-pictures");
+    fs::create_dir_all(&pictures).unwrap();
     let operations: Vec<_> = OpenApi::read().unwrap().routes.iter().map(Route::to_string).collect();
-    let picture = Path::new(env!("CARGO_TARGET_TMPDIR")).join("reference.png");
     let status = Command::new("node")
         .arg("reference-test.mjs")
         .current_dir(tools())
         .envs([("TASKS_URL", &env["TASKS_URL"]), ("TASKS_TOKEN", &env["TASKS_TOKEN"])])
         .env("CHROMIUM", program("CHROMIUM"))
         .env("OPERATIONS", operations.join("\n"))
-        .env("PICTURE", &picture)
+        .env("PICTURES", &pictures)
         .status()
         .unwrap();
     assert!(status.success());
-    assert!(picture.exists());
+    for picture in ["light", "dark", "operation", "call"] {
+        assert!(pictures.join(format!("{picture}.png")).exists(), "no picture of {picture}");
+    }
     dev.stop();
 }
