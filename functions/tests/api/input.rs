@@ -98,6 +98,43 @@ async fn an_invalid_field_is_rejected_by_name() {
 }
 
 #[tokio::test]
+async fn a_change_that_names_only_unknown_fields_is_rejected_and_changes_nothing() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let path = format!("/api/tasks/{}", api.make_task(&ada, "kept").await);
+    let completion = format!("{path}/complete");
+    let before = api.call(get(&path).bearer(&ada.token)).await.body;
+    for (request, known) in [
+        (put(&path), "title, description, completed"),
+        (patch(&path), "title, description, completed"),
+        (patch(&completion), "completed"),
+    ] {
+        for body in [
+            json!({"is_completed": true}),
+            json!({"is_completed": null}),
+            json!({"done": true, "status": "completed"}),
+            json!({"Completed": true}),
+            json!({"": {}}),
+        ] {
+            let answer = api.call(request.clone().bearer(&ada.token).json(body.clone())).await;
+            let message = format!("has only unknown fields; known here: {known}");
+            assert_eq!(answer.status, 422, "{} {body}: {answer:?}", request.path);
+            assert_eq!(answer.body["detail"], format!("body {message}."), "{body}");
+            assert_eq!(answer.body["errors"], json!([{"field": "body", "message": message}]), "{body}");
+        }
+    }
+    let title_only = api.call(patch(&completion).bearer(&ada.token).json(json!({"title": "x"}))).await;
+    assert_eq!(title_only.status, 422, "the title is no field of a completion");
+    assert_eq!(api.call(get(&path).bearer(&ada.token)).await.body, before, "nothing changed, updated_at included");
+    for body in [json!({}), json!({"title": "kept", "is_completed": true}), json!({"completed": false, "": 1})] {
+        for request in [put(&path), patch(&path)] {
+            assert_eq!(api.call(request.bearer(&ada.token).json(body.clone())).await.status, 200, "{body}");
+        }
+    }
+    assert_eq!(api.call(put(&path).bearer(&ada.token).json(json!({"title": null}))).await.status, 200);
+}
+
+#[tokio::test]
 async fn an_id_that_no_task_can_have_is_not_found() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;

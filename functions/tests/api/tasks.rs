@@ -111,7 +111,7 @@ async fn completing_sets_or_toggles() {
         (complete(), true),
         (complete(), false),
         (complete().json(json!({})), true),
-        (complete().json(json!({"unknown": 1})), false),
+        (complete().json(json!({"completed": false, "unknown": 1})), false),
         (complete().json(json!({"completed": false})), false),
         (complete().json(json!({"completed": true})), true),
         (complete().json(json!({"completed": true})), true),

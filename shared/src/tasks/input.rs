@@ -102,12 +102,11 @@ impl TaskChanges {
     /// absent.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] if the body is not JSON, [`Error::Invalid`] with an entry for each invalid field,
-    /// [`Error::PayloadTooLarge`], [`Error::UnsupportedMediaType`].
+    /// [`Error::BadRequest`] if the body is not JSON, [`Error::Invalid`] with an entry for each invalid field, or if all
+    /// fields are unknown, [`Error::PayloadTooLarge`], [`Error::UnsupportedMediaType`].
     pub fn from_put_request(request: &Request) -> Result<Self, Error> {
-        let mut body = request.json_object()?;
-        body.retain(|_, value| !value.is_null());
-        Self::from_object(&body)
+        let body = request.json_object()?;
+        Self::from_fields(Fields { ignores_null: true, ..Fields::new(&body) })
     }
 
     /// Reads a JSON Merge Patch (RFC 7396). A null removes the field, which only `description` allows.
@@ -115,10 +114,11 @@ impl TaskChanges {
     /// # Errors
     /// As [`TaskChanges::from_put_request`].
     pub fn from_patch_request(request: &Request) -> Result<Self, Error> {
-        Self::from_object(&request.json_object()?)
+        let body = request.json_object()?;
+        Self::from_fields(Fields::new(&body))
     }
 
-    /// Reads `{"completed": bool}`. An empty body, or one without that field, toggles it.
+    /// Reads `{"completed": bool}`. An empty body, or an empty object, toggles it.
     ///
     /// # Errors
     /// As [`TaskChanges::from_put_request`].
@@ -126,17 +126,18 @@ impl TaskChanges {
         let body = if request.has_no_body() { Map::new() } else { request.json_object()? };
         let mut fields = Fields::new(&body);
         let completed = fields.value("completed", boolean);
+        fields.refuse_only_unknown();
         fields.finish(|| {
             let completed = completed?.map_or(Completed::Toggle, Completed::Set);
             Some(Self { title: None, description: None, completed })
         })
     }
 
-    fn from_object(body: &Map<String, Value>) -> Result<Self, Error> {
-        let mut fields = Fields::new(body);
+    fn from_fields(mut fields: Fields<'_>) -> Result<Self, Error> {
         let title = fields.value("title", text(Title::parse));
         let description = fields.value("description", or_null(text(Description::parse)));
         let completed = fields.value("completed", boolean);
+        fields.refuse_only_unknown();
         fields.finish(|| {
             let completed = completed?.map_or(Completed::Keep, Completed::Set);
             Some(Self { title: title?, description: description?, completed })
@@ -175,16 +176,20 @@ impl IdempotencyKey {
 /// error is read as `None`.
 struct Fields<'b> {
     body: &'b Map<String, Value>,
+    /// Whether a field that is null counts as absent.
+    ignores_null: bool,
+    /// The fields that were read so far.
+    known: Vec<&'static str>,
     errors: Vec<FieldError>,
 }
 
 impl<'b> Fields<'b> {
     fn new(body: &'b Map<String, Value>) -> Self {
-        Self { body, errors: Vec::new() }
+        Self { body, ignores_null: false, known: Vec::new(), errors: Vec::new() }
     }
 
     /// A text that has to be there.
-    fn required<T>(&mut self, field: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    fn required<T>(&mut self, field: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let text = self.optional(field, parse)?;
         if text.is_none() {
             self.refuse(field, "is required".to_owned());
@@ -193,18 +198,28 @@ impl<'b> Fields<'b> {
     }
 
     /// A text that may be absent or null.
-    fn optional<T>(&mut self, field: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
+    fn optional<T>(&mut self, field: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
         self.value(field, or_null(text(parse))).map(Option::flatten)
     }
 
     /// A value of any type that may be absent.
-    fn value<T>(&mut self, field: &str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<Option<T>> {
-        match self.body.get(field).map(parse).transpose() {
+    fn value<T>(&mut self, field: &'static str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<Option<T>> {
+        self.known.push(field);
+        let sent = self.body.get(field).filter(|value| !(self.ignores_null && value.is_null()));
+        match sent.map(parse).transpose() {
             Ok(value) => Some(value),
             Err(message) => {
                 self.refuse(field, message);
                 None
             }
+        }
+    }
+
+    /// Refuses a body that has fields, none of which was read: the client believes that it changes something. The message
+    /// lists the fields that are known, because an answer repeats nothing that the client sent.
+    fn refuse_only_unknown(&mut self) {
+        if !self.body.is_empty() && !self.known.iter().any(|field| self.body.contains_key(*field)) {
+            self.refuse("body", format!("has only unknown fields; known here: {}", self.known.join(", ")));
         }
     }
 
