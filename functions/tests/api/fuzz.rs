@@ -225,7 +225,7 @@ impl Generator {
     }
 
     fn query(&self, random: &mut StdRng) -> String {
-        let names = ["status", "sort", "q", "limit", "offset", "cursor", "x"];
+        let names = ["status", "sort", "q", "limit", "offset", "cursor", "order", "search", "x"];
         let good = ["all", "pending", "completed", "created_at", "-updated_at", "1", "1000", "10000"];
         let mut query = Vec::new();
         for _ in 0..random.random_range(0..4) {

@@ -85,6 +85,27 @@ async fn an_invalid_parameter_is_rejected_by_name() {
 }
 
 #[tokio::test]
+async fn another_apis_name_of_a_parameter_is_rejected_and_the_right_name_is_in_the_answer() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    for (query, details) in [
+        ("order=desc", "order is not a parameter: use sort, such as sort=-created_at."),
+        ("order=", "order is not a parameter: use sort, such as sort=-created_at."),
+        ("search=milk", "search is not a parameter: use q."),
+        (
+            "sort=x&search=milk&order=asc",
+            "sort must be one of -created_at, created_at, -updated_at, updated_at. order is not a parameter: use sort, such as sort=-created_at. search is not a parameter: use q.",
+        ),
+    ] {
+        for path in ["/api/tasks".to_owned(), format!("/api/{}/tasks", ada.id)] {
+            let answer = api.call(get(&format!("{path}?{query}")).bearer(&ada.token)).await;
+            assert_eq!((answer.status, &answer.body["detail"]), (422, &json!(details)), "{query}");
+        }
+    }
+    assert_eq!(api.call(get("/api/tasks?Order=x&query=x&page=2").bearer(&ada.token)).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_thousand_tasks_of_one_moment_are_paged_without_gaps_or_repeats_while_others_are_added() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;

@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike as _, NaiveDateTime};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, ops::RangeInclusive};
 use tokio_postgres::Row;
 
 /// Maximum number of tasks on a page, and the default.
@@ -35,6 +35,10 @@ const MAX_OFFSET: i64 = 10_000;
 /// Maximum length of a search text in characters.
 const MAX_SEARCH_CHARACTERS: usize = 200;
 
+/// Parameters of other APIs, and what to use here. If they were ignored, the list would look right and be unsorted or
+/// unfiltered.
+const OTHER_NAMES: [(&str, &str); 2] = [("order", "sort, such as sort=-created_at"), ("search", "q")];
+
 /// The order of a list. Tasks with equal timestamps are sorted by id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Sort {
@@ -48,12 +52,12 @@ pub(crate) enum Sort {
 impl Sort {
     const ALL: [Self; 4] = [Self::Newest, Self::Oldest, Self::LatestChange, Self::EarliestChange];
 
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Result<Self, String> {
         match text {
             // Aliases that front ends written against FastAPI send.
-            "created" => Some(Self::Newest),
-            "updated" => Some(Self::LatestChange),
-            name => Self::ALL.into_iter().find(|sort| sort.name() == name),
+            "created" => Ok(Self::Newest),
+            "updated" => Ok(Self::LatestChange),
+            name => one_of(&Self::ALL, Self::name, name),
         }
     }
 
@@ -88,8 +92,8 @@ pub enum Status {
 }
 
 impl Status {
-    fn parse(text: &str) -> Option<Self> {
-        [Self::All, Self::Pending, Self::Completed].into_iter().find(|status| status.name() == text)
+    fn parse(text: &str) -> Result<Self, String> {
+        one_of(&[Self::All, Self::Pending, Self::Completed], Self::name, text)
     }
 
     fn name(self) -> &'static str {
@@ -122,60 +126,33 @@ pub struct ListQuery {
 }
 
 impl ListQuery {
-    /// Reads `status`, `sort`, `q`, `limit`, `offset` and `cursor`. Unknown parameters are ignored.
+    /// Reads `status`, `sort`, `q`, `limit`, `offset` and `cursor`. Unknown parameters are ignored, except the names that
+    /// other APIs have for these.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with an entry for each parameter that has an invalid value.
+    /// [`Error::Invalid`] with an entry for each parameter that has an invalid value, or another API's name.
     pub fn from_request(request: &Request) -> Result<Self, Error> {
-        // If a parameter is repeated, its last value counts.
-        let sent: BTreeMap<_, _> = request.query().collect();
-        let mut query = Self::default();
-        let mut errors = Vec::new();
-        let mut wrong = |field: &str, message: String| errors.push(FieldError { field: field.to_owned(), message });
-        if let Some(status) = sent.get("status") {
-            match Status::parse(status) {
-                Some(status) => query.status = status,
-                None => wrong("status", "must be one of all, pending, completed".to_owned()),
-            }
-        }
-        if let Some(sort) = sent.get("sort") {
-            match Sort::parse(sort) {
-                Some(sort) => query.sort = sort,
-                None => wrong("sort", format!("must be one of {}", Sort::ALL.map(Sort::name).join(", "))),
-            }
-        }
-        match sent.get("q") {
-            Some(text) if text.chars().count() > MAX_SEARCH_CHARACTERS => {
-                wrong("q", format!("must have at most {MAX_SEARCH_CHARACTERS} characters"));
-            }
-            Some(text) if text.contains('\0') => wrong("q", "must not contain the character U+0000".to_owned()),
-            text => query.search = text.filter(|text| !text.is_empty()).map(|text| text.clone().into_owned()),
-        }
-        if let Some(limit) = sent.get("limit") {
-            match parse_digits(limit) {
-                Some(limit @ 1..=MAX_LIMIT) => query.limit = Some(limit),
-                _ => wrong("limit", format!("must be a whole number from 1 to {MAX_LIMIT}")),
-            }
-        }
-        if let Some(offset) = sent.get("offset") {
-            match parse_digits(offset) {
-                Some(offset @ 0..=MAX_OFFSET) => query.offset = Some(offset),
-                _ => wrong("offset", format!("must be a whole number from 0 to {MAX_OFFSET}")),
-            }
-        }
-        if let Some(cursor) = sent.get("cursor") {
-            match Cursor::decode(cursor) {
-                Some(cursor) => query.cursor = Some(cursor),
-                None => wrong("cursor", "is not one that this API has made".to_owned()),
-            }
-        }
+        let mut sent = SentParameters { values: request.query().collect(), errors: Vec::new() };
+        let query = Self {
+            status: sent.read("status", Status::parse).unwrap_or_default(),
+            sort: sent.read("sort", Sort::parse).unwrap_or_default(),
+            search: sent.read("q", parse_search).flatten(),
+            limit: sent.read("limit", |text| parse_number(text, 1..=MAX_LIMIT)),
+            offset: sent.read("offset", |text| parse_number(text, 0..=MAX_OFFSET)),
+            cursor: sent.read("cursor", Cursor::parse),
+        };
         if query.cursor.as_ref().is_some_and(|cursor| cursor.list != query.list_name()) {
-            wrong("cursor", "belongs to a list with another status, sort or q".to_owned());
+            sent.refuse("cursor", "belongs to a list with another status, sort or q");
         }
         if query.cursor.is_some() && query.offset.is_some() {
-            wrong("offset", "cannot be used together with cursor".to_owned());
+            sent.refuse("offset", "cannot be used together with cursor");
         }
-        if errors.is_empty() { Ok(query) } else { Err(Error::Invalid(errors)) }
+        for (name, instead) in OTHER_NAMES {
+            if sent.values.contains_key(name) {
+                sent.refuse(name, format!("is not a parameter: use {instead}"));
+            }
+        }
+        if sent.errors.is_empty() { Ok(query) } else { Err(Error::Invalid(sent.errors)) }
     }
 
     /// Whether this is the first page in the default order and without a filter, with a limit small enough that the
@@ -242,9 +219,47 @@ impl ListQuery {
     }
 }
 
+/// The parameters that a client sent. It collects what is wrong with any of them, so that one answer names them all.
+struct SentParameters<'r> {
+    /// If a parameter is repeated, its last value counts.
+    values: BTreeMap<Cow<'r, str>, Cow<'r, str>>,
+    errors: Vec<FieldError>,
+}
+
+impl SentParameters<'_> {
+    /// Reads a parameter. It is `None` if it is absent or invalid.
+    fn read<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let parsed = parse(self.values.get(name)?);
+        parsed.map_err(|message| self.refuse(name, message)).ok()
+    }
+
+    fn refuse(&mut self, name: &str, message: impl Into<String>) {
+        self.errors.push(FieldError { field: name.to_owned(), message: message.into() });
+    }
+}
+
+/// Returns the value that has this name.
+fn one_of<T: Copy>(all: &[T], name_of: impl Fn(T) -> &'static str, name: &str) -> Result<T, String> {
+    let names = || all.iter().map(|value| name_of(*value)).collect::<Vec<_>>().join(", ");
+    all.iter().copied().find(|value| name_of(*value) == name).ok_or_else(|| format!("must be one of {}", names()))
+}
+
+/// Parses a text to search for. An empty one is no filter.
+fn parse_search(text: &str) -> Result<Option<String>, String> {
+    if text.chars().count() > MAX_SEARCH_CHARACTERS {
+        Err(format!("must have at most {MAX_SEARCH_CHARACTERS} characters"))
+    } else if text.contains('\0') {
+        Err("must not contain the character U+0000".to_owned())
+    } else {
+        Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+    }
+}
+
 /// Parses a whole number that consists of digits only: no sign.
-fn parse_digits(text: &str) -> Option<i64> {
-    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+fn parse_number(text: &str, allowed: RangeInclusive<i64>) -> Result<i64, String> {
+    let has_digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|number| has_digits_only && allowed.contains(number));
+    number.ok_or_else(|| format!("must be a whole number from {} to {}", allowed.start(), allowed.end()))
 }
 
 /// A keyset cursor: the position in the order after which a page begins. It is valid for one list only.
@@ -259,6 +274,10 @@ impl Cursor {
     fn encode(&self) -> String {
         let micros = self.timestamp.and_utc().timestamp_micros();
         URL_SAFE_NO_PAD.encode(format!("{} {micros} {}", self.list, self.id))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::decode(text).ok_or_else(|| "is not one that this API has made".to_owned())
     }
 
     fn decode(text: &str) -> Option<Self> {
