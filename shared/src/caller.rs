@@ -46,7 +46,18 @@ impl Caller {
         self.has_queried.store(true, Ordering::Relaxed);
         let rows = self.find_and_run(statement, parameters).await?;
         let first = rows.first().ok_or(Error::Unauthenticated(AuthFailure::NoSession))?;
-        if first.try_get("mine")? { Ok(rows) } else { Err(Error::Forbidden("The path names another user.")) }
+        if first.try_get("mine")? { Ok(rows) } else { Err(Error::Forbidden(self.why_not_mine())) }
+    }
+
+    /// Why the path is not the caller's. `/api/v1/tasks` has the form of `/api/{user_id}/tasks`, so its client needs
+    /// another hint.
+    fn why_not_mine(&self) -> &'static str {
+        match &self.path_user_id {
+            Some(id) if is_version(id) => {
+                "The path names another user, because there is no version in the paths: use /api/tasks."
+            }
+            _ => "The path names another user.",
+        }
     }
 
     /// Runs a statement with the token's digest or, where the database cannot look that up, with the token.
@@ -93,4 +104,10 @@ impl Caller {
         }
         self.query(authorised_read!("1", ""), &[]).await.map(drop)
     }
+}
+
+/// Whether a segment of a path looks like the version of an API, such as `v1`.
+fn is_version(segment: &str) -> bool {
+    let digits = segment.strip_prefix(['v', 'V']).unwrap_or_default();
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -127,6 +127,37 @@ async fn the_path_of_another_user_is_forbidden_and_nothing_happens() {
 }
 
 #[tokio::test]
+async fn a_version_in_the_path_is_named_unless_it_is_the_callers_own_id() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let task = api.make_task(&ada, "Ada's").await;
+    let another_user = "The path names another user.";
+    let version = "The path names another user, because there is no version in the paths: use /api/tasks.";
+    for (segment, detail) in [
+        ("v1", version),
+        ("V2", version),
+        ("v10", version),
+        ("%761", version),
+        ("v", another_user),
+        ("v1.0", another_user),
+        ("v1a", another_user),
+        ("1", another_user),
+        ("v\u{661}", another_user),
+    ] {
+        let path_user = User { id: segment.to_owned(), token: String::new() };
+        for route in ROUTES.iter().filter(|route| route.names_user()) {
+            let answer = api.call(valid_request(route, &path_user, task).bearer(&ada.token)).await;
+            assert_eq!((answer.status, &answer.body["detail"]), (403, &json!(detail)), "{segment} on {route:?}");
+            assert_eq!(api.call(valid_request(route, &path_user, task)).await.status, 401);
+        }
+    }
+    api.database.sql("insert into \"user\" (id, email) values ('v1', 'v1@example.com')", &[]).await;
+    let token = api.database.sign_in("v1", "1 hour").await;
+    let own = api.call(post("/api/v1/tasks").bearer(&token).json(json!({"title": "x"}))).await;
+    assert_eq!((own.status, &own.body["user_id"]), (201, &json!("v1")), "a user may have such an id");
+}
+
+#[tokio::test]
 async fn the_session_is_checked_before_anything_else() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
