@@ -129,6 +129,8 @@ async fn an_invalid_setting_ends_the_process_with_one_sentence_that_names_it() {
         ("DATABASE_URL", "postgresql://a:s3cret@db.example.com/tasks?hostaddr=s3cret"),
         ("DATABASE_URL", "postgresql://a:********@db.example.com/tasks"),
         ("BETTER_AUTH_SECRET", "better-auth-secret-12345678901234567890"),
+        ("BETTER_AUTH_SECRET", "s3cret"),
+        ("BETTER_AUTH_SECRETS", "2:s3cret,1:s3cret"),
         ("BETTER_AUTH_SECRETS", "s3cret,s3cret"),
         ("BETTER_AUTH_SECRETS", "1:s3cret,1:s3cret"),
         ("BETTER_AUTH_URL", "s3cret"),

@@ -11,6 +11,9 @@ use std::fmt;
 const BETTER_AUTH_DEFAULT_SECRETS: [&str; 2] =
     ["better-auth-secret-12345678901234567890", "better-auth-secret-123456789"];
 
+/// Minimum length of a secret. Better Auth warns below it, and counts as JavaScript does: in UTF-16 code units.
+const MIN_SECRET_UNITS: usize = 32;
+
 /// The error for prepared statements on a host that is not Neon's. Behind PgBouncer 1.18 we have seen a user's read run
 /// another function's delete.
 const PREPARED_OUTSIDE_NEON: &str = "PREPARED_STATEMENTS is true, and the host of DATABASE_URL is not under .neon.tech: behind a pooler that does not track prepared statements, a statement's name can reach another function's statement and run it";
@@ -114,14 +117,19 @@ fn ok_or_collect<T>(result: Result<T, String>, errors: &mut Vec<String>) -> Opti
 /// its secret to itself. `BETTER_AUTH_SECRETS` (`2:new,1:old`) takes precedence over
 /// `BETTER_AUTH_SECRET`, and its first entry is the current one, as in better-auth 1.7 (context/secret-utils).
 fn signing_secret(secrets: Option<String>, secret: Option<String>) -> Result<Option<String>, String> {
-    let (name, secret) = match (secrets, secret) {
-        (Some(secrets), _) => ("BETTER_AUTH_SECRETS", current_secret(&secrets)?),
-        (None, Some(secret)) => ("BETTER_AUTH_SECRET", secret),
+    let (name, place, secret) = match (secrets, secret) {
+        (Some(secrets), _) => ("BETTER_AUTH_SECRETS", " in its first entry", current_secret(&secrets)?),
+        (None, Some(secret)) => ("BETTER_AUTH_SECRET", "", secret),
         (None, None) => return Ok(None),
     };
     if BETTER_AUTH_DEFAULT_SECRETS.contains(&secret.as_str()) {
         return Err(format!(
             "{name} is Better Auth's public default: make one of your own, as with 'openssl rand -base64 32'"
+        ));
+    }
+    if secret.encode_utf16().count() < MIN_SECRET_UNITS {
+        return Err(format!(
+            "{name} has fewer than {MIN_SECRET_UNITS} characters{place}: make a longer one, as with 'openssl rand -base64 32', for the front end too"
         ));
     }
     Ok(Some(secret))
@@ -261,6 +269,12 @@ mod tests {
             ("DATABASE_URL", "", "DATABASE_URL is not set"),
             ("DATABASE_URL", "s3cret", "DATABASE_URL is not a URL"),
             ("BETTER_AUTH_SECRET", "better-auth-secret-12345678901234567890", "public default"),
+            ("BETTER_AUTH_SECRET", "s3cret-0123456789-0123456789-01", "fewer than 32 characters: make"),
+            (
+                "BETTER_AUTH_SECRETS",
+                "2:s3cret,1:s3cret-0123456789-0123456789-012",
+                "fewer than 32 characters in its first",
+            ),
             ("BETTER_AUTH_SECRETS", "s3cret", "<version>:"),
             ("BETTER_AUTH_SECRETS", "x:s3cret", "entry 1"),
             ("BETTER_AUTH_SECRETS", "2:s3cret,-1:s3cret", "entry 2"),
@@ -286,6 +300,18 @@ mod tests {
                 config(&[(name, value)]).err().unwrap_or_else(|| panic!("{name}={value} was accepted")).to_string();
             assert!(error.contains(expected), "{name}={value}: {error}");
             assert!(!error.contains("s3cret") && !error.contains(';'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_of_32_characters_is_long_enough() {
+        for (name, value) in [
+            ("BETTER_AUTH_SECRET", "s3cret-0123456789-0123456789-012"),
+            ("BETTER_AUTH_SECRETS", "2:s3cret-0123456789-0123456789-012,1:s3cret"),
+            // 32 as JavaScript counts.
+            ("BETTER_AUTH_SECRET", "👍👍👍👍👍👍👍👍👍👍👍👍👍👍👍👍"),
+        ] {
+            assert!(config(&[(name, value)]).is_ok(), "{name}={value}");
         }
     }
 
