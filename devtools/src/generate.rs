@@ -83,7 +83,8 @@ fn check(openapi: &OpenApi) -> Result<()> {
             problems.push(format!("{} and {route} are one function, and need different secrets", routes[0]));
         }
         let mut events = BTreeSet::new();
-        if let Some(route) = routes.iter().find(|route| !events.insert(event_name(&route.path))) {
+        let is_taken = |route: &&&Route| !route.gateway_paths().iter().all(|path| events.insert(event_name(path)));
+        if let Some(route) = routes.iter().find(is_taken) {
             problems
                 .push(format!("{route}: its function answers this path already; one more method is one more function"));
         }
@@ -113,6 +114,9 @@ fn missing_twins(openapi: &OpenApi) -> Vec<String> {
             Some(other) if other.function != route.function => {
                 missing.push(format!("{route} and its twin {other} have different functions"));
             }
+            Some(other) if other.accepts_slash != route.accepts_slash => {
+                missing.push(format!("{route} and its twin {other} need the same x-trailing-slash"));
+            }
             Some(_) => {}
         }
     }
@@ -122,10 +126,11 @@ fn missing_twins(openapi: &OpenApi) -> Vec<String> {
 fn throttles(openapi: &OpenApi) -> String {
     let mut text = String::new();
     for route in openapi.functions().iter().flat_map(|(_, routes)| routes) {
-        if let Some(limit) = route.throttle {
+        let Some(limit) = route.throttle else { continue };
+        for path in route.gateway_paths() {
             text += &format!(
-                "        \"{route}\": {{ ThrottlingRateLimit: {}, ThrottlingBurstLimit: {} }}\n",
-                limit.rate, limit.burst
+                "        \"{} {path}\": {{ ThrottlingRateLimit: {}, ThrottlingBurstLimit: {} }}\n",
+                route.method, limit.rate, limit.burst
             );
         }
     }
@@ -140,7 +145,7 @@ fn functions(openapi: &OpenApi) -> Result<String> {
             Secret::Database => (Some("Database"), ""),
             Secret::None => (None, ": public, without a session and without the database, so it gets no secret."),
         };
-        let events: Vec<_> = routes.iter().map(|route| event(route)).collect();
+        let events: Vec<_> = routes.iter().flat_map(|route| events(route)).collect();
         let mut function = FUNCTION
             .replace("<Name>", &logical_id(program))
             .replace("<program>", program)
@@ -159,13 +164,16 @@ fn functions(openapi: &OpenApi) -> Result<String> {
     Ok(text)
 }
 
-fn event(route: &Route) -> String {
-    let Route { method, path, .. } = route;
-    let quoted = if path.contains('{') { format!("\"{path}\"") } else { path.clone() };
-    let name = event_name(path);
-    format!(
-        "        {name}: {{ Type: HttpApi, Properties: {{ ApiId: {{ Ref: Api }}, Method: {method}, Path: {quoted} }} }}"
-    )
+fn events(route: &Route) -> Vec<String> {
+    let event = |path: String| {
+        let name = event_name(&path);
+        let quoted = if path.contains('{') { format!("\"{path}\"") } else { path };
+        let method = &route.method;
+        format!(
+            "        {name}: {{ Type: HttpApi, Properties: {{ ApiId: {{ Ref: Api }}, Method: {method}, Path: {quoted} }} }}"
+        )
+    };
+    route.gateway_paths().into_iter().map(event).collect()
 }
 
 /// Returns the name of a route's event: `UserTaskComplete` for `/api/{user_id}/tasks/{id}/complete`.
@@ -174,6 +182,7 @@ fn event_name(path: &str) -> String {
     for segment in path.split('/').filter(|segment| !segment.is_empty() && *segment != "api") {
         match segment.strip_prefix('{').and_then(|it| it.strip_suffix('}')) {
             Some("user_id") => name.push_str("User"),
+            Some(parameter) if parameter.ends_with('+') => name.push_str("Slash"),
             // One item of the collection: `tasks/{id}` is `Task`.
             Some("id") if name.ends_with('s') => drop(name.pop()),
             Some(parameter) => name.push_str(&logical_id(parameter)),
@@ -194,14 +203,17 @@ fn router(openapi: &OpenApi) -> String {
     let mut text = String::new();
     for routes in openapi.routes.chunk_by(|one, next| one.path == next.path) {
         let target = |route: &Route| format!("{{ method = \"{}\", function = \"{}\" }}", route.method, route.function);
-        let path = &routes[0].path;
-        text += &match routes {
-            [route] => format!("\"{path}\" = [{}]\n", target(route)),
+        let targets = match routes {
+            [route] => format!("[{}]", target(route)),
             routes => {
-                let targets: String = routes.iter().map(|route| format!("  {},\n", target(route))).collect();
-                format!("\"{path}\" = [\n{targets}]\n")
+                format!("[\n{}]", routes.iter().map(|route| format!("  {},\n", target(route))).collect::<String>())
             }
         };
+        // Unlike API Gateway's, the router of `cargo lambda watch` has routes that end with a slash.
+        let endings: &[&str] = if routes[0].accepts_slash { &["", "/"] } else { &[""] };
+        for ending in endings {
+            text += &format!("\"{}{ending}\" = {targets}\n", routes[0].path);
+        }
     }
     text
 }
@@ -242,6 +254,7 @@ mod tests {
             ("/api/tasks/{id}", "Task"),
             ("/api/{user_id}/tasks/{id}/complete", "UserTaskComplete"),
             ("/api/tasks/count", "TasksCount"),
+            ("/api/{user_id}/tasks/{proxy+}", "UserTasksSlash"),
             ("/openapi.json", "OpenapiJson"),
             ("/docs/{file}", "DocsFile"),
         ] {
@@ -258,6 +271,9 @@ mod tests {
         let other = |function| openapi(&(one.clone() + &path("/api/{user_id}/tasks/count", "get", function))).unwrap();
         assert_eq!(missing_twins(&other("count-tasks")), [""; 0]);
         assert_eq!(missing_twins(&other("list-tasks")).len(), 2);
+        let slash =
+            one.clone() + "    x-trailing-slash: true\n" + &path("/api/{user_id}/tasks/count", "get", "count-tasks");
+        assert!(missing_twins(&openapi(&slash).unwrap())[0].ends_with("need the same x-trailing-slash"));
         let reversed = openapi(&path("/api/{user_id}/tasks/count", "get", "count-tasks")).unwrap();
         assert_eq!(missing_twins(&reversed).len(), 1);
         assert_eq!(missing_twins(&openapi(&path("/api/session", "get", "session")).unwrap()), [""; 0]);
@@ -271,12 +287,32 @@ mod tests {
         let public = path("/x", "get", "x") + "      security: []\n";
         assert!(error(&public).contains("x-secret has to be `database` or `none`"));
         assert!(error(&(path("/x", "get", "x") + "      x-secret: none\n")).contains("only for operations with"));
+        let slash = "    x-trailing-slash: ";
+        assert!(error(&(path("/x", "get", "x") + slash + "1\n")).contains("x-trailing-slash has to be `true`"));
+        assert!(error(&(public + "      x-secret: none\n" + slash + "true\n")).contains("operations with a session"));
     }
 
     #[test]
     fn a_write_is_throttled_and_a_read_is_not() {
         let both = openapi(&(path("/a", "get", "a") + &path("/b", "put", "b"))).unwrap();
         assert_eq!(throttles(&both), "        \"PUT /b\": { ThrottlingRateLimit: 50, ThrottlingBurstLimit: 100 }\n");
+    }
+
+    #[test]
+    fn a_trailing_slash_is_a_greedy_route_of_api_gateway_with_the_same_limit() {
+        let slash = openapi(&(path("/api/lists", "post", "x") + "    x-trailing-slash: true\n")).unwrap();
+        let limit = "{ ThrottlingRateLimit: 50, ThrottlingBurstLimit: 100 }";
+        let expected =
+            format!("        \"POST /api/lists\": {limit}\n        \"POST /api/lists/{{proxy+}}\": {limit}\n");
+        assert_eq!(throttles(&slash), expected);
+        let paths: Vec<_> = events(&slash.routes[0]);
+        assert!(paths[0].contains(" Lists: ") && paths[0].contains("Path: /api/lists }"), "{paths:?}");
+        assert!(
+            paths[1].contains(" ListsSlash: ") && paths[1].contains("Path: \"/api/lists/{proxy+}\" }"),
+            "{paths:?}"
+        );
+        let target = "[{ method = \"POST\", function = \"x\" }]";
+        assert_eq!(router(&slash), format!("\"/api/lists\" = {target}\n\"/api/lists/\" = {target}\n"));
     }
 
     #[test]

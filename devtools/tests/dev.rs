@@ -43,9 +43,9 @@ async fn read(answer: Response) -> (StatusCode, HeaderMap, Value) {
 
 /// Checks preflight requests: a browser sends one before a page of another origin may change anything with the user's
 /// cookie.
-async fn check_preflight(base_url: &str) {
+async fn check_preflight(url: &str) {
     for (origin, is_allowed) in [("http://localhost:3000", true), ("https://evil.example.com", false)] {
-        let request = reqwest::Client::new().request(Method::OPTIONS, format!("{base_url}/api/tasks/1"));
+        let request = reqwest::Client::new().request(Method::OPTIONS, url);
         let request = request.header("Origin", origin).header("Access-Control-Request-Method", "PATCH");
         let answer = request.header("Access-Control-Request-Headers", "content-type,if-match").send().await.unwrap();
         assert!(answer.status().is_success(), "{answer:?}");
@@ -113,7 +113,9 @@ async fn every_route_works(env: &HashMap<String, String>) -> String {
     let grace = bearer("TASKS_TOKEN_2");
     let cookie = Client::new(&env["TASKS_URL"], "cookie", env["TASKS_COOKIE"].clone());
 
-    check_preflight(&env["TASKS_URL"]).await;
+    for path in ["/api/tasks/1", "/api/tasks/"] {
+        check_preflight(&format!("{}{path}", env["TASKS_URL"])).await;
+    }
     let page = reqwest::get(&env["TASKS_URL"]).await.unwrap();
     assert_eq!((page.status(), page.url().path()), (StatusCode::OK, "/docs"), "/ redirects to /docs");
     let mut made = Vec::new();
@@ -123,6 +125,7 @@ async fn every_route_works(env: &HashMap<String, String>) -> String {
         let path = headers["location"].to_str().unwrap().to_owned();
         assert_eq!(path, format!("{base}/{}", task["id"]));
         assert!(headers.contains_key("x-request-id"));
+        assert_eq!(client.call(Method::GET, &format!("{base}/"), None).await.0, StatusCode::OK, "a trailing slash");
 
         let (status, headers, read) = client.call(Method::GET, &path, None).await;
         assert_eq!((status, &read), (StatusCode::OK, &task));

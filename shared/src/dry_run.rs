@@ -37,7 +37,8 @@ impl DryRun {
         let context = Context::default();
         let record = RequestRecord::begin(&request, &context, self.metrics.is_cold_start());
         let admission = self.rules.admit(&request);
-        let result = admission.and_then(|admission| admission.verdict).and_then(|()| read(&request));
+        let verdict = admission.and_then(|admission| admission.verdict).and_then(|()| request.check_end_of_path());
+        let result = verdict.and_then(|()| read(&request));
         let (response, error) = finish_response(result, request.path(), &context);
         let line = self.metrics.line(&record.end(&response, error, Arc::default()));
         Ok((response, String::from_utf8_lossy(&line.unwrap_or_default()).into_owned()))

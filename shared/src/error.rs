@@ -13,7 +13,7 @@ pub enum Error {
     /// 404: nothing has this id, or it belongs to another user. Holds the kind of thing, such as "task".
     NotFound(&'static str),
     /// 404: there is nothing at this path.
-    NoSuchFile,
+    NoSuchPath,
     /// 400: the body cannot be parsed. Holds the reason.
     BadRequest(&'static str),
     /// 412: it has changed since the client read it. Holds the kind of thing, such as "task".
@@ -63,7 +63,7 @@ impl Error {
         match self {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::NotFound(_) | Self::NoSuchFile => StatusCode::NOT_FOUND,
+            Self::NotFound(_) | Self::NoSuchPath => StatusCode::NOT_FOUND,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -80,7 +80,7 @@ impl Error {
             Self::Unauthenticated(_) => "This needs a live session: sign in.",
             Self::Forbidden(why) | Self::BadRequest(why) => why,
             Self::NotFound(what) => return format!("There is no such {what}.").into(),
-            Self::NoSuchFile => "There is nothing at this path.",
+            Self::NoSuchPath => "There is nothing at this path.",
             Self::PreconditionFailed(what) => {
                 return format!("The {what} has been changed since: fetch it again.").into();
             }

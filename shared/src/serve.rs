@@ -176,7 +176,7 @@ impl App {
         let Admission { token, verdict } = admission?;
         let database = Database::new(self.settings.clone(), snapshot, measures);
         let caller = Caller::new(database, token, request.path_user_id());
-        let answer = match verdict {
+        let answer = match verdict.and_then(|()| request.check_end_of_path()) {
             Ok(()) => handler(caller.clone(), request).await,
             Err(error) => Err(error),
         };

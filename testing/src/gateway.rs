@@ -1,5 +1,5 @@
 //! API Gateway as a function sees it: chooses the route of a request and builds the event (payload format 2.0).
-use crate::openapi::{OpenApi, Route};
+use crate::openapi::{GREEDY, OpenApi, Route};
 use serde_json::{Map, Value, json};
 
 /// A request as API Gateway forwards it to a function.
@@ -26,31 +26,50 @@ pub struct GatewayRequest {
 }
 
 impl OpenApi {
-    /// Returns the route of a request and its path parameters, still percent-encoded. If several routes match, the one
-    /// with the fewest parameters wins.
+    /// Returns the route of a request and its path parameters, still percent-encoded. A full match wins over a greedy one,
+    /// then the one with the fewest parameters.
     pub fn route(&self, method: &str, path: &str) -> Option<(&Route, Map<String, Value>)> {
         let segments: Vec<_> = path.split('/').collect();
-        let matching = self.routes.iter().filter(|route| route.method == method).filter_map(|route| {
-            let pattern: Vec<_> = route.path.split('/').collect();
-            let mut parameters = Map::new();
-            for (part, segment) in pattern.iter().zip(&segments) {
-                match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
-                    Some(_) if segment.is_empty() => return None,
-                    Some(name) => drop(parameters.insert(name.to_owned(), Value::from(*segment))),
-                    None if part == segment => {}
-                    None => return None,
-                }
-            }
-            (pattern.len() == segments.len()).then_some((route, parameters))
+        let routes = self.routes.iter().filter(|route| route.method == method);
+        let matching = routes.flat_map(|route| {
+            let paths = route.gateway_paths().into_iter();
+            paths.filter_map(|path| path_parameters(&path, &segments)).map(move |parameters| (route, parameters))
         });
-        matching.min_by_key(|(_, parameters)| parameters.len())
+        matching.min_by_key(|(_, parameters)| (parameters.contains_key(GREEDY), parameters.len()))
     }
+}
+
+/// Returns the path parameters if the path of a route matches these segments.
+fn path_parameters(path: &str, segments: &[&str]) -> Option<Map<String, Value>> {
+    let (path, is_greedy) = match path.strip_suffix(&format!("/{{{GREEDY}+}}")) {
+        Some(path) => (path, true),
+        None => (path, false),
+    };
+    let parts: Vec<_> = path.split('/').collect();
+    let (own, below) = segments.split_at_checked(parts.len())?;
+    if is_greedy == below.is_empty() {
+        return None;
+    }
+    let mut parameters = Map::new();
+    for (part, segment) in parts.iter().zip(own) {
+        match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+            Some(_) if segment.is_empty() => return None,
+            Some(name) => drop(parameters.insert(name.to_owned(), Value::from(*segment))),
+            None if part == segment => {}
+            None => return None,
+        }
+    }
+    if is_greedy {
+        parameters.insert(GREEDY.to_owned(), Value::from(below.join("/")));
+    }
+    Some(parameters)
 }
 
 impl GatewayRequest {
     /// Builds the event that a route's function receives.
     pub fn event(&self, route: &Route, parameters: &Map<String, Value>) -> Value {
-        let route_key = route.to_string();
+        let greedy = if parameters.contains_key(GREEDY) { format!("/{{{GREEDY}+}}") } else { String::new() };
+        let route_key = format!("{route}{greedy}");
         let mut event = json!({
             "version": "2.0",
             "routeKey": &route_key,

@@ -11,6 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The variable of API Gateway's greedy routes, such as `/api/tasks/{proxy+}`. SAM knows no other name.
+pub(crate) const GREEDY: &str = "proxy";
+
 /// The parsed openapi.yaml.
 pub struct OpenApi {
     /// The whole file. Keys of objects are sorted, unlike in the file.
@@ -38,6 +41,8 @@ pub struct Route {
     pub query: String,
     /// The media type and first example of the body, if a body is required.
     pub body: Option<(String, Value)>,
+    /// Whether the path may also end with a slash.
+    pub accepts_slash: bool,
     path_examples: Vec<(String, String)>,
 }
 
@@ -86,10 +91,13 @@ impl OpenApi {
             .map_err(|error| contract_error(format!("x-write-throttle: {error}")))?;
         let mut routes = Vec::new();
         for (path, item) in &ordered.paths.0 {
-            let shared = item.0.iter().find(|(name, _)| name == "parameters").map_or(&Value::Null, |(_, it)| it);
-            for (method, operation) in item.0.iter().filter(|(name, _)| name != "parameters") {
+            let of_all = |name: &str| item.0.iter().find(|(known, _)| known == name).map_or(&Value::Null, |(_, it)| it);
+            let (shared, slash) = (of_all("parameters"), of_all("x-trailing-slash"));
+            for (method, operation) in item.0.iter().filter(|(name, _)| name != "parameters" && !name.starts_with("x-"))
+            {
                 let method = method.to_uppercase();
                 let route = Route::new(&document, &method, path, shared, operation, write_throttle);
+                let route = route.and_then(|route| route.with_slash(slash));
                 routes.push(route.map_err(|error| contract_error(format!("{method} {path}: {error}")))?);
             }
         }
@@ -148,6 +156,7 @@ impl Route {
             status: status.ok_or("no response has a status of success")?,
             query: String::new(),
             body: None,
+            accepts_slash: false,
             path_examples: Vec::new(),
         };
         let parameters =
@@ -157,6 +166,16 @@ impl Route {
         }
         route.body = required_body(&operation["requestBody"]);
         Ok(route)
+    }
+
+    fn with_slash(self, extension: &Value) -> Result<Self, String> {
+        match extension {
+            Value::Null => Ok(self),
+            // The function refuses the other paths that a greedy route matches, once it knows the session.
+            Value::Bool(true) if self.needs_session() => Ok(Self { accepts_slash: true, ..self }),
+            Value::Bool(true) => Err("x-trailing-slash is only for operations with a session".to_owned()),
+            _ => Err("x-trailing-slash has to be `true`".to_owned()),
+        }
     }
 
     fn add_example(&mut self, parameter: &Value) {
@@ -186,6 +205,13 @@ impl Route {
     /// Whether the path contains the user's id. Each such route has a twin without it.
     pub fn names_user(&self) -> bool {
         self.path.contains("/{user_id}/")
+    }
+
+    /// The paths of this route in API Gateway: its own, and a greedy one if the path may end with a slash. API Gateway has
+    /// no route that ends with one. The greedy route also matches every deeper path, and the function answers 404 there.
+    pub fn gateway_paths(&self) -> Vec<String> {
+        let greedy = self.accepts_slash.then(|| format!("{}/{{{GREEDY}+}}", self.path));
+        [Some(self.path.clone()), greedy].into_iter().flatten().collect()
     }
 
     /// Returns the path and required query, with these ids and with examples for the other parameters.

@@ -25,6 +25,6 @@ fn docs(request: &Request) -> Result<Response, Error> {
         "/docs/swagger-ui.css" => {
             Response::gzip_file(STYLE_SHEET, include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz")))
         }
-        _ => return Err(Error::NoSuchFile),
+        _ => return Err(Error::NoSuchPath),
     })
 }

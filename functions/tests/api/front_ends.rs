@@ -1,6 +1,9 @@
 //! Compatibility with front ends that were written for other back ends of the same specification, and headers for
 //! browsers.
-use crate::api::{Api, get, patch, post};
+use crate::{
+    api::{Api, delete, get, patch, post},
+    contract::OPENAPI,
+};
 use serde_json::json;
 
 #[tokio::test]
@@ -33,6 +36,80 @@ async fn completing_accepts_an_empty_object_and_toggles() {
     for expected in [true, false] {
         let answer = api.call(patch(&path).cookie(&ada.token).json(json!({}))).await;
         assert_eq!((answer.status, &answer.body["completed"]), (200, &json!(expected)));
+    }
+}
+
+#[tokio::test]
+async fn a_collection_may_end_with_a_slash() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    for base in ["/api/tasks/".to_owned(), format!("/api/{}/tasks/", ada.id)] {
+        let added = api.call(post(&base).cookie(&ada.token).json(json!({"title": "Buy milk"}))).await;
+        assert_eq!(added.status, 201, "{added:?}");
+        let id = &added.body["id"];
+        assert_eq!(added.header("location"), Some(&*format!("{base}{id}")));
+        api.call(patch(&format!("{base}{id}/complete")).bearer(&ada.token)).await;
+        api.make_task(&ada, "Buy bread").await;
+        let page = api.call(get(&format!("{base}?status=all&limit=1")).bearer(&ada.token)).await;
+        assert_eq!((page.status, &page.body[0]["title"]), (200, &json!("Buy bread")));
+        let next = page.next_page().expect("a next page").to_owned();
+        assert_eq!(api.call(get(&next).bearer(&ada.token)).await.body[0]["id"], *id);
+        let cleared = api.call(delete(&format!("{base}?status=completed")).bearer(&ada.token)).await;
+        assert_eq!((cleared.status, &cleared.body["deleted"]), (200, &json!(1)));
+
+        assert_eq!(api.call(get(&base)).await.status, 401);
+        let invalid = api.call(get(&format!("{base}?limit=0")).bearer(&ada.token)).await;
+        assert_eq!((invalid.status, &invalid.body["instance"]), (422, &json!(base)));
+        let untrusted = post(&base).cookie(&ada.token).header("origin", "https://evil.example.com");
+        assert_eq!(api.call(untrusted.json(json!({"title": "x"}))).await.status, 403);
+        let of_bob = api.call(get(&base).bearer(&bob.token)).await;
+        assert_eq!(of_bob.status, if base.contains(&*ada.id) { 403 } else { 200 }, "{of_bob:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_below_a_collection_is_not_the_collection() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let id = api.make_task(&ada, "done").await;
+    api.call(patch(&format!("/api/tasks/{id}/complete")).bearer(&ada.token)).await;
+    for base in ["/api/tasks".to_owned(), format!("/api/{}/tasks", ada.id)] {
+        for below in [&*format!("{id}/"), "7/more", "7/complete", "a-token/x", "../x"] {
+            for request in [
+                get(&format!("{base}/{below}")),
+                post(&format!("{base}/{below}")).json(json!({"title": "x"})),
+                delete(&format!("{base}/{below}?status=completed")),
+            ] {
+                let (route, _) = OPENAPI.route(&request.method, &request.path).expect("API Gateway's greedy route");
+                let function = api.function(&route.function.clone()).await;
+                assert_eq!(function.invoke(request.routed_event()).await["statusCode"], 401, "{below}");
+                let answer = function.invoke(request.clone().bearer(&ada.token).routed_event()).await;
+                assert_eq!(answer["statusCode"], 404, "{} {}: {answer}", request.method, request.path);
+                let body = answer["body"].as_str().expect("a body");
+                assert!(body.contains("There is nothing at this path."), "{body}");
+            }
+        }
+    }
+    assert_eq!(api.database.number("select count(*) from tasks where title = 'done'").await, 1);
+    assert_eq!(api.database.number("select count(*) from tasks").await, 1);
+}
+
+#[test]
+fn a_slash_leads_to_the_collection_and_nowhere_else() {
+    for (method, path, route) in [
+        ("GET", "/api/tasks/", Some("GET /api/tasks")),
+        ("POST", "/api/ada/tasks/", Some("POST /api/{user_id}/tasks")),
+        ("GET", "/api/tasks/7", Some("GET /api/tasks/{id}")),
+        ("DELETE", "/api/ada/tasks/7", Some("DELETE /api/{user_id}/tasks/{id}")),
+        ("PUT", "/api/tasks/", None),
+        ("PATCH", "/api/tasks/7/complete/", None),
+        ("GET", "/api/session/", None),
+        ("GET", "/api//tasks/", None),
+        ("GET", "/docs/", None),
+    ] {
+        let found = OPENAPI.route(method, path).map(|(route, _)| route.to_string());
+        assert_eq!(found.as_deref(), route, "{method} {path}");
     }
 }
 

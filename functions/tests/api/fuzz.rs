@@ -112,6 +112,7 @@ impl Case {
         event["requestContext"]["http"]["method"] == *self.route.method
             && event["rawPath"].as_str().is_some_and(|path| path.starts_with('/'))
             && event["pathParameters"]["user_id"].is_string() == self.route.path.contains("{user_id}")
+            && matches!(event["pathParameters"]["proxy"].as_str(), None | Some(""))
     }
 }
 
@@ -129,6 +130,11 @@ impl Generator {
         let mut events: Vec<(Route, Value)> = Vec::new();
         for route in ROUTES.iter().filter(|route| route.needs_session()) {
             let request = valid_request(route, user, task);
+            if route.accepts_slash {
+                let mut slash = request.clone();
+                slash.path.push('/');
+                events.push((route.clone(), slash.bearer(&user.token).routed_event()));
+            }
             events.push((route.clone(), request.clone().bearer(&user.token).routed_event()));
             events.push((route.clone(), request.cookie(&user.token).routed_event()));
         }
@@ -186,7 +192,10 @@ impl Generator {
                     fields.remove(&name);
                 }
             }
-            2 => *field(field(event, "pathParameters"), "id") = json!(self.text(random)),
+            2 => {
+                let name = if random.random_bool(0.2) { "proxy" } else { "id" };
+                *field(field(event, "pathParameters"), name) = json!(self.text(random));
+            }
             3 => *field(field(event, "pathParameters"), "user_id") = json!(self.text(random)),
             4 => *field(event, "rawQueryString") = json!(self.query(random)),
             5..=6 => {

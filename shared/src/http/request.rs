@@ -96,6 +96,16 @@ impl Request {
         self.raw_path.as_deref().unwrap_or_default()
     }
 
+    /// Refuses a path that goes on below the route's. API Gateway has no routes that end with a slash, so
+    /// `/api/tasks/{proxy+}` accepts `/api/tasks/`, and it matches all deeper paths too.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPath`].
+    pub(crate) fn check_end_of_path(&self) -> Result<(), Error> {
+        let below = self.path_parameter("proxy").unwrap_or_default();
+        if below.trim_matches('/').is_empty() { Ok(()) } else { Err(Error::NoSuchPath) }
+    }
+
     /// The user id in the path, in `/api/{user_id}/tasks`.
     pub(crate) fn path_user_id(&self) -> Option<String> {
         self.path_parameter("user_id").map(Cow::into_owned)
@@ -172,8 +182,23 @@ mod tests {
     fn the_route_is_logged_without_parameter_values() {
         let keyed = request(json!({"routeKey": "GET /api/tasks/{id}", "rawPath": "/api/tasks/7"}));
         assert_eq!(keyed.route(), "GET /api/tasks/{id}");
+        let slash = request(json!({"routeKey": "GET /api/tasks/{proxy+}", "rawPath": "/api/tasks/a-token"}));
+        assert_eq!(slash.route(), "GET /api/tasks/{proxy+}");
         let unknown = request(json!({"routeKey": "$default", "rawPath": "/api/a-token/tasks"}));
         assert_eq!(unknown.route(), "GET ...", "a client's data must not reach the log");
+    }
+
+    #[test]
+    fn a_path_may_end_with_a_slash_and_with_nothing_more() {
+        let with = |below: Value| request(json!({"pathParameters": {"proxy": below}}));
+        for end in ["", "/", "%2F"] {
+            assert!(with(json!(end)).check_end_of_path().is_ok(), "{end}");
+        }
+        assert!(request(json!({"pathParameters": {"id": "7"}})).check_end_of_path().is_ok());
+        assert!(request(json!({})).check_end_of_path().is_ok());
+        for more in ["7", "7/", "/7", "%37", " ", "\0"] {
+            assert!(matches!(with(json!(more)).check_end_of_path(), Err(Error::NoSuchPath)), "{more}");
+        }
     }
 
     #[test]
