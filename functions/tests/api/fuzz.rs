@@ -86,7 +86,7 @@ const TEXTS: [&str; 40] = [
 ];
 
 /// Cursors before their encoding.
-const CURSORS: [&str; 10] = [
+const CURSORS: [&str; 13] = [
     "-created_at all 1700000000123456 1",
     "-created_at all 9223372036854775807 1",
     "-created_at all -9223372036854775808 -2147483648",
@@ -96,6 +96,9 @@ const CURSORS: [&str; 10] = [
     "-updated_at completed 0 2147483648",
     "-created_at all 1\r\n 1",
     "updated_at all 99999999999999999999 1",
+    "title all 1\0Buy milk",
+    "-title all 2147483647\0\u{10FFFF} \r\n'",
+    "title all 1\0a\0b",
     "\0 \0 \0",
 ];
 
@@ -235,7 +238,8 @@ impl Generator {
 
     fn query(&self, random: &mut StdRng) -> String {
         let names = ["status", "sort", "q", "limit", "offset", "cursor", "order", "search", "x"];
-        let good = ["all", "pending", "completed", "created_at", "-updated_at", "1", "1000", "10000"];
+        let good =
+            ["all", "pending", "completed", "created_at", "-updated_at", "title", "-title", "1", "1000", "10000"];
         let mut query = Vec::new();
         for _ in 0..random.random_range(0..4) {
             let value = match random.random_range(0..3) {

@@ -127,7 +127,7 @@ fn action() -> impl Strategy<Value = Action> {
         5 => (title(), option::of(select(&["k1", "k2"][..]))).prop_map(|(title, key)| Action::Create { title, key }),
         5 => (
             select(&["all", "pending", "completed"][..]),
-            select(&["-created_at", "created_at", "-updated_at", "updated_at"][..]),
+            select(&["-created_at", "created_at", "-updated_at", "updated_at", "title", "-title"][..]),
             option::of(1..4_usize),
             option::of((any::<Index>(), prop::bool::weighted(0.8))),
         )
@@ -164,7 +164,7 @@ impl Task {
 
     /// The key that a list in this order sorts by.
     fn sort_key(&self, sort: &str) -> (String, i64) {
-        (self.json[sort.trim_start_matches('-')].as_str().expect("a time").to_owned(), self.id())
+        (self.json[sort.trim_start_matches('-')].as_str().expect("a time or a title").to_owned(), self.id())
     }
 }
 

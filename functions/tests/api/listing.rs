@@ -1,5 +1,5 @@
 //! Lists: order, filters and paging.
-use crate::api::{Api, get, patch};
+use crate::api::{Api, delete, get, patch, put};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -65,7 +65,8 @@ async fn an_invalid_parameter_is_rejected_by_name() {
         ("cursor=x", "cursor"),
         ("cursor=%0d%0aSet-Cookie:a=b", "cursor"),
         ("cursor=LWNyZWF0ZWRfYXQgYWxsIDE", "cursor"),
-        ("sort=title", "sort"),
+        ("sort=Title", "sort"),
+        ("sort=lower(title)", "sort"),
         ("sort=", "sort"),
         ("sort=-created", "sort"),
         ("sort=created_at;drop", "sort"),
@@ -94,7 +95,7 @@ async fn another_apis_name_of_a_parameter_is_rejected_and_the_right_name_is_in_t
         ("search=milk", "search is not a parameter: use q."),
         (
             "sort=x&search=milk&order=asc",
-            "sort must be one of -created_at, created_at, -updated_at, updated_at. order is not a parameter: use sort, such as sort=-created_at. search is not a parameter: use q.",
+            "sort must be one of -created_at, created_at, -updated_at, updated_at, title, -title. order is not a parameter: use sort, such as sort=-created_at. search is not a parameter: use q.",
         ),
     ] {
         for path in ["/api/tasks".to_owned(), format!("/api/{}/tasks", ada.id)] {
@@ -264,6 +265,8 @@ async fn every_order_is_paged_without_gaps_or_repeats() {
         ("-updated_at", "updated_at desc, id desc"),
         ("created", "created_at desc, id desc"),
         ("updated", "updated_at desc, id desc"),
+        ("title", "lower(title) collate \"C\", id"),
+        ("-title", "lower(title) collate \"C\" desc, id desc"),
     ] {
         for (filter, condition) in
             [("", "true"), ("&status=pending", "not completed"), ("&q=TASK%201", "title like 'Task 1%'")]
@@ -285,6 +288,47 @@ async fn every_order_is_paged_without_gaps_or_repeats() {
     }
     let beyond = api.call(get("/api/tasks?offset=10000").bearer(&ada.token)).await;
     assert_eq!((beyond.body, beyond.headers.get("link")), (json!([]), None));
+}
+
+#[tokio::test]
+async fn titles_are_sorted_without_regard_to_case_and_equal_ones_by_id() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    let long = |last: &str| format!("{}{last}", "\u{10FFFF}".repeat(199));
+    let mut ids = Vec::new();
+    for title in
+        ["banana", "Apple", "apple", &long("b"), "ä", "APPLE", "10", "9", "b", "an\u{1}x y", &long("A"), "'\\%", "Z"]
+    {
+        ids.push(api.make_task(&ada, title).await);
+        api.make_task(&bob, title).await;
+    }
+    // By code point, in lower case: other punctuation, digits, letters, then letters outside of ASCII.
+    let mut expected = [11, 6, 7, 9, 1, 2, 5, 8, 0, 12, 4, 10, 3].map(|index: usize| ids[index]).to_vec();
+    for sort in ["title", "-title"] {
+        for limit in [1, 2, 5, 13] {
+            let path = format!("/api/tasks?sort={sort}&limit={limit}");
+            assert_eq!(all_pages(&mut api, &ada, &path).await, expected, "{sort} {limit}");
+        }
+        expected.reverse();
+    }
+
+    // The next page begins after the title that the last task had, whatever has happened to that task.
+    let page = api.call(get("/api/tasks?sort=title&limit=4").bearer(&ada.token)).await;
+    let next = page.next_page().expect("a next page").to_owned();
+    api.call(put(&format!("/api/tasks/{}", ids[9])).bearer(&ada.token).json(json!({"title": "zz"}))).await;
+    api.call(delete(&format!("/api/tasks/{}", ids[1])).bearer(&ada.token)).await;
+    let rest = all_pages(&mut api, &ada, &next).await;
+    assert_eq!(rest, [2, 5, 8, 0, 12, 9, 4, 10, 3].map(|index: usize| ids[index]));
+    assert_eq!(api.call(get(&next.replace("sort=title", "sort=-title")).bearer(&ada.token)).await.status, 422);
+    // Hand-made cursors whose position does not suit their order.
+    for cursor in ["title all 1769862896123456 7", "-created_at all 7\0x"] {
+        let cursor = URL_SAFE_NO_PAD.encode(cursor);
+        for sort in ["title", "-created_at"] {
+            let path = format!("/api/tasks?sort={sort}&cursor={cursor}");
+            assert_eq!(api.call(get(&path).bearer(&ada.token)).await.status, 422, "{path}");
+        }
+    }
 }
 
 #[tokio::test]

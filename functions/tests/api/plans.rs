@@ -69,6 +69,8 @@ async fn every_list_uses_an_index_and_a_late_page_costs_what_the_first_does() {
             ("status=completed", ""),
             ("q=number%201", ""),
             ("offset=1000", ""),
+            ("sort=title", ""),
+            ("sort=-title&status=pending", ""),
         ] {
             let cost = measure(&mut api, user, query).await;
             print_row(whose, query, &cost);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 /// Maximum length of a title in characters: Unicode scalar values, which PostgreSQL's varchar(200) counts too.
-const MAX_TITLE_CHARACTERS: usize = 200;
+pub(crate) const MAX_TITLE_CHARACTERS: usize = 200;
 /// Maximum length of a description in characters.
 const MAX_DESCRIPTION_CHARACTERS: usize = 10_000;
 /// Maximum length of an idempotency key in characters.

@@ -3,8 +3,7 @@ use crate::{
     error::{Error, FieldError},
     http::body::{Array, Body},
     http::request::Request,
-    tasks::task::Task,
-    timestamp::Timestamp,
+    tasks::{input::MAX_TITLE_CHARACTERS, task::Task},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike as _, NaiveDateTime};
@@ -39,7 +38,7 @@ const MAX_SEARCH_CHARACTERS: usize = 200;
 /// unfiltered.
 const OTHER_NAMES: [(&str, &str); 2] = [("order", "sort, such as sort=-created_at"), ("search", "q")];
 
-/// The order of a list. Tasks with equal timestamps are sorted by id.
+/// The order of a list. Tasks with equal timestamps or titles are sorted by id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Sort {
     #[default]
@@ -47,10 +46,13 @@ pub(crate) enum Sort {
     Oldest,
     LatestChange,
     EarliestChange,
+    Title,
+    TitleDescending,
 }
 
 impl Sort {
-    const ALL: [Self; 4] = [Self::Newest, Self::Oldest, Self::LatestChange, Self::EarliestChange];
+    const ALL: [Self; 6] =
+        [Self::Newest, Self::Oldest, Self::LatestChange, Self::EarliestChange, Self::Title, Self::TitleDescending];
 
     fn parse(text: &str) -> Result<Self, String> {
         match text {
@@ -67,16 +69,31 @@ impl Sort {
             Self::Oldest => "created_at",
             Self::LatestChange => "-updated_at",
             Self::EarliestChange => "updated_at",
+            Self::Title => "title",
+            Self::TitleDescending => "-title",
         }
     }
 
-    /// The timestamp that this order sorts by.
-    fn timestamp<Text>(self, task: &Task<Text>) -> Timestamp {
+    /// What this order sorts by.
+    fn key(self, task: &Task<&str>) -> SortKey {
         match self {
-            Self::Newest | Self::Oldest => task.created_at,
-            Self::LatestChange | Self::EarliestChange => task.updated_at,
+            Self::Newest | Self::Oldest => SortKey::Time(task.created_at.0),
+            Self::LatestChange | Self::EarliestChange => SortKey::Time(task.updated_at.0),
+            Self::Title | Self::TitleDescending => SortKey::Title(task.title.to_owned()),
         }
     }
+
+    pub(crate) fn is_by_title(self) -> bool {
+        matches!(self, Self::Title | Self::TitleDescending)
+    }
+}
+
+/// What a list is sorted by: the part of a task that decides its place, before the id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SortKey {
+    Time(NaiveDateTime),
+    /// As it is; PostgreSQL ignores its case.
+    Title(String),
 }
 
 /// The filter of a list by completion.
@@ -184,9 +201,9 @@ impl ListQuery {
         self.offset.unwrap_or_default()
     }
 
-    /// The timestamp and id of the last task on the previous page.
-    pub(crate) fn after(&self) -> Option<(NaiveDateTime, i32)> {
-        self.cursor.as_ref().map(|cursor| (cursor.timestamp, cursor.id))
+    /// The key and id of the last task on the previous page.
+    pub(crate) fn after(&self) -> Option<(&SortKey, i32)> {
+        self.cursor.as_ref().map(|cursor| (&cursor.key, cursor.id))
     }
 
     /// Identifies the list that a cursor belongs to: order, filter and a digest of the search text.
@@ -200,7 +217,7 @@ impl ListQuery {
     }
 
     /// The query string of the page that starts after `last`.
-    fn next<Text>(&self, last: &Task<Text>) -> String {
+    fn next(&self, last: &Task<&str>) -> String {
         let mut next = String::new();
         if self.status != Status::All {
             next += &format!("status={}&", self.status.name());
@@ -214,7 +231,7 @@ impl ListQuery {
         if let Some(limit) = self.limit {
             next += &format!("limit={limit}&");
         }
-        let cursor = Cursor { list: self.list_name(), timestamp: self.sort.timestamp(last).0, id: last.id };
+        let cursor = Cursor { list: self.list_name(), key: self.sort.key(last), id: last.id };
         next + "cursor=" + &cursor.encode()
     }
 }
@@ -263,17 +280,21 @@ fn parse_number(text: &str, allowed: RangeInclusive<i64>) -> Result<i64, String>
 }
 
 /// A keyset cursor: the position in the order after which a page begins. It is valid for one list only.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Cursor {
     list: String,
-    timestamp: NaiveDateTime,
+    key: SortKey,
     id: i32,
 }
 
 impl Cursor {
     fn encode(&self) -> String {
-        let micros = self.timestamp.and_utc().timestamp_micros();
-        URL_SAFE_NO_PAD.encode(format!("{} {micros} {}", self.list, self.id))
+        let Self { list, key, id } = self;
+        URL_SAFE_NO_PAD.encode(match key {
+            SortKey::Time(time) => format!("{list} {} {id}", time.and_utc().timestamp_micros()),
+            // No title contains U+0000.
+            SortKey::Title(title) => format!("{list} {id}\0{title}"),
+        })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -282,15 +303,29 @@ impl Cursor {
 
     fn decode(text: &str) -> Option<Self> {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-        let (rest, id) = text.rsplit_once(' ')?;
-        let (list, micros) = rest.rsplit_once(' ')?;
-        let timestamp = DateTime::from_timestamp_micros(micros.parse().ok()?)?.naive_utc();
-        // PostgreSQL's timestamp begins in 4713 BC (its documentation, table 8.9), chrono's calendar earlier.
-        if timestamp.year() < -4711 {
+        let (head, title) = text.split_once('\0').map_or((&*text, None), |(head, title)| (head, Some(title)));
+        let (head, id) = head.rsplit_once(' ')?;
+        let (list, key) = match title {
+            Some(title) => (head, parse_title_key(title)?),
+            None => head.rsplit_once(' ').and_then(|(list, micros)| Some((list, parse_time_key(micros)?)))?,
+        };
+        let sort = Sort::parse(list.split(' ').next()?).ok()?;
+        if sort.is_by_title() != title.is_some() {
             return None;
         }
-        Some(Self { list: list.to_owned(), timestamp, id: id.parse().ok()? })
+        Some(Self { list: list.to_owned(), key, id: id.parse().ok()? })
     }
+}
+
+fn parse_time_key(micros: &str) -> Option<SortKey> {
+    let time = DateTime::from_timestamp_micros(micros.parse().ok()?)?.naive_utc();
+    // PostgreSQL's timestamp begins in 4713 BC (its documentation, table 8.9), chrono's calendar earlier.
+    (time.year() >= -4711).then_some(SortKey::Time(time))
+}
+
+fn parse_title_key(title: &str) -> Option<SortKey> {
+    let can_be_one = title.chars().count() <= MAX_TITLE_CHARACTERS && !title.contains('\0');
+    can_be_one.then(|| SortKey::Title(title.to_owned()))
 }
 
 /// A page of tasks: the response body, and the query string of the next page.
@@ -330,10 +365,18 @@ mod tests {
 
     #[test]
     fn a_cursor_survives_its_encoding() {
-        let timestamp = DateTime::from_timestamp_micros(1_700_000_000_123_456).unwrap().naive_utc();
-        let cursor = Cursor { list: "-created_at pending".to_owned(), timestamp, id: 42 };
-        let decoded = Cursor::decode(&cursor.encode()).unwrap();
-        assert_eq!((&*decoded.list, decoded.timestamp, decoded.id), ("-created_at pending", timestamp, 42));
+        let time = DateTime::from_timestamp_micros(1_700_000_000_123_456).unwrap().naive_utc();
+        let longest = "\u{10FFFF}".repeat(MAX_TITLE_CHARACTERS);
+        for (list, key) in [
+            ("-created_at pending", SortKey::Time(time)),
+            ("title all", SortKey::Title("Buy milk 7\n".to_owned())),
+            ("-title completed 0123456789abcdef", SortKey::Title(longest)),
+        ] {
+            let cursor = Cursor { list: list.to_owned(), key, id: i32::MAX };
+            let encoded = cursor.encode();
+            assert!(encoded.len() <= 1200, "openapi.yaml: the cursor's maxLength: {}", encoded.len());
+            assert_eq!(Cursor::decode(&encoded), Some(cursor));
+        }
     }
 
     #[test]
@@ -348,6 +391,13 @@ mod tests {
             encoded("-created_at all 1 3000000000"),
             encoded("-created_at all 9223372036854775807 2"),
             encoded("-created_at all -9223372036854775808 2"),
+            encoded("-created_at all 2\0x"),
+            encoded("title all 1 2"),
+            encoded("title all\0x"),
+            encoded("title all 2\0x\0"),
+            encoded("title all 3000000000\0x"),
+            encoded(&format!("title all 2\0{}", "x".repeat(201))),
+            encoded("colour all 2\0x"),
             URL_SAFE_NO_PAD.encode([0xff, 0xfe]),
         ] {
             assert!(Cursor::decode(&wrong).is_none(), "{wrong}");
