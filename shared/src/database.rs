@@ -93,19 +93,28 @@ impl Database {
     pub(crate) async fn run(&self, statement: &Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
         let began = Instant::now();
         let mut may_repeat = statement.is_repeatable();
+        let mut may_prepare = statement.may_be_prepared() && !self.looks_up_tokens();
         loop {
             let left = || Duration::from_secs(REQUEST_TIMEOUT_S).saturating_sub(began.elapsed());
             let connection = self.connection_within(left()).await?;
+            let is_prepared = may_prepare && connection.uses_prepared_statements();
             let limit = left().min(Duration::from_secs(STATEMENT_TIMEOUT_S));
             let sent = Instant::now();
-            let result = timeout(limit, connection.send(statement.sql(), parameters, !self.looks_up_tokens())).await;
+            let result = timeout(limit, connection.send(statement.sql(), parameters, is_prepared)).await;
             self.measures.add_database_time(sent.elapsed());
             let error = match result {
                 Ok(Ok(rows)) => {
                     connection.mark_used();
                     return Ok(rows);
                 }
-                Ok(Err(error)) if error.code() == Some(&SqlState::UNDEFINED_FUNCTION) => {
+                // Who has the API's password can replace a prepared statement by one that fails like this. Only the
+                // answer to the statement's own text shows what the schema has.
+                Ok(Err(error)) if is_undefined_function(&error) && is_prepared => {
+                    self.measures.count_retry();
+                    may_prepare = false;
+                    continue;
+                }
+                Ok(Err(error)) if is_undefined_function(&error) => {
                     return Err(Failure::UndefinedFunction(error.into()));
                 }
                 Ok(Err(error)) if !connection.is_lost(&error) => return Err(Failure::Other(error.into())),
@@ -150,6 +159,11 @@ impl From<Failure> for Error {
             Failure::UndefinedFunction(error) | Failure::Other(error) => error,
         }
     }
+}
+
+/// Whether the statement calls a function that the database does not have. Nothing of it has taken effect.
+fn is_undefined_function(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::UNDEFINED_FUNCTION)
 }
 
 /// Whether the server refused the login (class 28: the password may have changed). Older versions of PgBouncer report

@@ -41,7 +41,8 @@ pub(crate) enum SessionIndex {
 /// # Errors
 /// Errors of the database. A function works without this: its first call finds out by itself.
 pub(crate) async fn prepare_lookup(database: &Database) -> Result<SessionIndex, Error> {
-    let rows = match database.run(&without_caller!("select public.session_lookup()"), &[]).await {
+    let lookup = without_caller!("select public.session_lookup()").never_prepared();
+    let rows = match database.run(&lookup, &[]).await {
         Err(Failure::UndefinedFunction(_)) => {
             database.look_up_tokens();
             return Ok(SessionIndex::Present);

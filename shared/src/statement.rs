@@ -10,6 +10,7 @@ pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 pub(crate) struct Statement {
     sql: &'static str,
     is_repeatable: bool,
+    may_be_prepared: bool,
 }
 
 impl Statement {
@@ -32,7 +33,7 @@ impl Statement {
             tasks_are_the_callers(sql),
             "the statement reads or changes tasks of anybody: each public.tasks needs 'user_id = s.user_id' after it, without an 'or'"
         );
-        Self { sql, is_repeatable: true }
+        Self { sql, is_repeatable: true, may_be_prepared: true }
     }
 
     /// Checks at compile time that the text does not mention tasks, which always belong to a user.
@@ -41,7 +42,12 @@ impl Statement {
             !contains(sql, "tasks"),
             "the statement names tasks, which are always somebody's: make it with authorised! or authorised_read!"
         );
-        Self { sql, is_repeatable: true }
+        Self { sql, is_repeatable: true, may_be_prepared: true }
+    }
+
+    /// Marks a statement that is parsed anew each time: who has the API's password can replace a prepared one.
+    pub(crate) const fn never_prepared(self) -> Self {
+        Self { may_be_prepared: false, ..self }
     }
 
     /// Marks a statement that must not run twice, because the second run would have another effect.
@@ -55,6 +61,10 @@ impl Statement {
 
     pub(crate) fn is_repeatable(&self) -> bool {
         self.is_repeatable
+    }
+
+    pub(crate) fn may_be_prepared(&self) -> bool {
+        self.may_be_prepared
     }
 }
 

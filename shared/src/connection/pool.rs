@@ -84,20 +84,25 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Sends a statement in one round trip. If statements are prepared and `may_prepare`, the first use on a connection takes
-    /// one more round trip, and later uses save the server parsing and planning.
+    /// Sends a statement in one round trip. If it is prepared, the first use on a connection takes one more, and later uses
+    /// save the server parsing and planning.
     pub(crate) async fn send(
         &self,
         sql: &str,
         parameters: Parameters<'_>,
-        may_prepare: bool,
+        is_prepared: bool,
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        if !self.uses_prepared_statements || !may_prepare {
+        if !is_prepared {
             return self.client.query_typed(sql, parameters).await;
         }
         let (values, types): (Vec<_>, Vec<_>) = parameters.iter().cloned().unzip();
         let statement = self.client.prepare_typed_cached(sql, &types).await?;
         self.client.query(&statement, &values).await
+    }
+
+    /// Whether the settings allow preparing statements.
+    pub(crate) fn uses_prepared_statements(&self) -> bool {
+        self.uses_prepared_statements
     }
 
     /// Whether the connection was made for this use, not reused from the pool.
