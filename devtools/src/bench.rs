@@ -42,7 +42,7 @@ const SMALL_MB: u32 = 128;
 /// Delays that the relay adds to each round trip, in ms. 0 measures the relay itself.
 const DELAYS_MS: [(f64, &str); 3] = [(0.0, "network +0 ms"), (1.0, "network +1 ms"), (5.0, "network +5 ms")];
 /// Four server connections are enough, because one process runs at a time.
-const POOLING: Pooling = Pooling { mode: "transaction", server_connections: 4 };
+const POOLING: Pooling = Pooling { server_connections: 4, ..Pooling::TRANSACTION };
 /// The session tokens of the users whose tasks are listed.
 const TOKENS: &str = "select token from session where user_agent = 'bench' and user_id <> 'bench-nobody' order by id";
 

@@ -5,6 +5,7 @@ pub mod functions;
 pub mod gateway;
 pub mod moto;
 pub mod pgbouncer;
+mod pgbouncer_binaries;
 pub mod postgres;
 mod postgres_binaries;
 pub mod schema;

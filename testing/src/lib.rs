@@ -22,7 +22,7 @@ pub use openapi::{OpenApi, Route, Secret, Throttle, logical_id};
 pub use proxy::{Messages, Network, Proxy, Side};
 pub use secrets_manager::SecretsManager;
 pub use services::{SERVICES, Services};
-pub use tokio_postgres::Client;
+pub use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// The secret that signs cookies in the tests.
 pub const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";

@@ -275,7 +275,8 @@ pub enum Part {
     BetterAuth,
     /// Four kinds of existing databases: migrate up, sign in, call every route, migrate down and up again (1 min 10 s)
     Databases,
-    /// The API and migration tests on other PostgreSQL versions and with PgBouncer's session pooling (4 min 20 s)
+    /// The API and migration tests on other PostgreSQL versions and with PgBouncer's session pooling; and a theft from
+    /// prepared statements, behind a PgBouncer that tracks them (4 min 30 s)
     Versions,
 }
 

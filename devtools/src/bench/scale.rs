@@ -37,7 +37,7 @@ const PROCESSES: [usize; 6] = [1, 10, 50, 100, 200, 500];
 /// Page sizes, in tasks.
 const LIMITS: [i64; 4] = [1, 10, 50, 100];
 /// PgBouncer's server connections for all of the processes.
-const POOLING: Pooling = Pooling { mode: "transaction", server_connections: 20 };
+const POOLING: Pooling = Pooling { server_connections: 20, ..Pooling::TRANSACTION };
 /// Maximum ratio of a list's buffers in the largest table to those in the smallest.
 const FLAT: f64 = 1.2;
 

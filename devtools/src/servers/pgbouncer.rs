@@ -1,8 +1,9 @@
 //! PgBouncer in front of a PostgreSQL server, with TLS on both sides, for all databases.
 use crate::{
-    servers::postgres::{Postgres, as_server_user, give_to_server_user, write_private},
+    servers::pgbouncer_binaries::{Program, find_or_install},
+    servers::postgres::{Postgres, give_to_server_user, write_private},
     system::process::Running,
-    system::tools::{find_or_install, free_port},
+    system::tools::free_port,
 };
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -11,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use xtask::{place::find_in_path, step};
+use xtask::step;
 
 /// Timeout of PgBouncer's start, in seconds.
 const START_TIMEOUT_S: u64 = 20;
@@ -23,19 +24,23 @@ pub struct Pooling {
     pub mode: &'static str,
     /// Server connections per database and role.
     pub server_connections: u32,
+    /// Whether PgBouncer gives prepared statements names of its own, and prepares them where they are missing. Since 1.21.
+    pub tracks_statements: bool,
 }
 
 impl Pooling {
     /// Like Neon's. Several functions share two connections, so that their calls alternate on each in any order.
-    pub const TRANSACTION: Self = Self { mode: "transaction", server_connections: 2 };
+    pub const TRANSACTION: Self = Self { mode: "transaction", server_connections: 2, tracks_statements: false };
+    /// Like Neon's with `PREPARED_STATEMENTS=true`. All clients share one connection, and so its prepared statements.
+    pub const TRACKED: Self = Self { server_connections: 1, tracks_statements: true, ..Self::TRANSACTION };
     /// Each function has its own connection.
-    pub const SESSION: Self = Self { mode: "session", server_connections: 20 };
+    pub const SESSION: Self = Self { mode: "session", server_connections: 20, tracks_statements: false };
 }
 
 /// A running PgBouncer; dropping it stops it.
 pub struct PgBouncer {
     server: Option<Running>,
-    program: PathBuf,
+    program: Program,
     folder: PathBuf,
     port: u16,
 }
@@ -43,8 +48,8 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// Starts PgBouncer in `folder`, which is recreated, in front of `postgres`, for the API's role and the owner.
     pub async fn start(folder: &Path, postgres: &Postgres, pooling: Pooling) -> Result<Self> {
-        let Pooling { mode, server_connections } = pooling;
-        let program = find_or_install("PgBouncer", || find_in_path("pgbouncer"), "pgbouncer").await?;
+        let Pooling { mode, server_connections, tracks_statements } = pooling;
+        let program = find_or_install(tracks_statements).await?;
         if folder.exists() {
             fs::remove_dir_all(folder)?;
         }
@@ -58,7 +63,7 @@ impl PgBouncer {
             &folder.join("users.txt"),
             postgres.roles().map(|(role, password)| format!("\"{role}\" \"{password}\"\n")).concat().as_bytes(),
         )?;
-        let configuration = format!(
+        let mut configuration = format!(
             "[databases]
 * = host=127.0.0.1 port={}
 [pgbouncer]
@@ -85,6 +90,9 @@ server_tls_ca_file = {}
             file("client.key"),
             file("server.crt"),
         );
+        if tracks_statements {
+            configuration += "max_prepared_statements = 100\n";
+        }
         fs::write(folder.join("pgbouncer.ini"), configuration)?;
         for name in ["users.txt", "server.crt", "pgbouncer.ini"] {
             give_to_server_user(&folder.join(name))?;
@@ -129,10 +137,10 @@ fn write_certificate(folder: &Path, certificate: &[u8], key: &[u8]) -> Result<()
     ["client.crt", "client.key"].iter().try_for_each(|name| give_to_server_user(&folder.join(name)))
 }
 
-async fn launch(program: &Path, folder: &Path, port: u16) -> Result<Running> {
+async fn launch(program: &Program, folder: &Path, port: u16) -> Result<Running> {
     let log_file = folder.join("pgbouncer.log");
     let log = fs::File::options().create(true).append(true).open(&log_file)?;
-    let mut command = as_server_user(program, folder);
+    let mut command = program.command(folder);
     command.arg(folder.join("pgbouncer.ini")).stdout(log.try_clone()?).stderr(log);
     let mut server = Running::start(&mut command, Signal::SIGINT)?;
     let started = server.wait_for_port(port, Duration::from_secs(START_TIMEOUT_S)).await;

@@ -213,7 +213,10 @@ async fn versions(context: &Context<'_>) -> Result<()> {
         let services = Services::start_with(major, pooling).await?;
         run_tests(services.pass_to(&mut context.test(&["--test", "api", "--test", "migrations"]))).await?;
     }
-    Ok(())
+    let services = Services::start_with(None, Pooling::TRACKED).await?;
+    let mut command = cargo_test(&["--test", "api", "loot::"]);
+    run_tests(services.pass_to(command.args(["--", "--include-ignored", "--nocapture"]))).await?;
+    services.check_logs()
 }
 
 async fn chromium() -> Result<PathBuf> {

@@ -26,21 +26,36 @@ impl Api {
 
     /// Like [`Api::start`], with additional or replaced settings.
     pub async fn with_settings(changes: &[(&str, &str)]) -> Self {
-        let database = Database::create().await;
+        Self::over(Database::create().await).with_changes(changes)
+    }
+
+    /// New functions, with the usual settings, on an existing database.
+    pub fn over(database: Database) -> Self {
         let usual =
             [("DATABASE_URL", &*database.api_url()), ("BETTER_AUTH_SECRET", SECRET), ("TRUSTED_ORIGINS", ORIGIN)];
-        let mut settings: Vec<_> = usual.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        for (name, value) in changes {
-            settings.retain(|(known, _)| known != name);
-            settings.push(((*name).to_owned(), (*value).to_owned()));
-        }
+        let settings = usual.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         Self { database, settings, functions: HashMap::new() }
+    }
+
+    fn with_changes(mut self, changes: &[(&str, &str)]) -> Self {
+        for (name, value) in changes {
+            self.set(name, value);
+        }
+        self
     }
 
     /// Changes a setting for all functions that have not been started yet.
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(known, _)| known != name);
         self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Lets the functions connect to `port` of this machine under the name of a host of Neon's: for those, statements may be
+    /// prepared.
+    pub fn connect_as_to_neon(&mut self, port: u16) {
+        let url = self.database.plain_api_url(port);
+        let url = url.replace("@127.0.0.1:", "@ep-test-pooler.eu-central-1.aws.neon.tech:");
+        self.set("DATABASE_URL", &format!("{url}&hostaddr=127.0.0.1"));
     }
 
     /// Sends a request and checks that the response has a request id and matches openapi.yaml.

@@ -11,6 +11,7 @@ mod idempotency;
 mod input;
 mod isolation;
 mod listing;
+mod loot;
 mod plans;
 mod purge;
 mod role;
