@@ -1,6 +1,7 @@
 //! What an attacker can do with a stolen connection of the API: any SQL, as the role `tasks_api`.
-use crate::api::Api;
-use testing::SERVICES;
+use crate::api::{Api, get, put};
+use serde_json::json;
+use testing::{Client, SERVICES, User};
 
 /// Returns an API with one user's rows in its database, and a function that runs a statement as the API's role.
 async fn connect() -> (Api, impl AsyncFn(&str) -> String) {
@@ -121,6 +122,9 @@ async fn the_apis_role_changes_nothing_but_tasks_and_idempotency_keys() {
         ("create function public.caller(x text) returns int language sql return 1", "42501 permission denied for schema public"),
         ("create function pg_temp.x() returns int language sql return 1", "42501 permission denied to create temporary tables in database \"the_tests\""),
         ("create or replace function public.caller(token text) returns table (user_id varchar, expires_at timestamp) language sql as $$ select 'ada', now()::timestamp $$", "42501 permission denied for schema public"),
+        ("create or replace function public.caller(token_hash bytea) returns table (user_id varchar, expires_at timestamp) language sql as $$ select 'ada', now()::timestamp $$", "42501 permission denied for schema public"),
+        ("create or replace function public.token_hash(token text) returns bytea language sql immutable strict return ''::bytea", "42501 permission denied for schema public"),
+        ("drop index session_token_hash", "42501 must be owner of index session_token_hash"),
         ("alter function public.caller(text) security invoker", "42501 must be owner of function public.caller"),
         ("drop function public.purge_expired(text, integer)", "42501 must be owner of function public.purge_expired"),
         ("create schema x", "42501 permission denied for database the_tests"),
@@ -128,6 +132,10 @@ async fn the_apis_role_changes_nothing_but_tasks_and_idempotency_keys() {
         ("create event trigger x on ddl_command_end execute function suppress_redundant_updates_trigger()", "42501 permission denied to create event trigger \"x\""),
         ("create publication x for table tasks", "42501 permission denied for database the_tests"),
         ("create collation public.x from \"C\"", "42501 permission denied for schema public"),
+        ("create operator public.= (leftarg = text, rightarg = text, function = pg_catalog.texteq)", "42501 permission denied for schema public"),
+        ("create operator pg_temp.= (leftarg = text, rightarg = text, function = pg_catalog.texteq)", "42501 permission denied to create temporary tables in database \"the_tests\""),
+        ("alter operator pg_catalog.= (text, text) owner to tasks_api", "42501 must be owner of operator ="),
+        ("create cast (text as bytea) without function", "42501"),
         ("refresh materialized view tasks", "42501"),
         ("insert into tasks (user_id, title) values ('nobody', 'x')", "23503 insert or update on table \"tasks\" violates foreign key constraint \"fk_tasks_user\""),
         ("insert into tasks (user_id, title) select user_id, '' from tasks", "23514 new row for relation \"tasks\" violates check constraint \"tasks_title_length\""),
@@ -163,6 +171,13 @@ async fn the_apis_role_cannot_become_another_or_rule_the_server() {
         ("alter system set work_mem = '1GB'", "42501 permission denied to set parameter"),
         ("set session_replication_role = replica", "42501 permission denied to set parameter \"session_replication_role\""),
         ("set log_statement = 'all'", "42501 permission denied to set parameter \"log_statement\""),
+        ("set log_parameter_max_length = -1", "42501 permission denied to set parameter \"log_parameter_max_length\""),
+        ("set log_min_duration_statement = 0", "42501 permission denied to set parameter \"log_min_duration_statement\""),
+        ("set log_min_error_statement = 'panic'", "42501 permission denied to set parameter \"log_min_error_statement\""),
+        ("set log_duration = on", "42501 permission denied to set parameter \"log_duration\""),
+        ("set track_activities = off", "42501 permission denied to set parameter \"track_activities\""),
+        ("alter role tasks_api set log_statement = 'all'", "42501 permission denied to set parameter \"log_statement\""),
+        ("alter role tasks_api set session_replication_role = replica", "42501 permission denied to set parameter \"session_replication_role\""),
         ("set log_min_messages = 'debug5'", "42501 permission denied to set parameter \"log_min_messages\""),
         ("set temp_file_limit = -1", "42501 permission denied to set parameter \"temp_file_limit\""),
         ("set zero_damaged_pages = on", "42501 permission denied to set parameter \"zero_damaged_pages\""),
@@ -227,11 +242,18 @@ async fn what_a_stolen_connection_can_do_is_known() {
         "lock table tasks in access exclusive mode",
         "select nextval('tasks_id_seq')",
         "select * from public.caller('a token that is guessed')",
+        "select * from public.caller(public.token_hash('a token that is guessed'))",
+        "select public.session_lookup()",
         "select public.purge_expired('session', 1000)",
         "set statement_timeout = 0",
         "set search_path = pg_catalog",
+        "set log_parameter_max_length_on_error = -1",
+        "set debug_print_plan = on",
+        "prepare x as select 1",
+        "deallocate all",
         "set default_transaction_read_only = on",
         "alter role tasks_api set statement_timeout = 0",
+        "alter role tasks_api set search_path = pg_temp",
         "alter role tasks_api password 'x'",
         "select pg_advisory_lock(1), pg_advisory_unlock(1)",
         "select lo_create(0)",
@@ -256,4 +278,93 @@ async fn the_apis_role_does_not_see_what_others_are_doing() {
     let statistics = "select count(*) from pg_stats where tablename in ('session', 'user', 'account', 'verification')";
     api.database.sql("analyze", &[]).await;
     assert_eq!(client.query_one(statistics, &[]).await.expect("a number").get::<_, i64>(0), 0);
+}
+
+/// What a thief can try to leave in a server connection for the pooler's next client. loot.rs tests what is prepared where
+/// the functions prepare too.
+const LEFT_BEHIND: [&str; 23] = [
+    "prepare s0 (bytea, text) as select true as mine, 'eve' as user_id, now() as expires_at",
+    "prepare \"PGBOUNCER_1\" (bytea, text) as select true as mine",
+    "deallocate all",
+    "discard plans",
+    "listen x",
+    "declare c cursor with hold for select 1",
+    "set search_path = pg_catalog",
+    "set search_path = pg_temp, information_schema, pg_catalog",
+    "set search_path = ''",
+    "set role tasks_api",
+    "set session_replication_role = replica",
+    "set log_statement = 'all'",
+    "set log_parameter_max_length_on_error = -1",
+    "set debug_print_plan = on",
+    "set client_min_messages = debug5",
+    "set row_security = off",
+    "set timezone = 'Pacific/Kiritimati'",
+    "set timezone = 'Etc/GMT+12'",
+    "set datestyle = 'SQL, DMY'",
+    "set bytea_output = 'escape'",
+    "set transform_null_equals = on",
+    "set plan_cache_mode = force_generic_plan",
+    "create operator public.= (leftarg = text, rightarg = text, function = pg_catalog.textne)",
+];
+
+/// Runs a statement on every server connection that the pooler has for the role. Each client holds one while its
+/// transaction is open.
+async fn leave_behind(clients: &[Client; 2], statement: &str) {
+    for client in clients {
+        client.batch_execute("begin").await.expect("a transaction");
+    }
+    for client in clients {
+        match client.batch_execute(statement).await {
+            Ok(()) => println!("{statement}: done"),
+            Err(error) => println!("{statement}: {}", error.as_db_error().expect("the server's refusal")),
+        }
+    }
+    for client in clients {
+        client.batch_execute("commit").await.expect("the transaction's end");
+    }
+}
+
+/// Fails unless calls read and change what is the caller's, and nothing else.
+async fn assert_served(api: &mut Api, ada: &User, task: i64, bob: &User, after: &str) {
+    let list = api.call(get("/api/tasks").bearer(&ada.token)).await;
+    assert_eq!((list.status, list.body[0]["id"].as_i64(), list.body[1].is_null()), (200, Some(task), true), "{after}");
+    let list = api.call(get("/api/tasks").cookie(&bob.token)).await;
+    assert_eq!((list.status, list.body), (200, json!([])), "{after}");
+    let change = |who: &str| put(&format!("/api/tasks/{task}")).bearer(who).json(json!({"title": after}));
+    let expired = api.database.sign_in(&ada.id, "-1 minute").await;
+    for (who, status) in [(&*ada.token, 200), (&bob.token, 404), (&expired, 401), ("unknown", 401)] {
+        assert_eq!(api.call(change(who)).await.status, status, "{after}");
+    }
+    assert_eq!(api.call(get(&format!("/api/{}/tasks", ada.id)).bearer(&bob.token)).await.status, 403, "{after}");
+}
+
+#[tokio::test]
+async fn what_a_thief_leaves_in_the_poolers_connections_changes_nothing_for_the_callers() {
+    let mut api = Api::start().await;
+    let (ada, bob) = (api.database.sign_up("ada").await, api.database.sign_up("bob").await);
+    let task = api.make_task(&ada, "Ada's").await;
+    let connect = async || api.database.connect_as_api(SERVICES.pooler_port).await.expect("the API's role can connect");
+    let thief = [connect().await, connect().await];
+    for statement in LEFT_BEHIND {
+        leave_behind(&thief, statement).await;
+        assert_served(&mut api, &ada, task, &bob, statement).await;
+    }
+}
+
+#[tokio::test]
+async fn defaults_that_a_thief_gives_the_apis_role_change_nothing_for_the_callers() {
+    let mut api = Api::start().await;
+    let (ada, bob) = (api.database.sign_up("ada").await, api.database.sign_up("bob").await);
+    let task = api.make_task(&ada, "Ada's").await;
+    let thief = api.database.connect_as_api(SERVICES.postgres_port).await.expect("the API's role can connect");
+    thief.batch_execute("set application_name = 'thief'").await.expect("a name");
+    for setting in ["search_path = pg_temp", "search_path = ''", "timezone = 'Pacific/Kiritimati'", "role = tasks_api"]
+    {
+        // For this database only: other tests use the role in theirs.
+        let statement = format!("alter role tasks_api in database {} set {setting}", api.database.name);
+        thief.batch_execute(&statement).await.expect("a role may change its own defaults");
+        api.database.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tasks_api' and datname = current_database() and application_name <> 'thief'", &[]).await;
+        assert_served(&mut api, &ada, task, &bob, setting).await;
+    }
 }
