@@ -5,7 +5,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::time::Duration;
-use testing::{Lambda, Proxy, SERVICES, Secret, Side};
+use testing::{Lambda, Messages, Proxy, SERVICES, Secret, Side};
 
 #[tokio::test]
 async fn every_route_makes_one_round_trip_to_the_database() {
@@ -74,8 +74,7 @@ async fn where_statements_are_prepared_a_connection_parses_each_once() {
     // allowed.
     let (network, messages) = Proxy::start_recording(SERVICES.postgres_port).await.expect("a free port");
     let port = network.port();
-    let url = api.database.plain_api_url(port).replace("@127.0.0.1:", "@ep-test-pooler.eu-central-1.aws.neon.tech:");
-    api.set("DATABASE_URL", &format!("{url}&hostaddr=127.0.0.1"));
+    api.connect_as_to_neon(port);
     api.set("PREPARED_STATEMENTS", "true");
     let ada = api.database.sign_up("ada").await;
     let made = api.call(post("/api/tasks").bearer(&ada.token).json(json!({"title": "Buy milk"}))).await;
@@ -86,12 +85,92 @@ async fn where_statements_are_prepared_a_connection_parses_each_once() {
         for _ in 0..10 {
             let again = api.call(get(path).bearer(&ada.token)).await;
             assert_eq!((again.status, &again.body), (200, &first.body));
-            let sent: String =
-                messages.take().iter().filter(|(side, _)| *side == Side::Client).map(|(_, letter)| *letter).collect();
             // Bind, Execute, Sync, and no Parse (PostgreSQL's documentation, "Extended Query").
-            assert_eq!(sent, "BES", "{path}");
+            assert_eq!(sent(&messages), "BES", "{path}");
         }
     }
+}
+
+/// The messages of a client, as a text of their letters.
+fn sent(messages: &Messages) -> String {
+    messages.take().iter().filter(|(side, _)| *side == Side::Client).map(|(_, letter)| *letter).collect()
+}
+
+#[tokio::test]
+async fn where_the_database_finds_sessions_by_token_nothing_is_prepared_and_a_call_is_one_round_trip() {
+    // On Neon Auth's tables, and on a schema from before the digest.
+    for schema in ["", "drop function public.session_lookup()"] {
+        let mut api = Api::start().await;
+        let (network, messages) = Proxy::start_recording(SERVICES.postgres_port).await.expect("a free port");
+        let (port, ada) = (network.port(), api.database.sign_up("ada").await);
+        api.connect_as_to_neon(port);
+        api.set("PREPARED_STATEMENTS", "true");
+        api.database.batch(&format!("drop function public.caller(bytea); {schema}")).await;
+        api.function("list-tasks").await.log_lines(1).await;
+        messages.take();
+        for _ in 0..3 {
+            assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.status, 200, "{schema}");
+            // Parse, Bind, Describe, Execute, Sync: an unnamed statement, in the first call as in the others.
+            assert_eq!(sent(&messages), "PBDES", "{schema}");
+        }
+        assert_eq!(api.call(get("/api/tasks").bearer("unknown")).await.status, 401, "{schema}");
+    }
+}
+
+#[tokio::test]
+async fn a_running_function_outlives_a_return_to_the_older_schema() {
+    for (prepared, first_call) in [("false", 2), ("true", 3)] {
+        let mut api = Api::start().await;
+        let (network, messages) = Proxy::start_recording(SERVICES.postgres_port).await.expect("a free port");
+        let (port, ada) = (network.port(), api.database.sign_up("ada").await);
+        api.connect_as_to_neon(port);
+        api.set("PREPARED_STATEMENTS", prepared);
+        let list = || get("/api/tasks").bearer(&ada.token);
+        assert_eq!(api.call(list()).await.status, 200);
+        api.database.batch("drop function public.caller(bytea)").await;
+        for round_trips in [first_call, 1, 1] {
+            messages.take();
+            assert_eq!(api.call(list()).await.status, 200);
+            let sent = sent(&messages);
+            assert_eq!(sent.matches('S').count(), round_trips, "{prepared}: {sent}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_without_the_index_of_the_sessions_is_an_error_and_a_metric_and_the_function_answers() {
+    let mut api = Api::with_settings(&[("METRICS_NAMESPACE", "Tasks")]).await;
+    let ada = api.database.sign_up("ada").await;
+    for (schema, is_missing) in [("", false), ("drop index session_token_hash", true)] {
+        api.database.batch(schema).await;
+        assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.status, 200);
+        assert_eq!(api.call(get("/api/tasks").bearer("unknown")).await.status, 401);
+        let lines = api.take_function("list-tasks").log_lines(3 + usize::from(is_missing)).await;
+        let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+        let errors: Vec<_> = lines.iter().filter(|line| line["level"] == "ERROR").collect();
+        assert_eq!(errors.len(), usize::from(is_missing), "{lines:#?}");
+        assert!(errors.iter().all(|line| line.to_string().contains("session_token_hash")), "{errors:#?}");
+        let started = lines.iter().find(|line| line["message"] == "started").expect("a line of the start");
+        let metrics = started["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().expect("metrics");
+        assert_eq!(metrics.iter().any(|metric| metric["Name"] == "SessionIndexMissing"), is_missing, "{started}");
+        assert_eq!(started["SessionIndexMissing"], if is_missing { json!(1) } else { Value::Null });
+    }
+}
+
+#[tokio::test]
+async fn before_better_auth_has_its_tables_nobody_is_signed_in_and_the_start_says_so() {
+    let mut api = Api::start().await;
+    // As 'migrate up --auth-tables none' leaves a database without them.
+    api.database.batch("set migration_tools.auth_tables = 'none'; select migration_tools.install_caller()").await;
+    assert_eq!(api.database.number("select count(to_regclass('public.session'))").await, 0);
+    for request in [get("/api/tasks"), post("/api/tasks").json(json!({"title": "x"}))] {
+        assert_eq!(api.call(request.bearer("a-token-of-nobody")).await.status, 401);
+    }
+    let lines = api.function("list-tasks").await.log_lines(3).await;
+    let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    let warnings: Vec<_> = lines.iter().filter(|line| line["level"] == "WARN").collect();
+    assert_eq!(warnings.len(), 1, "{lines:#?}");
+    assert!(warnings[0]["message"].as_str().is_some_and(|text| text.contains("Better Auth has no tables yet")));
 }
 
 #[tokio::test]
