@@ -10,6 +10,8 @@ returns bytea
 language sql
 immutable strict parallel safe
 return pg_catalog.sha256(pg_catalog.convert_to(token, 'UTF8'));
+-- The default, unless somebody changed it by "alter default privileges".
+grant execute on function public.token_hash(text) to public;
 
 -- Better Auth's tables as they were found the last time. A regclass follows a table that is renamed.
 create table migration_tools.auth_tables (kind text primary key, tab regclass not null);

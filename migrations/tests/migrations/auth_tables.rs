@@ -284,6 +284,16 @@ async fn the_tables_of_an_empty_database_are_a_choice() {
 }
 
 #[tokio::test]
+async fn sessions_are_inserted_where_functions_are_not_public_by_default() {
+    let private = "alter default privileges revoke execute on functions from public";
+    let mut connection = with_tables(&format!("{private}; {BETTER_AUTH_SCHEMA}")).await;
+    up(&mut connection, AuthOptions::default()).await.unwrap();
+    let is_public = "select has_function_privilege('public', 'public.token_hash(text)', 'execute')";
+    assert_eq!(rows(&mut connection, is_public).await, ["true"]);
+    assert_eq!(migrations::check(&mut connection).await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_role_that_may_create_in_public_ends_up_with_a_sentence() {
     let mut connection = with_tables("grant create on schema public to public").await;
     up(&mut connection, AuthOptions::default()).await.unwrap();
