@@ -179,6 +179,37 @@ begin
 end
 $$;
 
+-- Makes those of Better Auth's tables that are missing, as Better Auth 1.7 makes them for a configuration that renames nothing.
+create or replace function migration_tools.make_better_auth_tables(id_type text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  made record;
+begin
+  for made in
+    select * from (values
+      ('user', 'id %1$s primary key, name text not null, email text not null unique, "emailVerified" boolean not null, image text,
+        "createdAt" timestamptz not null default now(), "updatedAt" timestamptz not null default now()'),
+      ('session', 'id %1$s primary key, "expiresAt" timestamptz not null, token text not null unique,
+        "createdAt" timestamptz not null default now(), "updatedAt" timestamptz not null, "ipAddress" text, "userAgent" text,
+        "userId" %1$s not null references public."user" (id) on delete cascade'),
+      ('account', 'id %1$s primary key, "accountId" text not null, "providerId" text not null,
+        "userId" %1$s not null references public."user" (id) on delete cascade, "accessToken" text, "refreshToken" text,
+        "idToken" text, "accessTokenExpiresAt" timestamptz, "refreshTokenExpiresAt" timestamptz, scope text, password text,
+        "createdAt" timestamptz not null default now(), "updatedAt" timestamptz not null'),
+      ('verification', 'id %1$s primary key, identifier text not null, value text not null, "expiresAt" timestamptz not null,
+        "createdAt" timestamptz not null default now(), "updatedAt" timestamptz not null default now()')
+    ) as tables (name, columns)
+    where to_regclass(format('public.%I', name)) is null
+  loop
+    execute format('create table public.%I (%s)', made.name, format(made.columns, id_type));
+    execute format('comment on table public.%I is %L', made.name, 'Made by migration 0002.');
+  end loop;
+end
+$$;
+
 -- What has to be there before migration 0002 looks for "user" and session in public.
 --
 -- Migrations 0002 to 0012 know Better Auth's tables by these names alone. Where the users are elsewhere, stand-ins take the names,
@@ -196,40 +227,21 @@ declare
   users regclass := (select tab from migration_tools.find_auth_tables() where kind = 'user');
   id_type text := 'text';
   lookalike regclass;
-  made text;
 begin
   if sessions is not null then
     if sessions is distinct from to_regclass('public.session') and migration_tools.column_name(sessions, '{token}') is null then
       raise exception 'the table % cannot be used: it has no column token', sessions;
     end if;
+    id_type := (select format_type(atttypid, atttypmod) from pg_attribute where attrelid = users and attname = 'id');
     if sessions = to_regclass('public.session') and users = to_regclass('public."user"') then
+      -- The ones that down dropped because they held no row: migrations 0002 and 0004 know the other spelling alone.
+      if migration_tools.column_name(sessions, '{userId}') is not null then
+        perform migration_tools.make_better_auth_tables(id_type);
+      end if;
       return;
     end if;
-    id_type := (select format_type(atttypid, atttypmod) from pg_attribute where attrelid = users and attname = 'id');
   elsif choice = 'better-auth' then
-    -- As Better Auth 1.7 makes them for a configuration that renames nothing.
-    create table public."user" (
-      id text primary key, name text not null, email text not null unique, "emailVerified" boolean not null,
-      image text, "createdAt" timestamptz not null default now(), "updatedAt" timestamptz not null default now()
-    );
-    create table public.session (
-      id text primary key, "expiresAt" timestamptz not null, token text not null unique,
-      "createdAt" timestamptz not null default now(), "updatedAt" timestamptz not null, "ipAddress" text, "userAgent" text,
-      "userId" text not null references public."user" (id) on delete cascade
-    );
-    create table public.account (
-      id text primary key, "accountId" text not null, "providerId" text not null,
-      "userId" text not null references public."user" (id) on delete cascade, "accessToken" text, "refreshToken" text,
-      "idToken" text, "accessTokenExpiresAt" timestamptz, "refreshTokenExpiresAt" timestamptz, scope text, password text,
-      "createdAt" timestamptz not null default now(), "updatedAt" timestamptz not null
-    );
-    create table public.verification (
-      id text primary key, identifier text not null, value text not null, "expiresAt" timestamptz not null,
-      "createdAt" timestamptz not null default now(), "updatedAt" timestamptz not null default now()
-    );
-    foreach made in array '{user,session,account,verification}'::text[] loop
-      execute format('comment on table public.%I is %L', made, 'Made by migration 0002.');
-    end loop;
+    perform migration_tools.make_better_auth_tables(id_type);
     return;
   elsif choice = 'default' then
     select pg_class.oid into lookalike

@@ -284,6 +284,38 @@ async fn the_tables_of_an_empty_database_are_a_choice() {
 }
 
 #[tokio::test]
+async fn tables_that_down_dropped_come_back_in_better_auths_spelling() {
+    let uuid = renamed(&[("\"id\" text", "\"id\" uuid"), ("\"userId\" text", "\"userId\" uuid")]);
+    let uuid = uuid.split("insert into").next().unwrap();
+    for (tables, id_type) in [("", "text"), (uuid, "uuid")] {
+        let mut connection = with_tables(tables).await;
+        let auth = AuthOptions { tables: AuthTables::BetterAuth, schema: None };
+        up(&mut connection, auth).await.unwrap();
+        execute(
+            &mut connection,
+            "insert into \"user\" (id, name, email, \"emailVerified\") values ('0b8f1f0e-0000-4000-8000-000000000001', 'Ada', 'a@b.c', true);
+            insert into session (id, \"expiresAt\", token, \"updatedAt\", \"userId\")
+                select id, now(), 'a token', now(), id from \"user\"",
+        )
+        .await;
+        down(&mut connection).await;
+        execute(&mut connection, "drop table if exists account, verification").await;
+        up(&mut connection, AuthOptions::default()).await.unwrap();
+        let columns = "select attrelid::regclass, attname, format_type(atttypid, null) from pg_attribute
+            where attrelid in (to_regclass('account'), to_regclass('verification')) and attname ~* '^(id|user_?id|expires_?at)$'
+            order by 1, attnum";
+        let expected = [
+            format!("account id {id_type}"),
+            format!("account userId {id_type}"),
+            format!("verification id {id_type}"),
+            "verification expiresAt timestamp with time zone".to_owned(),
+        ];
+        assert_eq!(rows(&mut connection, columns).await, expected);
+        assert_eq!(migrations::check(&mut connection).await.unwrap(), [""; 0]);
+    }
+}
+
+#[tokio::test]
 async fn sessions_are_inserted_where_functions_are_not_public_by_default() {
     let private = "alter default privileges revoke execute on functions from public";
     let mut connection = with_tables(&format!("{private}; {BETTER_AUTH_SCHEMA}")).await;
