@@ -30,9 +30,9 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  twice record;
+  twice text;
 begin
-  select one.attname as name, other.attname as other_name into twice
+  select string_agg(format('%s and %s', pairs.name, pairs.other_name), ', ' order by one.attnum) into twice
   from (values
     ('user_id', 'userId'), ('expires_at', 'expiresAt'), ('created_at', 'createdAt'), ('updated_at', 'updatedAt'),
     ('email_verified', 'emailVerified'), ('ip_address', 'ipAddress'), ('user_agent', 'userAgent'),
@@ -42,11 +42,10 @@ begin
   join pg_attribute one on one.attrelid = tab and one.attname = pairs.name and not one.attisdropped
   join pg_attribute other on other.attrelid = tab and other.attname = pairs.other_name and not other.attisdropped
   where (pairs.name in ('user_id', 'expires_at') and pairs.other_name in ('userId', 'expiresAt'))
-    or (one.attnotnull and not one.atthasdef) or (other.attnotnull and not other.atthasdef)
-  limit 1;
-  if found then
-    raise exception 'the table % has both columns % and %, and Better Auth writes one of them: keep the one that your Better Auth configuration names, copy the other''s values into it, and drop the other',
-      tab, twice.name, twice.other_name;
+    or (one.attnotnull and not one.atthasdef) or (other.attnotnull and not other.atthasdef);
+  if twice is not null then
+    raise exception 'the table % has both columns %, and Better Auth writes one of each two: keep the one that your Better Auth configuration names, copy the other''s values into it, and drop the other',
+      tab, twice;
   end if;
 end
 $$;

@@ -198,13 +198,17 @@ async fn an_unused_set_of_earlier_migrations_gives_way() {
 #[tokio::test]
 async fn what_is_not_clear_is_refused_with_a_way_out() {
     let both = format!("{BETTER_AUTH_SCHEMA} {}", drizzle());
-    let one_table_twice = format!("{BETTER_AUTH_SCHEMA} alter table session add user_id text");
+    let one_table_twice =
+        format!("{BETTER_AUTH_SCHEMA} alter table session add user_id text, add expires_at timestamp");
     let required_twice = format!(
         "{BETTER_AUTH_SCHEMA} alter table account add provider varchar(50) not null default ''; alter table account alter provider drop default"
     );
     for (schema, says) in [
         (&*both, vec!["public.session", "public.sessions", "AUTH_SCHEMA"]),
-        (&one_table_twice, vec!["public.session", "user_id", "userId", "keep"]),
+        (
+            &one_table_twice,
+            vec!["public.session has both columns user_id and userId, expires_at and expiresAt", "keep"],
+        ),
         (&required_twice, vec!["public.account", "provider", "providerId", "keep"]),
         ("create table users (id serial primary key, email text)", vec!["public.users", "--auth-tables"]),
         (&drizzle().replace("\"token\"", "secret"), vec!["public.sessions", "token"]),
