@@ -46,10 +46,17 @@ pub enum Error {
     Failed { version: i64, cause: sqlx::Error },
     /// Another error from the database or the connection.
     #[error("{}", message(.0))]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     /// Another error from sqlx's migrator.
     #[error("{0}")]
     Other(MigrateError),
+}
+
+// Not #[from], which makes it the source: the message would be printed twice.
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
 }
 
 impl From<MigrateError> for Error {
