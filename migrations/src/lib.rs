@@ -434,6 +434,16 @@ pub async fn set_api_password(connection: &mut PgConnection, password: &str) -> 
             .bind(password)
             .fetch_one(&mut *connection)
             .await?;
-    sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection).await?;
-    Ok(())
+    // Roles belong to all databases of a server, and PostgreSQL lets no second run wait for the first.
+    let is_concurrent = |error: &sqlx::Error| message(error) == "tuple concurrently updated";
+    let mut tries = 0;
+    loop {
+        match sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut *connection).await {
+            Err(error) if is_concurrent(&error) && tries < PASSWORD_RETRIES => tries += 1,
+            result => return Ok(result.map(drop)?),
+        }
+    }
 }
+
+/// How often [`set_api_password`] tries again after a run on another database of the server that came first.
+const PASSWORD_RETRIES: u32 = 50;

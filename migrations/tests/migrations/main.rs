@@ -586,3 +586,14 @@ async fn a_pooled_endpoint_or_a_hostaddr_is_refused() {
         assert!(error.contains(expected) && !error.contains("s3cret"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn runs_on_several_databases_of_a_server_set_the_password_at_once() {
+    let run = async || {
+        let mut connection = connected().await;
+        for _ in 0..100 {
+            migrations::set_api_password(&mut connection, &SERVICES.api_password).await.unwrap();
+        }
+    };
+    tokio::join!(run(), run(), run());
+}
