@@ -87,8 +87,16 @@ impl Dev {
         assert!(started.len() >= 10, "at least the functions should be running: {started:?}");
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGINT).unwrap();
         assert_eq!(self.ended(), Some(130));
-        let left: Vec<_> = processes().into_iter().filter(|process| started.contains(&process.pid)).collect();
-        assert!(left.is_empty(), "still running: {left:?}");
+        // A killed process ends a moment later.
+        let until = Instant::now() + Duration::from_secs(5);
+        loop {
+            let left: Vec<_> = processes().into_iter().filter(|process| started.contains(&process.pid)).collect();
+            if left.is_empty() {
+                break;
+            }
+            assert!(Instant::now() < until, "still running: {left:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 
