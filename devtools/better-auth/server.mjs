@@ -5,10 +5,13 @@
 //   PORT                  port on 127.0.0.1
 //   API_URL               URL of the task API
 //   BETTER_AUTH_URL, BETTER_AUTH_SECRET(S), BETTER_AUTH_COOKIE_PREFIX, TRUSTED_ORIGINS, SESSION_EXPIRES_IN (seconds)
+//   BETTER_AUTH_DATABASE_URL   instead of DATABASE_URL
+//   BETTER_AUTH_TABLES         a module that exports `tables`: Better Auth's options for names, ids and plugins
 //
-// With the argument "migrate", creates Better Auth's tables with their default names and exits.
+// Arguments: "migrate" creates Better Auth's tables and exits, "plan" prints what "migrate" would run.
 import { readFileSync } from "node:fs";
 import { createServer, request as httpRequest } from "node:http";
+import { pathToFileURL } from "node:url";
 import { betterAuth } from "better-auth";
 import { getMigrations } from "better-auth/db/migration";
 import { toNodeHandler } from "better-auth/node";
@@ -20,7 +23,7 @@ pg.defaults.parseInputDatesAsUTC = true;
 pg.types.setTypeParser(pg.types.builtins.TIMESTAMP, (text) => new Date(`${text.replace(" ", "T")}Z`));
 
 const { env } = process;
-const pool = new pg.Pool({ connectionString: env.DATABASE_URL });
+const pool = new pg.Pool({ connectionString: env.BETTER_AUTH_DATABASE_URL ?? env.DATABASE_URL });
 
 // The schema specification's names for Better Auth's fields, such as user_id for userId.
 const specificationNames = {
@@ -59,25 +62,33 @@ async function usesSpecificationNames() {
   return rowCount > 0;
 }
 
-const names = (await usesSpecificationNames()) ? specificationNames : {};
+async function configuredTables() {
+  if (env.BETTER_AUTH_TABLES) return (await import(pathToFileURL(env.BETTER_AUTH_TABLES))).tables;
+  return (await usesSpecificationNames()) ? specificationNames : {};
+}
+
+const tables = await configuredTables();
 const options = {
   baseURL: env.BETTER_AUTH_URL ?? `http://127.0.0.1:${env.PORT}`,
   trustedOrigins: (env.TRUSTED_ORIGINS ?? "").split(",").filter(Boolean),
   database: pool,
   emailAndPassword: { enabled: true },
-  user: { ...names.user, deleteUser: { enabled: true } },
-  session: { ...names.session, expiresIn: Number(env.SESSION_EXPIRES_IN ?? 60 * 60 * 24 * 7) },
-  account: { ...names.account },
-  verification: { ...names.verification },
-  advanced: env.BETTER_AUTH_COOKIE_PREFIX ? { cookiePrefix: env.BETTER_AUTH_COOKIE_PREFIX } : {},
+  ...tables,
+  user: { ...tables.user, deleteUser: { enabled: true } },
+  session: { ...tables.session, expiresIn: Number(env.SESSION_EXPIRES_IN ?? 60 * 60 * 24 * 7) },
+  advanced: {
+    ...tables.advanced,
+    ...(env.BETTER_AUTH_COOKIE_PREFIX && { cookiePrefix: env.BETTER_AUTH_COOKIE_PREFIX }),
+  },
   rateLimit: { enabled: false },
-  plugins: [bearer()],
+  plugins: [bearer(), ...(tables.plugins ?? [])],
   telemetry: { enabled: false },
 };
 
-if (process.argv[2] === "migrate") {
-  const { runMigrations } = await getMigrations(options);
-  await runMigrations();
+if (process.argv[2]) {
+  const { runMigrations, compileMigrations } = await getMigrations(options);
+  if (process.argv[2] === "migrate") await runMigrations();
+  else console.log(await compileMigrations());
   await pool.end();
   process.exit(0);
 }

@@ -1,5 +1,6 @@
 //! Tests with the real Better Auth and the API on one database: every session works with every route and credential,
 //! and stops working at once after a sign-out. `cargo xtask test better-auth` starts the servers.
+mod databases;
 mod harness;
 
 use harness::{Dev, free_port, new_folder};
@@ -17,6 +18,7 @@ const SECRET: &str = testing::SECRET;
 
 /// A test's own database, on the server that `cargo xtask test` has started.
 struct Database {
+    superuser_url: String,
     owner_url: String,
     api_url: String,
 }
@@ -28,14 +30,13 @@ impl Database {
         let services: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
         let text = |name: &str| services[name].as_str().unwrap();
         let password = text("superuser_password");
-        let admin = format!(
-            "postgresql://postgres:{password}@127.0.0.1:{}/postgres?sslmode=disable",
-            services["postgres_port"]
-        );
-        let mut admin = PgConnection::connect(&admin).await.unwrap();
-        let create = format!("create database {name} owner tasks_owner template template0");
-        sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut admin).await.unwrap();
+        let admin = |database: &str| {
+            let port = &services["postgres_port"];
+            format!("postgresql://postgres:{password}@127.0.0.1:{port}/{database}?sslmode=disable")
+        };
+        execute(&admin("postgres"), &format!("create database {name} owner tasks_owner template template0")).await;
         Self {
+            superuser_url: admin(name),
             owner_url: text("owner_url").replace("/tasks?", &format!("/{name}?")),
             api_url: format!(
                 "postgresql://tasks_api:{}@127.0.0.1:{}/{name}?sslmode=verify-full&sslrootcert={}",
@@ -47,14 +48,18 @@ impl Database {
     }
 
     async fn execute(&self, statement: &str) {
-        let mut owner = PgConnection::connect(&self.owner_url).await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut owner).await.unwrap();
+        execute(&self.owner_url, statement).await;
     }
 
     async fn count(&self, table: &str) -> i64 {
         let mut owner = PgConnection::connect(&self.owner_url).await.unwrap();
         sqlx::query_scalar(AssertSqlSafe(format!("select count(*) from {table}"))).fetch_one(&mut owner).await.unwrap()
     }
+}
+
+async fn execute(url: &str, statements: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(&mut connection).await.unwrap();
 }
 
 /// The API and Better Auth, running on one database.
@@ -271,152 +276,6 @@ async fn only_a_live_session_gets_in() {
     }
 }
 
-/// What a database contains before our migrations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Empty,
-    /// The schema specification's tables, with users, sessions and tasks, and nulls where it allows them.
-    Specification,
-    /// The specification's tables plus the columns that Better Auth needs, filled by Better Auth.
-    Mapped,
-    /// Better Auth's default tables, created and filled by Better Auth.
-    BetterAuth,
-}
-
-/// The schema specification's tables.
-const SPECIFICATION_TABLES: &str = include_str!("../../migrations/tests/document.sql");
-
-/// What Better Auth 1.7 needs in addition to the specification, as added by hand.
-const MAPPED_COLUMNS: &str = r#"
-    alter table session add token text not null unique, add updated_at timestamp not null default now();
-    alter table account add id_token text, add refresh_token_expires_at timestamp, add scope text, add password text,
-        add created_at timestamp not null default now(), add updated_at timestamp not null default now();
-    create table verification (id varchar(36) primary key, identifier text not null, value text not null,
-        expires_at timestamp not null, created_at timestamp not null default now(), updated_at timestamp not null default now());
-    create index session_user_id_idx on session (user_id);
-    create index account_user_id_idx on account (user_id);
-"#;
-
-const SPECIFICATION_ROWS: &str = r#"
-    insert into "user" (id, email) values ('grace', 'grace@navy.example.com');
-    insert into session (id, user_id, expires_at) values ('s1', 'grace', now() + interval '1 day');
-    insert into account (id, user_id, provider, provider_account_id) values ('a1', 'grace', 'github', '1');
-    insert into tasks (user_id, title, completed, created_at) values ('grace', 'a null', null, null), ('grace', 'done', true, '2025-01-01');
-"#;
-
-impl Database {
-    /// Identifies every row of Better Auth's tables and of the tasks, without the columns that migrations may fill.
-    async fn rows(&self) -> Vec<String> {
-        let mut owner = PgConnection::connect(&self.owner_url).await.unwrap();
-        let mut all = Vec::new();
-        for table in ["user", "session", "account", "tasks"] {
-            let keys = if table == "tasks" { "id || user_id || title" } else { "id" };
-            let query = format!("select '{table} ' || {keys} from public.\"{table}\" order by 1");
-            if let Ok(rows) = sqlx::query_scalar::<_, String>(AssertSqlSafe(query)).fetch_all(&mut owner).await {
-                all.extend(rows);
-            }
-        }
-        all
-    }
-
-    fn migrate(&self, arguments: &[&str]) {
-        let mut command = harness::command();
-        command
-            .arg("migrate")
-            .args(arguments)
-            .env("DATABASE_URL_UNPOOLED", &self.owner_url)
-            .env("DATABASE_URL", &self.api_url);
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-}
-
-/// Signs up a user with Better Auth alone, before our migrations. Returns the session.
-async fn sign_up_before_migrations(database: &Database) -> Session {
-    let port = free_port();
-    let url = format!("http://127.0.0.1:{port}");
-    let mut server = Command::new("node")
-        .arg("server.mjs")
-        .current_dir(better_auth_folder())
-        .env("DATABASE_URL", &database.owner_url)
-        .env("BETTER_AUTH_SECRET", SECRET)
-        .env("BETTER_AUTH_URL", &url)
-        .env("PORT", port.to_string())
-        .env("API_URL", &url)
-        .spawn()
-        .unwrap();
-    let http = Client::new();
-    let body = json!({"email": "early@example.com", "password": PASSWORD, "name": "Early"});
-    let sign_up = || http.post(format!("{url}/api/auth/sign-up/email")).header("Origin", &url).json(&body).send();
-    let mut answer = sign_up().await;
-    for _ in 0..200 {
-        if answer.is_ok() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        answer = sign_up().await;
-    }
-    server.kill().unwrap();
-    server.wait().unwrap();
-    Session::from_response(&answer.unwrap())
-}
-
-#[tokio::test]
-async fn every_kind_of_database_goes_up_and_down_and_up_again() {
-    // Installs Better Auth, if needed.
-    let first = Database::create("kinds_install").await;
-    Servers::start("kinds-install", &first, &[]).dev.stop();
-
-    println!("{:13} {:>4} {:>8} {:>11} {:>5} {:>4}", "database", "up", "sign-in", "all routes", "down", "up");
-    for kind in [Kind::Empty, Kind::Specification, Kind::Mapped, Kind::BetterAuth] {
-        let database = Database::create(&format!("kind_{kind:?}").to_lowercase()).await;
-        match kind {
-            Kind::Empty => {}
-            Kind::Specification => database.execute(&format!("{SPECIFICATION_TABLES} {SPECIFICATION_ROWS}")).await,
-            Kind::Mapped => database.execute(&format!("{SPECIFICATION_TABLES} {MAPPED_COLUMNS}")).await,
-            Kind::BetterAuth => create_better_auth_tables(&database),
-        }
-        let early = match kind {
-            Kind::Mapped | Kind::BetterAuth => Some(sign_up_before_migrations(&database).await),
-            Kind::Empty | Kind::Specification => None,
-        };
-        let before = database.rows().await;
-
-        database.migrate(&["up"]);
-        assert_eq!(database.rows().await, before, "{kind:?} lost or gained a row by up");
-        for round in ["first", "second"] {
-            let servers =
-                Servers::start(&format!("kind-{kind:?}").to_lowercase(), &database, &[("BETTER_AUTH_SECRET", SECRET)]);
-            if let Some(early) = &early {
-                servers.assert_both(early, StatusCode::OK, "a session from before the migrations").await;
-            }
-            let session = if round == "first" {
-                servers.sign_up("late@example.com").await
-            } else {
-                servers.sign_in("late@example.com").await
-            };
-            servers.call_every_route(&session).await;
-            servers.dev.stop();
-
-            let rows = database.rows().await;
-            assert!(before.iter().all(|row| rows.contains(row)), "{kind:?} lost a row");
-            database.migrate(&["down", "--to", "0"]);
-            assert_eq!(database.rows().await, rows, "{kind:?} lost a row by down");
-            database.migrate(&["up"]);
-            assert_eq!(database.rows().await, rows, "{kind:?} lost a row by up again");
-        }
-        println!(
-            "{:13} {:>4} {:>8} {:>11} {:>5} {:>4}",
-            format!("{kind:?}").to_lowercase(),
-            "ok",
-            "ok",
-            "ok",
-            "ok",
-            "ok"
-        );
-    }
-}
-
 #[tokio::test]
 async fn cookies_of_https_with_a_prefix_and_a_rotated_secret_work() {
     let (old, new) = ("an-old-secret-0123456789-0123456789abc", "a-new-secret-0123456789-0123456789abc");
@@ -478,16 +337,20 @@ fn better_auth_folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("../tools/better-auth")
 }
 
-/// Lets Better Auth create its default tables.
-fn create_better_auth_tables(database: &Database) {
-    let status = Command::new("node")
-        .args(["server.mjs", "migrate"])
+/// The server of Better Auth alone, before `cargo xtask dev`.
+fn better_auth_alone(database: &Database, url: &str) -> Command {
+    let mut command = Command::new("node");
+    command
+        .arg("server.mjs")
         .current_dir(better_auth_folder())
         .env("DATABASE_URL", &database.owner_url)
         .env("BETTER_AUTH_SECRET", SECRET)
-        .env("BETTER_AUTH_URL", "http://127.0.0.1")
-        .env("API_URL", "http://127.0.0.1")
-        .status()
-        .unwrap();
-    assert!(status.success());
+        .env("BETTER_AUTH_URL", url)
+        .env("API_URL", url);
+    command
+}
+
+/// Lets Better Auth create its default tables.
+fn create_better_auth_tables(database: &Database) {
+    assert!(better_auth_alone(database, "http://127.0.0.1").arg("migrate").status().unwrap().success());
 }

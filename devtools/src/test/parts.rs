@@ -23,8 +23,8 @@ use xtask::{
 const OTHER_VERSIONS: [(Option<u32>, Pooling); 3] =
     [(Some(17), Pooling::TRANSACTION), (Some(18), Pooling::TRANSACTION), (None, Pooling::SESSION)];
 
-/// The test of the part `databases`.
-const DATABASES: &str = "every_kind_of_database";
+/// The tests of the part `databases`.
+const DATABASES: &str = "databases::";
 
 /// `cargo xtask soak --quick`.
 const QUICK_SOAK: Soak = Soak { quick: true, processes: None };
@@ -153,8 +153,9 @@ async fn quick_fuzz(context: &Context<'_>) -> Result<()> {
 }
 
 async fn databases(context: &Context<'_>) -> Result<()> {
-    let mut command = cargo_test(&["--test", "better_auth", DATABASES]);
-    context.with_services(command.args(["--", "--nocapture"])).await
+    better_auth::install().await?;
+    let names = context.filter.unwrap_or(DATABASES);
+    context.with_services(&mut cargo_test(&["--test", "better_auth", names])).await
 }
 
 async fn clippy(mut command: Command) -> Result<()> {
