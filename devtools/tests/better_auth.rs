@@ -314,6 +314,23 @@ async fn cookies_of_https_with_a_prefix_and_a_rotated_secret_work() {
 }
 
 #[tokio::test]
+async fn the_mapping_in_the_documentation_fits_the_tables_that_up_makes() {
+    let page = include_str!("../../docs/authentication.md");
+    let (_, block) = page.split_once("```ts\n// lib/auth-tables.ts\n").unwrap();
+    let (module, _) = block.split_once("```").unwrap();
+    let file = better_auth_folder().join("documentation.mjs");
+    fs::write(&file, module).unwrap();
+    let database = Database::create("better_auth_documentation").await;
+    let settings = [("BETTER_AUTH_TABLES", file.to_str().unwrap())];
+    let servers = Servers::start("better-auth-documentation", &database, &settings);
+
+    let ada = servers.sign_up("ada@example.com").await;
+    servers.assert_both(&ada, StatusCode::OK, "after the sign-up").await;
+    servers.call_every_route(&ada).await;
+    servers.dev.stop();
+}
+
+#[tokio::test]
 async fn a_person_signs_up_and_keeps_tasks_in_a_browser() {
     let database = Database::create("better_auth_browser").await;
     let servers = Servers::start("better-auth-browser", &database, &[]);
