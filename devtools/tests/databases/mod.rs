@@ -68,6 +68,8 @@ struct FrontEnd {
     database: Database,
     /// Variables of devtools/better-auth/server.mjs.
     settings: Vec<(&'static str, String)>,
+    /// Whether the API has Better Auth's secret.
+    secret_is_known: bool,
     /// The options of `up`.
     auth: AuthOptions,
     /// Whether `down` leaves its tables as they were before `up`: our migrations neither made nor completed them.
@@ -82,7 +84,7 @@ impl FrontEnd {
         let database = Database::create(&format!("kind_{name}")).await;
         let settings = vec![("BETTER_AUTH_SECRET", SECRET.to_owned())];
         let auth = AuthOptions::default();
-        Self { name, database, settings, auth, comes_back: true, row: "to_jsonb(it)::text" }
+        Self { name, database, settings, secret_is_known: true, auth, comes_back: true, row: "to_jsonb(it)::text" }
     }
 
     /// Better Auth with the options of `module`, which exports them as `tables`.
@@ -150,7 +152,11 @@ impl FrontEnd {
         server.wait().unwrap();
         let answer = answer.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "{}", self.name);
-        Session::from_response(&answer)
+        self.session(Session::from_response(&answer))
+    }
+
+    fn session(&self, session: Session) -> Session {
+        Session { secret_is_known: self.secret_is_known, ..session }
     }
 
     async fn owner(&self) -> PgConnection {
@@ -180,14 +186,14 @@ impl FrontEnd {
         let tables = self.tables().await;
         self.up().await;
         let servers = Servers::start(&format!("kind-{}", self.name), &self.database, &self.settings());
-        let session = servers.sign_up(LATE).await;
+        let session = self.session(servers.sign_up(LATE).await);
         for round in ["first", "second"] {
             if let Some(early) = early {
                 servers.assert_both(early, StatusCode::OK, "a session from before the migrations").await;
             }
             servers.assert_both(&session, StatusCode::OK, "a session from after the migrations").await;
             servers.call_every_route(&session).await;
-            let elsewhere = servers.sign_in(LATE).await;
+            let elsewhere = self.session(servers.sign_in(LATE).await);
             servers.auth("sign-out", json!({}), Some(&elsewhere.cookie())).await;
             servers.assert_both(&elsewhere, StatusCode::UNAUTHORIZED, "after the sign-out").await;
             if round == "second" {
@@ -203,7 +209,8 @@ impl FrontEnd {
     /// Fails unless a user's tasks are deleted with the user.
     async fn delete_user(&self, servers: &Servers, session: &Session) {
         let request = servers.http.post(format!("{}/api/tasks", servers.api)).header("Origin", &servers.origin);
-        let made = session.cookie().on(request).json(&json!({"title": "left behind"})).send().await.unwrap();
+        let [.., bare] = session.credentials();
+        let made = bare.on(request).json(&json!({"title": "left behind"})).send().await.unwrap();
         assert_eq!(made.status(), StatusCode::CREATED);
         let before = self.database.count("public.tasks").await;
         servers.auth("delete-user", json!({"password": PASSWORD}), Some(&session.cookie())).await;
@@ -290,11 +297,13 @@ async fn neon_auths_tables_are_adopted_and_stay_as_they_are() {
     let mut front_end = FrontEnd::configured(
         "neon_auth",
         "export const tables = {
+          secret: \"a secret of Neon's that the API does not have\",
           advanced: { database: { generateId: \"uuid\" } },
           plugins: [plugins.admin(), plugins.organization(), plugins.jwt()],
         };",
     )
     .await;
+    front_end.secret_is_known = false;
     front_end.connect_as("neon_auth", "-c%20search_path%3Dneon_auth").await;
     execute(&front_end.database.superuser_url, "create schema neon_auth authorization neon_auth").await;
     front_end.migrate_better_auth();
