@@ -36,10 +36,10 @@ const MAPPED_COLUMNS: &str = r#"
     create index account_user_id_idx on account (user_id);
 "#;
 
-/// What Prisma writes for the models of Better Auth's documentation, which have no `@@map`.
+/// In the form that Prisma gives the models of Better Auth's documentation, which have no `@@map`. Written by hand.
 const PRISMA_TABLES: &str = include_str!("prisma.sql");
 
-/// What drizzle-kit writes for Better Auth's schema.
+/// In the form that drizzle-kit gives Better Auth's schema. Written by hand.
 const DRIZZLE_TABLES: &str = include_str!("drizzle.sql");
 
 /// Drizzle's column names, as options of Better Auth.
