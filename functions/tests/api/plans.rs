@@ -139,17 +139,17 @@ fn visit(node: &Value, cost: &mut Cost) {
     }
 }
 
-/// Waits for a plan in PostgreSQL's log after this byte offset, and returns it.
+/// Waits for a list's plan in PostgreSQL's log after this byte offset, and returns it. A function that starts leaves others.
 async fn logged_plan(after: usize) -> Value {
     for _ in 0..200 {
         let text = String::from_utf8_lossy(&postgres_log()[after..]).into_owned();
-        if let Some(begin) = text.find("plan:\n").map(|at| at + "plan:\n".len()) {
-            let mut plans = serde_json::Deserializer::from_str(&text[begin..]).into_iter::<Value>();
-            if let Some(Ok(plan)) = plans.next()
-                && plan["Query Text"].as_str().is_some_and(|text| text.contains("left join lateral"))
-            {
-                return plan["Plan"].clone();
-            }
+        let plans = text
+            .split("plan:\n")
+            .skip(1)
+            .filter_map(|plan| serde_json::Deserializer::from_str(plan).into_iter::<Value>().next()?.ok());
+        let is_list = |plan: &Value| plan["Query Text"].as_str().is_some_and(|text| text.contains("left join lateral"));
+        if let Some(plan) = plans.into_iter().find(is_list) {
+            return plan["Plan"].clone();
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
