@@ -270,7 +270,8 @@ fn migrate_commands_work(env: &HashMap<String, String>) {
     let (code, status, _) = migrate("status", &env["DATABASE_URL_UNPOOLED"]);
     assert!(code == Some(0) && status.contains("0001") && !status.contains("pending"), "{status}");
     let (code, up, _) = migrate("up", &env["DATABASE_URL_UNPOOLED"]);
-    assert_eq!((code, up.trim()), (Some(0), "nothing is pending"));
+    let found = "found Better Auth's sessions in public.session, users in public.\"user\"";
+    assert_eq!((code, up.trim()), (Some(0), &*format!("nothing is pending\n{found}")));
     let (code, check, _) = migrate("check", &env["DATABASE_URL_UNPOOLED"]);
     assert_eq!((code, check.trim()), (Some(0), "the database is what the migrations made of it"));
     let (code, _, error) = migrate("up", "postgresql://a:s3cret@ep-x-1-pooler.eu.aws.neon.tech/db");
