@@ -18,7 +18,7 @@ pub enum Error {
     BadRequest(&'static str),
     /// 412: it has changed since the client read it. Holds the kind of thing, such as "task".
     PreconditionFailed(&'static str),
-    /// 413: the body is over the limit of 256 KiB.
+    /// 413: the body is larger than 256 KiB.
     PayloadTooLarge,
     /// 415: the body is not JSON, by its media type.
     UnsupportedMediaType,
@@ -50,6 +50,29 @@ pub struct FieldError {
     pub field: String,
     /// What is wrong with the value, for people to read.
     pub message: String,
+}
+
+/// Collects what is wrong with the fields or parameters of a request, so that one answer names them all.
+#[derive(Debug, Default)]
+pub(crate) struct FieldErrors(Vec<FieldError>);
+
+impl FieldErrors {
+    /// Returns a parsed value, or adds why it cannot be parsed.
+    pub(crate) fn keep<T>(&mut self, field: &str, parsed: Result<T, String>) -> Option<T> {
+        parsed.map_err(|message| self.add(field, message)).ok()
+    }
+
+    pub(crate) fn add(&mut self, field: &str, message: impl Into<String>) {
+        self.0.push(FieldError { field: field.to_owned(), message: message.into() });
+    }
+
+    /// Returns what was made of the values.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with everything that was added.
+    pub(crate) fn finish<T>(self, made: Option<T>) -> Result<T, Error> {
+        made.filter(|_| self.0.is_empty()).ok_or(Error::Invalid(self.0))
+    }
 }
 
 impl Error {

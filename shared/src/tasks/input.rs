@@ -1,6 +1,6 @@
 //! The input that clients may send, parsed once into types that hold only valid values.
 use crate::{
-    error::{Error, FieldError},
+    error::{Error, FieldErrors},
     http::request::Request,
 };
 use serde_json::{Map, Value};
@@ -22,8 +22,7 @@ impl Title {
         let title = text.trim();
         match title.chars().count() {
             0 => Err("must not be empty".to_owned()),
-            1..=MAX_TITLE_CHARACTERS => storable(title).map(Self),
-            _ => Err(format!("must have at most {MAX_TITLE_CHARACTERS} characters")),
+            _ => text_of_at_most(MAX_TITLE_CHARACTERS, title).map(Self),
         }
     }
 }
@@ -34,11 +33,13 @@ pub(crate) struct Description(pub(crate) String);
 
 impl Description {
     fn parse(text: &str) -> Result<Self, String> {
-        if text.chars().count() > MAX_DESCRIPTION_CHARACTERS {
-            return Err(format!("must have at most {MAX_DESCRIPTION_CHARACTERS} characters"));
-        }
-        storable(text).map(Self)
+        text_of_at_most(MAX_DESCRIPTION_CHARACTERS, text).map(Self)
     }
+}
+
+/// A text that PostgreSQL can store, of at most `max` characters.
+pub(crate) fn text_of_at_most(max: usize, text: &str) -> Result<String, String> {
+    if text.chars().count() > max { Err(format!("must have at most {max} characters")) } else { storable(text) }
 }
 
 fn storable(text: &str) -> Result<String, String> {
@@ -172,27 +173,26 @@ impl IdempotencyKey {
     }
 }
 
-/// Reads the fields of a body and collects what is wrong with any of them, so that one answer names them all. A field with an
-/// error is read as `None`.
+/// Reads the fields of a body. A field with an error is read as `None`.
 struct Fields<'b> {
     body: &'b Map<String, Value>,
     /// Whether a field that is null counts as absent.
     ignores_null: bool,
     /// The fields that were read so far.
     known: Vec<&'static str>,
-    errors: Vec<FieldError>,
+    errors: FieldErrors,
 }
 
 impl<'b> Fields<'b> {
     fn new(body: &'b Map<String, Value>) -> Self {
-        Self { body, ignores_null: false, known: Vec::new(), errors: Vec::new() }
+        Self { body, ignores_null: false, known: Vec::new(), errors: FieldErrors::default() }
     }
 
     /// A text that has to be there.
     fn required<T>(&mut self, field: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let text = self.optional(field, parse)?;
         if text.is_none() {
-            self.refuse(field, "is required".to_owned());
+            self.errors.add(field, "is required");
         }
         text
     }
@@ -206,30 +206,20 @@ impl<'b> Fields<'b> {
     fn value<T>(&mut self, field: &'static str, parse: impl Fn(&Value) -> Result<T, String>) -> Option<Option<T>> {
         self.known.push(field);
         let sent = self.body.get(field).filter(|value| !(self.ignores_null && value.is_null()));
-        match sent.map(parse).transpose() {
-            Ok(value) => Some(value),
-            Err(message) => {
-                self.refuse(field, message);
-                None
-            }
-        }
+        self.errors.keep(field, sent.map(parse).transpose())
     }
 
     /// Refuses a body that has fields, none of which was read: the client believes that it changes something. The message
     /// lists the fields that are known, because an answer repeats nothing that the client sent.
     fn refuse_only_unknown(&mut self) {
         if !self.body.is_empty() && !self.known.iter().any(|field| self.body.contains_key(*field)) {
-            self.refuse("body", format!("has only unknown fields; known here: {}", self.known.join(", ")));
+            self.errors.add("body", format!("has only unknown fields; known here: {}", self.known.join(", ")));
         }
-    }
-
-    fn refuse(&mut self, field: &str, message: String) {
-        self.errors.push(FieldError { field: field.to_owned(), message });
     }
 
     /// What `make` makes of the fields, or all that is wrong with them.
     fn finish<T>(self, make: impl FnOnce() -> Option<T>) -> Result<T, Error> {
-        make().filter(|_| self.errors.is_empty()).ok_or(Error::Invalid(self.errors))
+        self.errors.finish(make())
     }
 }
 

@@ -1,9 +1,12 @@
 //! Paginated lists: the query parameters, where a page ends, and the cursor to the next page.
 use crate::{
-    error::{Error, FieldError},
+    error::{Error, FieldErrors},
     http::body::{Array, Body},
     http::request::Request,
-    tasks::{input::MAX_TITLE_CHARACTERS, task::Task},
+    tasks::{
+        input::{MAX_TITLE_CHARACTERS, text_of_at_most},
+        task::Task,
+    },
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike as _, NaiveDateTime};
@@ -149,7 +152,7 @@ impl ListQuery {
     /// # Errors
     /// [`Error::Invalid`] with an entry for each parameter that has an invalid value, or another API's name.
     pub fn from_request(request: &Request) -> Result<Self, Error> {
-        let mut sent = SentParameters { values: request.query().collect(), errors: Vec::new() };
+        let mut sent = SentParameters { values: request.query().collect(), errors: FieldErrors::default() };
         let query = Self {
             status: sent.read("status", Status::parse).unwrap_or_default(),
             sort: sent.read("sort", Sort::parse).unwrap_or_default(),
@@ -159,17 +162,17 @@ impl ListQuery {
             cursor: sent.read("cursor", Cursor::parse),
         };
         if query.cursor.as_ref().is_some_and(|cursor| cursor.list != query.list_name()) {
-            sent.refuse("cursor", "belongs to a list with another status, sort or q");
+            sent.errors.add("cursor", "belongs to a list with another status, sort or q");
         }
         if query.cursor.is_some() && query.offset.is_some() {
-            sent.refuse("offset", "cannot be used together with cursor");
+            sent.errors.add("offset", "cannot be used together with cursor");
         }
         for (name, instead) in OTHER_NAMES {
             if sent.values.contains_key(name) {
-                sent.refuse(name, format!("is not a parameter: use {instead}"));
+                sent.errors.add(name, format!("is not a parameter: use {instead}"));
             }
         }
-        if sent.errors.is_empty() { Ok(query) } else { Err(Error::Invalid(sent.errors)) }
+        sent.errors.finish(Some(query))
     }
 
     /// Whether this is the first page in the default order and without a filter, with a limit small enough that the
@@ -236,22 +239,17 @@ impl ListQuery {
     }
 }
 
-/// The parameters that a client sent. It collects what is wrong with any of them, so that one answer names them all.
+/// The parameters that a client sent.
 struct SentParameters<'r> {
     /// If a parameter is repeated, its last value counts.
     values: BTreeMap<Cow<'r, str>, Cow<'r, str>>,
-    errors: Vec<FieldError>,
+    errors: FieldErrors,
 }
 
 impl SentParameters<'_> {
     /// Reads a parameter. It is `None` if it is absent or invalid.
     fn read<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let parsed = parse(self.values.get(name)?);
-        parsed.map_err(|message| self.refuse(name, message)).ok()
-    }
-
-    fn refuse(&mut self, name: &str, message: impl Into<String>) {
-        self.errors.push(FieldError { field: name.to_owned(), message: message.into() });
+        self.errors.keep(name, parse(self.values.get(name)?))
     }
 }
 
@@ -263,13 +261,7 @@ fn one_of<T: Copy>(all: &[T], name_of: impl Fn(T) -> &'static str, name: &str) -
 
 /// Parses a text to search for. An empty one is no filter.
 fn parse_search(text: &str) -> Result<Option<String>, String> {
-    if text.chars().count() > MAX_SEARCH_CHARACTERS {
-        Err(format!("must have at most {MAX_SEARCH_CHARACTERS} characters"))
-    } else if text.contains('\0') {
-        Err("must not contain the character U+0000".to_owned())
-    } else {
-        Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
-    }
+    text_of_at_most(MAX_SEARCH_CHARACTERS, text).map(|text| Some(text).filter(|text| !text.is_empty()))
 }
 
 /// Parses a whole number that consists of digits only: no sign.
@@ -324,8 +316,7 @@ fn parse_time_key(micros: &str) -> Option<SortKey> {
 }
 
 fn parse_title_key(title: &str) -> Option<SortKey> {
-    let can_be_one = title.chars().count() <= MAX_TITLE_CHARACTERS && !title.contains('\0');
-    can_be_one.then(|| SortKey::Title(title.to_owned()))
+    text_of_at_most(MAX_TITLE_CHARACTERS, title).ok().map(SortKey::Title)
 }
 
 /// A page of tasks: the response body, and the query string of the next page.
