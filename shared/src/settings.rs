@@ -32,7 +32,7 @@ pub(crate) const RENEW_AFTER_REFUSAL_S: u64 = 1;
 /// refuses.
 const MAX_UNCONFIRMED_S: u64 = 60 * 60;
 
-/// Seconds that a request waits for a secret if there is none in force.
+/// Seconds that a request waits for a secret if no secret is in force.
 const FETCH_IN_REQUEST_S: u64 = 5;
 /// Seconds that a request waits for a newer secret while the old one is in force.
 const RENEW_IN_REQUEST_S: u64 = 2;
@@ -120,17 +120,9 @@ impl Settings {
         let limit_s = if cached.is_some() { RENEW_IN_REQUEST_S } else { FETCH_IN_REQUEST_S };
         let fetched = self.fetch(source, Duration::from_secs(limit_s)).await;
         let renewed = fetched.and_then(|secret| match &cached {
-            Some(current) if current.secret == secret => Ok(current.clone()),
-            _ => Snapshot::new(self.scope, secret),
+            Some(current) => current.renew(self.scope, secret),
+            None => Snapshot::new(self.scope, secret),
         });
-        // A key that was lost in an edit must not switch cookies off.
-        let lost_key = |renewed: &Arc<Snapshot>| {
-            cached.as_ref().is_some_and(|cached| cached.checks_signatures() && !renewed.checks_signatures())
-        };
-        let renewed = match renewed {
-            Ok(renewed) if lost_key(&renewed) => Err("BETTER_AUTH_SECRET is no longer in the secret".to_owned()),
-            renewed => renewed,
-        };
         match (renewed, cached) {
             (Ok(current), _) => {
                 self.confirm();
@@ -192,6 +184,19 @@ impl Snapshot {
         };
         let connections = Connections::new(&database)?;
         Ok(Arc::new(Self { connections, session_rules, looks_up_tokens: AtomicBool::new(false), secret }))
+    }
+
+    /// Returns the snapshot for the secret as it is now: this one, if it has not changed.
+    fn renew(self: &Arc<Self>, scope: Scope, secret: SecretSettings) -> Result<Arc<Self>, String> {
+        if self.secret == secret {
+            return Ok(self.clone());
+        }
+        let renewed = Self::new(scope, secret)?;
+        // A key that was lost in an edit must not switch cookies off.
+        if self.checks_signatures() && !renewed.checks_signatures() {
+            return Err("BETTER_AUTH_SECRET is no longer in the secret".to_owned());
+        }
+        Ok(renewed)
     }
 
     /// Whether cookies and signed tokens are a credential.
