@@ -11,7 +11,7 @@ use crate::{
     log,
     metrics::{Measures, Metrics, RequestRecord, Started},
     probe::Probe,
-    session::{SessionIndex, prepare_lookup},
+    session::prepare_lookup,
     settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Scope, Settings},
 };
 use lambda_runtime::{Context, LambdaEvent, Runtime, service_fn};
@@ -136,16 +136,15 @@ impl App {
             );
         }
         let measures = Arc::<Measures>::default();
-        let mut session_index = SessionIndex::default();
+        let mut lacks_session_index = false;
         if let Some(snapshot) = settings.cached() {
             let database = Database::new(settings.clone(), snapshot, measures.clone());
             match connect(&database, scope, left()).await {
-                Ok(index) => session_index = index,
+                Ok(lacks_index) => lacks_session_index = lacks_index,
                 Err(error) => tracing::warn!(cause = error.cause(), "the database cannot be reached yet"),
             }
         }
         let init_time = began.elapsed();
-        let lacks_session_index = session_index == SessionIndex::Missing;
         metrics.write(&Started { init_time, settings_time, measures: &measures, lacks_session_index });
         Ok(Arc::new(Self { settings, metrics }))
     }
@@ -185,12 +184,13 @@ impl App {
     }
 }
 
-/// Connects within `limit`, and finds out how the database looks sessions up if the function checks any.
-async fn connect(database: &Database, scope: Scope, limit: Duration) -> Result<SessionIndex, Error> {
+/// Connects within `limit`. If the function checks sessions, also finds out how the database looks them up, and returns whether
+/// its index is missing.
+async fn connect(database: &Database, scope: Scope, limit: Duration) -> Result<bool, Error> {
     let began = Instant::now();
     database.connect(limit).await?;
     if scope != Scope::Sessions {
-        return Ok(SessionIndex::default());
+        return Ok(false);
     }
     let late = || Error::Unavailable("no answer to a statement during Init".to_owned());
     timeout(limit.saturating_sub(began.elapsed()), prepare_lookup(database)).await.map_err(|_| late())?

@@ -27,29 +27,23 @@ pub async fn current(caller: &Caller) -> Result<Session, Error> {
     Ok(Session { user_id: row.try_get("user_id")?, expires_at: row.try_get("expires_at")? })
 }
 
-/// What the start of a function finds about the sessions of its database (migration 0014, `session_lookup()`).
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) enum SessionIndex {
-    #[default]
-    Present,
-    /// Somebody dropped it, as `drizzle-kit push` does: every call reads all sessions.
-    Missing,
-}
-
-/// Finds out how the database looks sessions up, and logs what its operator has to mend.
+/// Finds out how the database looks sessions up (migration 0014, `session_lookup()`), and logs what its operator has to mend.
+/// Returns whether the index is missing by which it finds them: each call then reads all sessions. Somebody dropped it, as
+/// `drizzle-kit push` does.
 ///
 /// # Errors
 /// Errors of the database. A function works without this: its first call finds out by itself.
-pub(crate) async fn prepare_lookup(database: &Database) -> Result<SessionIndex, Error> {
+pub(crate) async fn prepare_lookup(database: &Database) -> Result<bool, Error> {
     let lookup = without_caller!("select public.session_lookup()").never_prepared();
     let rows = match database.run(&lookup, &[]).await {
         Err(Failure::UndefinedFunction(_)) => {
             database.look_up_tokens();
-            return Ok(SessionIndex::Present);
+            return Ok(false);
         }
         rows => rows?,
     };
-    match rows.first().map_or(Ok("hash"), |row| row.try_get(0))? {
+    let lookup = rows.first().map_or(Ok("hash"), |row| row.try_get(0))?;
+    match lookup {
         "token" => database.look_up_tokens(),
         "none" => {
             tracing::warn!("Better Auth has no tables yet, so nobody is signed in: migrate it, then run 'migrate up'")
@@ -57,10 +51,9 @@ pub(crate) async fn prepare_lookup(database: &Database) -> Result<SessionIndex, 
         "missing index" => {
             tracing::error!(
                 "the index session_token_hash is missing, so each call reads all sessions: run 'migrate up'"
-            );
-            return Ok(SessionIndex::Missing);
+            )
         }
         _ => {}
     }
-    Ok(SessionIndex::Present)
+    Ok(lookup == "missing index")
 }
