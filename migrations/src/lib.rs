@@ -179,7 +179,7 @@ impl AuthTables {
 /// How [`up`] treats Better Auth's tables.
 #[derive(Debug, Clone, Default)]
 pub struct AuthOptions {
-    /// What to make where there are none.
+    /// The tables to make if the database has none of Better Auth's.
     pub tables: AuthTables,
     /// The only schema to search, instead of `public` and `neon_auth`. `AUTH_SCHEMA`.
     pub schema: Option<String>,
@@ -223,23 +223,39 @@ pub async fn auth_tables(connection: &mut PgConnection) -> Result<Vec<(String, S
 /// # Errors
 /// The first migration that fails.
 pub async fn up(connection: &mut PgConnection, auth: AuthOptions) -> Result<Vec<Migration>, Error> {
-    let runs_without_transaction =
-        |it: &Migration| MIGRATOR.iter().any(|known| known.version == it.version && known.no_tx);
-    if status(connection).await?.iter().any(|it| it.state == State::Pending && runs_without_transaction(it)) {
-        return apply(connection, &auth).await;
-    }
-    let mut transaction = connection.begin().await?;
-    // A concurrent run waits here, and then finds nothing pending.
-    sqlx::query("select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('migrations'))")
-        .execute(&mut *transaction)
-        .await?;
-    let applied = apply(&mut transaction, &auth).await?;
-    transaction.commit().await?;
-    Ok(applied)
+    with_own_names(connection, async |connection| {
+        let runs_without_transaction =
+            |it: &Migration| MIGRATOR.iter().any(|known| known.version == it.version && known.no_tx);
+        if states(connection).await?.iter().any(|it| it.state == State::Pending && runs_without_transaction(it)) {
+            return apply(connection, &auth).await;
+        }
+        let mut transaction = connection.begin().await?;
+        // A concurrent run waits here, and then finds nothing pending.
+        sqlx::query("select pg_advisory_xact_lock(hashtext('migrations'))").execute(&mut *transaction).await?;
+        let applied = apply(&mut transaction, &auth).await?;
+        transaction.commit().await?;
+        Ok(applied)
+    })
+    .await
+}
+
+/// Runs `work` while names and operators are looked up in `pg_catalog` alone: what others put into `public` does not change
+/// what they mean.
+async fn with_own_names<T>(
+    connection: &mut PgConnection,
+    work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
+) -> Result<T, Error> {
+    sqlx::raw_sql("set search_path = pg_catalog, pg_temp").execute(&mut *connection).await?;
+    let result = work(connection).await;
+    let reset = sqlx::raw_sql("reset search_path").execute(connection).await;
+    // The first error is the cause.
+    let result = result?;
+    reset?;
+    Ok(result)
 }
 
 async fn apply(connection: &mut PgConnection, auth: &AuthOptions) -> Result<Vec<Migration>, Error> {
-    let pending: Vec<_> = status(connection).await?.into_iter().filter(|it| it.state == State::Pending).collect();
+    let pending: Vec<_> = states(connection).await?.into_iter().filter(|it| it.state == State::Pending).collect();
     let migrator = migrator(connection).await?;
     choose_auth_tables(connection, auth).await?;
     // One at a time, because otherwise the error would not identify the migration.
@@ -252,8 +268,7 @@ async fn apply(connection: &mut PgConnection, auth: &AuthOptions) -> Result<Vec<
     // Nothing is pending now, but this call checks the applied migrations against their checksums.
     migrator.run(&mut *connection).await?;
     // Better Auth may have renamed its tables or columns since the last run.
-    sqlx::raw_sql("select migration_tools.install_caller()").execute(&mut *connection).await?;
-    reset_search_path(connection).await?;
+    sqlx::raw_sql("select migration_tools.install_caller()").execute(connection).await?;
     Ok(pending.into_iter().map(|it| Migration { state: State::Applied, ..it }).collect())
 }
 
@@ -262,28 +277,15 @@ const FIRST_WITH_AUTH_TABLES: i64 = 2;
 /// The migration with the functions that find Better Auth's tables.
 const FINDS_AUTH_TABLES: i64 = 13;
 
-/// The embedded migrations, for a connection with [`restrict_search_path`].
+/// The embedded migrations, with the name of the database's table for them.
 async fn migrator(connection: &mut PgConnection) -> Result<Migrator, Error> {
-    restrict_search_path(connection).await?;
     let mut migrator = Migrator::with_migrations(MIGRATOR.iter().cloned().collect());
     migrator
         .dangerous_set_table_name(ledger(connection).await?.unwrap_or_else(|| "public._sqlx_migrations".to_owned()));
     Ok(migrator)
 }
 
-/// Looks up names in `pg_catalog` alone: what others put into `public` does not change what a name or an operator means.
-async fn restrict_search_path(connection: &mut PgConnection) -> Result<(), Error> {
-    sqlx::raw_sql("set search_path = pg_catalog, pg_temp").execute(connection).await?;
-    Ok(())
-}
-
-/// Undoes [`restrict_search_path`].
-async fn reset_search_path(connection: &mut PgConnection) -> Result<(), Error> {
-    sqlx::raw_sql("reset search_path").execute(connection).await?;
-    Ok(())
-}
-
-/// The table in which sqlx records what is applied, or `None` before the first migration. Needs [`restrict_search_path`].
+/// The table in which sqlx records what is applied, or `None` before the first migration.
 async fn ledger(connection: &mut PgConnection) -> Result<Option<String>, Error> {
     // Not to_regclass: its cache misses a table that was created while this transaction waited for a lock. The first that
     // PostgreSQL's default search_path, "$user", public, finds.
@@ -327,28 +329,33 @@ pub async fn down(
     target: Option<i64>,
     mut reverted: impl FnMut(&Migration),
 ) -> Result<(), Error> {
-    let applied: Vec<_> = status(connection).await?.into_iter().filter(|it| it.state != State::Pending).collect();
-    let Some(last) = applied.last() else { return Err(Error::NothingApplied) };
-    let target = target.unwrap_or(last.version - 1);
-    let migrator = migrator(connection).await?;
-    for migration in applied.iter().rev().filter(|it| it.version > target) {
-        migrator.undo(&mut *connection, migration.version - 1).await?;
-        reverted(&Migration { state: State::Pending, ..migration.clone() });
-    }
-    reset_search_path(connection).await
+    with_own_names(connection, async |connection| {
+        let applied: Vec<_> = states(connection).await?.into_iter().filter(|it| it.state != State::Pending).collect();
+        let Some(last) = applied.last() else { return Err(Error::NothingApplied) };
+        let target = target.unwrap_or(last.version - 1);
+        let migrator = migrator(connection).await?;
+        for migration in applied.iter().rev().filter(|it| it.version > target) {
+            migrator.undo(&mut *connection, migration.version - 1).await?;
+            reverted(&Migration { state: State::Pending, ..migration.clone() });
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Returns every migration that the project or the database knows, in order. Changes nothing.
 pub async fn status(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> {
-    restrict_search_path(connection).await?;
+    with_own_names(connection, states).await
+}
+
+async fn states(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> {
     let applied: Vec<(i64, String, Vec<u8>)> = match ledger(connection).await? {
         None => Vec::new(),
         Some(ledger) => {
             let applied = format!("select version, description, checksum from {ledger}");
-            sqlx::query_as(AssertSqlSafe(applied)).fetch_all(&mut *connection).await?
+            sqlx::query_as(AssertSqlSafe(applied)).fetch_all(connection).await?
         }
     };
-    reset_search_path(connection).await?;
     let mut migrations: BTreeMap<i64, Migration> = applied
         .iter()
         .map(|(version, description, _)| {
@@ -372,13 +379,13 @@ pub async fn status(connection: &mut PgConnection) -> Result<Vec<Migration>, Err
 /// # Errors
 /// [`Error::Pending`] if a migration is pending, and any error of the connection.
 pub async fn check(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
-    if let Some(pending) = status(connection).await?.iter().find(|it| it.state == State::Pending) {
-        return Err(Error::Pending(pending.version));
-    }
-    restrict_search_path(connection).await?;
-    let differences = differences(connection).await;
-    reset_search_path(connection).await?;
-    differences
+    with_own_names(connection, async |connection| {
+        match states(connection).await?.iter().find(|it| it.state == State::Pending) {
+            Some(pending) => Err(Error::Pending(pending.version)),
+            None => differences(connection).await,
+        }
+    })
+    .await
 }
 
 async fn differences(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
