@@ -1,4 +1,4 @@
-//! Writes the binaries' log lines to files, which `cargo xtask test` searches for secrets.
+//! Writes the binaries' log lines to files, which `cargo xtask test` searches for secrets, and reads PostgreSQL's log.
 use crate::services::SERVICES;
 use std::{fs::OpenOptions, io::Write as _, sync::OnceLock};
 
@@ -20,4 +20,25 @@ pub(crate) fn append_line(name: &str, line: &str) {
 /// Records a secret that must not appear in any log.
 pub fn remember_secret(secret: &str) {
     append_line("secrets", secret);
+}
+
+/// What PostgreSQL logs from a moment on.
+pub struct PostgresLog {
+    start: usize,
+}
+
+impl PostgresLog {
+    /// The log from now on.
+    pub fn from_now() -> Self {
+        Self { start: Self::read().len() }
+    }
+
+    /// The text that has been logged since.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&Self::read()[self.start..]).into_owned()
+    }
+
+    fn read() -> Vec<u8> {
+        std::fs::read(&SERVICES.postgres_log).expect("PostgreSQL's log")
+    }
 }

@@ -7,7 +7,7 @@ use base64::{
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
-use testing::{Client, SERVICES, SimpleQueryMessage, User};
+use testing::{Client, PostgresLog, SERVICES, SimpleQueryMessage, User};
 
 /// The functions' prepared statements, with their parameters' types.
 const PREPARED: &str = "select name, statement, array_to_string(parameter_types, ',') from pg_prepared_statements
@@ -123,16 +123,6 @@ async fn statuses_as_bearers(api: &mut Api, loot: &BTreeSet<String>) -> BTreeSet
     statuses
 }
 
-/// Text that the server has logged since its log had `start` bytes.
-fn server_log(start: usize) -> String {
-    let log = std::fs::read(&SERVICES.postgres_log).expect("the server's log");
-    String::from_utf8_lossy(&log[start..]).into_owned()
-}
-
-fn server_log_length() -> usize {
-    std::fs::read(&SERVICES.postgres_log).expect("the server's log").len()
-}
-
 #[tokio::test]
 #[ignore = "needs a PgBouncer that tracks prepared statements: cargo xtask test versions"]
 async fn statements_prepared_again_by_a_thief_collect_nothing_that_opens_a_session() {
@@ -177,7 +167,7 @@ async fn a_thief_who_forges_an_error_does_not_make_the_functions_send_tokens() {
     let ada = api.database.sign_up("ada").await;
     let name = &api.database.name;
     api.database.batch(&format!("alter role tasks_api in database {name} set log_statement = 'all'")).await;
-    let start = server_log_length();
+    let server_log = PostgresLog::from_now();
     let thief = Thief::new(&api).await;
     call_functions(&mut api, &[&ada]).await;
     // As in a database whose schema lacks caller(bytea): an error of class undefined_function.
@@ -186,7 +176,7 @@ async fn a_thief_who_forges_an_error_does_not_make_the_functions_send_tokens() {
     for _ in 0..2 {
         call_functions(&mut api, &[&ada]).await;
     }
-    let log = server_log(start);
+    let log = server_log.text();
     assert!(log.contains("function \"no_such()\" does not exist"), "the functions executed the thief's statements");
     assert!(log.contains(&digest(&ada.token)), "the log shows what the functions send");
     assert!(!log.contains(&ada.token), "a function sent the token");
@@ -211,10 +201,10 @@ async fn what_the_apis_role_can_make_the_server_log_opens_no_session() {
             let statement = format!("alter role tasks_api in database {} set {setting}", api.database.name);
             thief.batch_execute(&statement).await.expect("a role may change its own defaults");
         }
-        let start = server_log_length();
+        let server_log = PostgresLog::from_now();
         assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.status, 200);
         assert!(api.call(post("/api/tasks").bearer(&ada.token).json(json!({"title": "x"}))).await.status >= 500);
-        let log = server_log(start).split_whitespace().collect::<Vec<_>>().join(" ");
+        let log = server_log.text().split_whitespace().collect::<Vec<_>>().join(" ");
         let bytes =
             |value: &[u8]| value.iter().map(|byte| byte.cast_signed().to_string()).collect::<Vec<_>>().join(" ");
         let token = (log.contains(&ada.token), log.contains(&bytes(ada.token.as_bytes())));

@@ -4,7 +4,7 @@ use crate::api::{Api, get};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 use std::time::Duration;
-use testing::{SERVICES, User};
+use testing::{PostgresLog, SERVICES, User};
 
 /// Users with `TASKS_EACH` tasks each. One more user has `TASKS_OF_ONE`.
 const USERS: i64 = 10_000;
@@ -111,11 +111,11 @@ fn print_row(whose: &str, query: &str, cost: &Cost) {
 async fn measure(api: &mut Api, user: &User, query: &str) -> Cost {
     let mut last = None;
     for _ in 0..2 {
-        let before = postgres_log().len();
+        let log = PostgresLog::from_now();
         let path = format!("/api/tasks?limit=50&{query}");
         let answer = api.call(get(&path).bearer(&user.token)).await;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        last = Some(logged_plan(before).await);
+        last = Some(logged_plan(&log).await);
     }
     let plan = last.expect("two runs");
     let mut cost = Cost { indexes: Vec::new(), sorts: false, buffers: 0, rows: 0 };
@@ -139,10 +139,10 @@ fn visit(node: &Value, cost: &mut Cost) {
     }
 }
 
-/// Waits for a list's plan in PostgreSQL's log after this byte offset, and returns it. A function that starts leaves others.
-async fn logged_plan(after: usize) -> Value {
+/// Waits for a list's plan in PostgreSQL's log, and returns it. A function that starts leaves others.
+async fn logged_plan(log: &PostgresLog) -> Value {
     for _ in 0..200 {
-        let text = String::from_utf8_lossy(&postgres_log()[after..]).into_owned();
+        let text = log.text();
         let plans = text
             .split("plan:\n")
             .skip(1)
@@ -154,8 +154,4 @@ async fn logged_plan(after: usize) -> Value {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("{} has no plan: PostgreSQL needs its auto_explain module", SERVICES.postgres_log)
-}
-
-fn postgres_log() -> Vec<u8> {
-    std::fs::read(&SERVICES.postgres_log).expect("PostgreSQL's log")
 }
