@@ -129,6 +129,17 @@ impl Servers {
         }
     }
 
+    /// Deletes a user who has made a task, and fails unless it is deleted with its owner.
+    async fn delete_user_with_a_task(&self, database: &Database, session: &Session) {
+        let request = self.http.post(format!("{}/api/tasks", self.api));
+        let [.., bare] = session.credentials();
+        let made = bare.on(request).json(&json!({"title": "left behind"})).send().await.unwrap();
+        assert_eq!(made.status(), StatusCode::CREATED);
+        let before = database.count("public.tasks").await;
+        self.auth("delete-user", json!({"password": PASSWORD}), Some(&session.cookie())).await;
+        assert_eq!(database.count("public.tasks").await, before - 1, "the tasks went with their owner");
+    }
+
     /// Calls every route with each credential of a session that counts.
     async fn call_every_route(&self, session: &Session) {
         for credential in session.credentials().into_iter().filter(|credential| session.counts(credential)) {
@@ -273,13 +284,8 @@ async fn only_a_live_session_gets_in() {
         }
 
         let leaving = servers.sign_in("ada-lovelace@example.com").await;
-        let request = servers.http.post(format!("{}/api/tasks", servers.api)).header("Origin", &servers.origin);
-        let made = leaving.cookie().on(request).json(&json!({"title": "left behind"})).send().await.unwrap();
-        assert_eq!(made.status(), StatusCode::CREATED);
-        let before = database.count("tasks").await;
-        servers.auth("delete-user", json!({"password": PASSWORD}), Some(&leaving.cookie())).await;
+        servers.delete_user_with_a_task(&database, &leaving).await;
         servers.assert_both(&leaving, StatusCode::UNAUTHORIZED, "after the user was deleted").await;
-        assert_eq!(database.count("tasks").await, before - 1, "the tasks went with their owner");
         servers.dev.stop();
     }
 }

@@ -181,6 +181,12 @@ impl FrontEnd {
         }
     }
 
+    /// Signs a user up before our migrations, who is still signed in after them.
+    async fn in_use_lives_with_our_migrations(&self) {
+        let early = self.sign_up_early().await;
+        self.lives_with_our_migrations(Some(&early)).await;
+    }
+
     /// Runs `up`, everything that users do, `down`, and both again. `early` is a session of before.
     async fn lives_with_our_migrations(&self, early: Option<&Session>) {
         let tables = self.tables().await;
@@ -197,24 +203,13 @@ impl FrontEnd {
             servers.auth("sign-out", json!({}), Some(&elsewhere.cookie())).await;
             servers.assert_both(&elsewhere, StatusCode::UNAUTHORIZED, "after the sign-out").await;
             if round == "second" {
-                self.delete_user(&servers, &session).await;
+                servers.delete_user_with_a_task(&self.database, &session).await;
             }
             self.down(&tables).await;
             self.up().await;
         }
         servers.dev.stop();
         assert_eq!(self.planned_by_better_auth(), "");
-    }
-
-    /// Fails unless a user's tasks are deleted with the user.
-    async fn delete_user(&self, servers: &Servers, session: &Session) {
-        let request = servers.http.post(format!("{}/api/tasks", servers.api)).header("Origin", &servers.origin);
-        let [.., bare] = session.credentials();
-        let made = bare.on(request).json(&json!({"title": "left behind"})).send().await.unwrap();
-        assert_eq!(made.status(), StatusCode::CREATED);
-        let before = self.database.count("public.tasks").await;
-        servers.auth("delete-user", json!({"password": PASSWORD}), Some(&session.cookie())).await;
-        assert_eq!(self.database.count("public.tasks").await, before - 1, "{}", self.name);
     }
 
     async fn query(&self, query: &str) -> Vec<String> {
@@ -280,16 +275,14 @@ async fn the_specifications_tables_with_better_auths_columns_are_adopted() {
     // Its keys do not cascade.
     front_end.comes_back = false;
     front_end.database.execute(&format!("{SPECIFICATION_TABLES} {MAPPED_COLUMNS}")).await;
-    let early = front_end.sign_up_early().await;
-    front_end.lives_with_our_migrations(Some(&early)).await;
+    front_end.in_use_lives_with_our_migrations().await;
 }
 
 #[tokio::test]
 async fn better_auths_default_tables_are_adopted() {
     let front_end = FrontEnd::create("default").await;
     front_end.migrate_better_auth();
-    let early = front_end.sign_up_early().await;
-    front_end.lives_with_our_migrations(Some(&early)).await;
+    front_end.in_use_lives_with_our_migrations().await;
 }
 
 #[tokio::test]
@@ -330,8 +323,7 @@ async fn plural_tables_in_snake_case_are_adopted() {
     };";
     let front_end = FrontEnd::configured("plural", &format!("{SNAKE_CASE}{tables}")).await;
     front_end.migrate_better_auth();
-    let early = front_end.sign_up_early().await;
-    front_end.lives_with_our_migrations(Some(&early)).await;
+    front_end.in_use_lives_with_our_migrations().await;
 }
 
 #[tokio::test]
@@ -339,8 +331,7 @@ async fn users_under_another_name_are_adopted() {
     let tables = "export const tables = { user: { modelName: \"users\" } };";
     let front_end = FrontEnd::configured("users", tables).await;
     front_end.migrate_better_auth();
-    let early = front_end.sign_up_early().await;
-    front_end.lives_with_our_migrations(Some(&early)).await;
+    front_end.in_use_lives_with_our_migrations().await;
 }
 
 #[tokio::test]
@@ -353,8 +344,7 @@ async fn prismas_tables_are_adopted() {
     };";
     let front_end = FrontEnd::configured("prisma", tables).await;
     front_end.database.execute(PRISMA_TABLES).await;
-    let early = front_end.sign_up_early().await;
-    front_end.lives_with_our_migrations(Some(&early)).await;
+    front_end.in_use_lives_with_our_migrations().await;
 }
 
 #[tokio::test]
@@ -367,8 +357,7 @@ async fn drizzles_tables_are_adopted() {
     };";
     let front_end = FrontEnd::configured("drizzle", &format!("{SNAKE_CASE}{tables}")).await;
     front_end.database.execute(DRIZZLE_TABLES).await;
-    let early = front_end.sign_up_early().await;
-    front_end.lives_with_our_migrations(Some(&early)).await;
+    front_end.in_use_lives_with_our_migrations().await;
 }
 
 #[tokio::test]
@@ -411,8 +400,7 @@ async fn better_auth_may_connect_as_a_role_with_rights_on_its_tables_alone() {
     let rights = "grant select, insert, update, delete on \"user\", session, account, verification to front_end;
         alter default privileges revoke execute on functions from public";
     front_end.database.execute(rights).await;
-    let early = front_end.sign_up_early().await;
-    front_end.lives_with_our_migrations(Some(&early)).await;
+    front_end.in_use_lives_with_our_migrations().await;
 }
 
 #[tokio::test]
@@ -423,8 +411,7 @@ async fn better_auth_may_make_its_tables_after_up() {
     let differences = migrations::check(&mut owner).await.unwrap();
     assert!(differences[0].contains("run its own migration"), "{differences:?}");
     front_end.migrate_better_auth();
-    let early = front_end.sign_up_early().await;
-    front_end.lives_with_our_migrations(Some(&early)).await;
+    front_end.in_use_lives_with_our_migrations().await;
 }
 
 #[tokio::test]
