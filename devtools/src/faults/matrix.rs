@@ -139,7 +139,7 @@ struct Bench {
 /// The matrix line of one state.
 struct Line {
     state: State,
-    /// A text per operation, or why there is none.
+    /// A text per operation, or why the state was not tried.
     cells: Result<Vec<String>, &'static str>,
     problems: Vec<String>,
 }

@@ -189,7 +189,7 @@ struct Model {
 }
 
 impl Model {
-    /// Picks a task of any user; `None` if there is none yet.
+    /// Picks a task of any user; `None` before the first task.
     fn pick(&self, index: &Index) -> Option<usize> {
         (!self.tasks.is_empty()).then(|| index.index(self.tasks.len()))
     }

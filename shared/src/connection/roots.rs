@@ -35,7 +35,7 @@ pub(crate) fn hide_system_roots() {
         return;
     }
     SYSTEM_ROOTS_FILE.get_or_init(|| openssl_probe::probe().cert_file);
-    // SAFETY: no other thread can read the environment meanwhile, because there is none. A function runs on tokio's
+    // SAFETY: no other thread exists that could read the environment meanwhile. A function runs on tokio's
     // single-threaded runtime, and this comes before anything that could start another thread, such as a DNS look-up.
     #[expect(unsafe_code, reason = "native-tls lets OpenSSL be configured through the environment only")]
     unsafe {
