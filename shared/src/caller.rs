@@ -1,6 +1,6 @@
 //! The caller: the user whose session a request carries. Only code that has a caller can query that user's data.
 use crate::{
-    credential::SessionToken,
+    credential::{Access, SessionToken},
     database::{Database, Failure},
     error::{AuthFailure, Error},
     statement::{Parameters, Statement, authorised_read},
@@ -14,22 +14,23 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-/// The user whose session a request carries. Only [`crate::serve()`] creates one, and every statement checks the
-/// session as it runs.
+/// The user whose session a request carries. Only [`crate::serve_reads`] and [`crate::serve_writes`] create
+/// one, and every statement checks the session as it runs.
 #[derive(Clone)]
 pub struct Caller {
     database: Database,
     token: SessionToken,
+    access: Access,
     /// The user id in the path, in `/api/{user_id}/tasks`.
     path_user_id: Option<String>,
     has_queried: Arc<AtomicBool>,
 }
 
 impl Caller {
-    pub(crate) fn new(database: Database, token: SessionToken, path_user_id: Option<String>) -> Self {
+    pub(crate) fn new(database: Database, token: SessionToken, access: Access, path_user_id: Option<String>) -> Self {
         // PostgreSQL's text cannot contain U+0000, so no user id does. The replacement keeps it an id that nobody has.
         let path_user_id = path_user_id.map(|id| id.replace('\0', "\u{FFFD}"));
-        Self { database, token, path_user_id, has_queried: Arc::default() }
+        Self { database, token, access, path_user_id, has_queried: Arc::default() }
     }
 
     /// The user id in the path, if it has one. Unless it is the caller's own, every statement fails.
@@ -40,9 +41,12 @@ impl Caller {
     /// Runs a statement as this caller and returns its rows. There is at least one.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] if the path names another user, and
-    /// errors of the database.
+    /// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] if the path names another user, [`Error::Internal`] if the
+    /// statement writes in a function of [`crate::serve_reads`], and errors of the database.
     pub(crate) async fn query(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
+        if statement.is_write() && self.access == Access::Read {
+            return Err(Error::Internal("a function that serves reads writes: it has to use serve_writes".to_owned()));
+        }
         self.has_queried.store(true, Ordering::Relaxed);
         let rows = self.find_and_run(statement, parameters).await?;
         let first = rows.first().ok_or(Error::Unauthenticated(AuthFailure::NoSession))?;

@@ -1,7 +1,7 @@
 //! A function without a database, for tests that run a million events. It is not part of the API: see `testing_support`
 //! in lib.rs.
 use crate::{
-    credential::SessionRules,
+    credential::{Access, SessionRules},
     error::Error,
     http::{request::Request, response::Response},
     metrics::{Metrics, RequestRecord},
@@ -11,7 +11,7 @@ use crate::{
 use lambda_runtime::Context;
 use std::sync::Arc;
 
-/// Parses, authorises and answers events as [`crate::serve()`] does, up to the first statement.
+/// Parses, authorises and answers events as [`crate::serve_reads`] and [`crate::serve_writes`] do, up to the first statement.
 pub struct DryRun {
     rules: SessionRules,
     metrics: Metrics,
@@ -23,7 +23,7 @@ impl DryRun {
         Self { rules: config.session_rules, metrics: Metrics::from_env() }
     }
 
-    /// Returns the response to an event, and its log line. `read` replaces the function's handler: it reads the request
+    /// Returns the response to an event of a function with this `access`, and its log line. `read` replaces the function's handler: it reads the request
     /// as the handler would, and returns the response.
     ///
     /// # Errors
@@ -31,12 +31,13 @@ impl DryRun {
     pub fn answer(
         &self,
         event: &[u8],
+        access: Access,
         read: impl FnOnce(&Request) -> Result<Response, Error>,
     ) -> Result<(Response, String), serde_json::Error> {
         let request = serde_json::from_slice(event)?;
         let context = Context::default();
         let record = RequestRecord::begin(&request, &context, self.metrics.is_cold_start());
-        let admission = self.rules.admit(&request);
+        let admission = self.rules.admit(&request, access);
         let verdict = admission.and_then(|admission| admission.verdict).and_then(|()| request.check_end_of_path());
         let result = verdict.and_then(|()| read(&request));
         let (response, error) = finish_response(result, request.path(), &context);

@@ -1,6 +1,6 @@
 //! The code that all task endpoints share: serving, the session check and the queries.
 //!
-//! A request goes bin -> [`serve()`] -> handler -> [`tasks`] -> [`Caller`] -> PostgreSQL, and the response goes back
+//! A request goes bin -> [`serve_reads`] or [`serve_writes`] -> handler -> [`tasks`] -> [`Caller`] -> PostgreSQL, and the response goes back
 //! the same way.
 #![warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, missing_docs)]
 
@@ -39,14 +39,14 @@ pub use http::{request::Request, response::Response};
 pub use job::Job;
 pub use log::begin as begin_log;
 pub use probe::Probe;
-pub use serve::{serve, serve_files, serve_schedule, serve_without_session};
+pub use serve::{serve_files, serve_reads, serve_schedule, serve_without_session, serve_writes};
 pub use settings::config::{Config, ConfigErrors};
 pub use timestamp::Timestamp;
 
 /// Internals for the tests of other packages. Not part of the API.
 #[doc(hidden)]
 pub mod testing_support {
-    pub use crate::dry_run::DryRun;
+    pub use crate::{credential::Access, dry_run::DryRun};
 }
 
 /// Types that hold a secret must not be printable, not even by mistake. Compilation fails if one of them implements

@@ -3,7 +3,7 @@
 use crate::{
     caller::Caller,
     connection::roots,
-    credential::Admission,
+    credential::{Access, Admission},
     database::Database,
     error::{AuthFailure, Error},
     http::{request::Request, response::Response},
@@ -32,20 +32,38 @@ use tokio::{
 /// fetches: Lambda ends an Init after ten seconds, and a client is waiting for it.
 const INIT_LIMIT_S: u64 = 2;
 
-/// Answers every request with `handler`, as the caller whose session the request carries.
+/// Answers every request with `handler`, which only reads, as the caller whose session the request carries.
 ///
 /// A request without a live session is refused before anything else in it is reported: 401 comes first, then 403 for
-/// another user's path or for a cookie's write from an untrusted origin, then the rest.
+/// another user's path, then the rest.
 ///
 /// Runs until Lambda ends the process. Returns a failure at once if a setting is missing or invalid.
-pub async fn serve<H, F>(handler: H) -> ExitCode
+pub async fn serve_reads<H, F>(handler: H) -> ExitCode
+where
+    H: Fn(Caller, Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response, Error>> + Send + 'static,
+{
+    serve_callers(Access::Read, handler).await
+}
+
+/// Like [`serve_reads`], for a `handler` that changes something: a caller who is known by a cookie must also send a trusted
+/// `Origin`, whatever the request's method. Otherwise the answer is 403.
+pub async fn serve_writes<H, F>(handler: H) -> ExitCode
+where
+    H: Fn(Caller, Request) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response, Error>> + Send + 'static,
+{
+    serve_callers(Access::Write, handler).await
+}
+
+async fn serve_callers<H, F>(access: Access, handler: H) -> ExitCode
 where
     H: Fn(Caller, Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
     serve_requests(Scope::Sessions, move |app, request, measures| {
         let handler = handler.clone();
-        async move { app.answer_caller(request, measures, handler).await }
+        async move { app.answer_caller(request, access, measures, handler).await }
     })
     .await
 }
@@ -159,6 +177,7 @@ impl App {
     async fn answer_caller<H, F>(
         &self,
         request: Request,
+        access: Access,
         measures: Arc<Measures>,
         handler: H,
     ) -> Result<Response, Error>
@@ -167,14 +186,14 @@ impl App {
         F: Future<Output = Result<Response, Error>>,
     {
         let mut snapshot = self.settings.current(RENEW_AFTER_S).await?;
-        let mut admission = snapshot.session_rules()?.admit(&request);
+        let mut admission = snapshot.session_rules()?.admit(&request, access);
         if matches!(admission, Err(Error::Unauthenticated(AuthFailure::BadSignature))) {
             snapshot = self.settings.current(RENEW_AFTER_BAD_SIGNATURE_S).await?;
-            admission = snapshot.session_rules()?.admit(&request);
+            admission = snapshot.session_rules()?.admit(&request, access);
         }
         let Admission { token, verdict } = admission?;
         let database = Database::new(self.settings.clone(), snapshot, measures);
-        let caller = Caller::new(database, token, request.path_user_id());
+        let caller = Caller::new(database, token, access, request.path_user_id());
         let answer = match verdict.and_then(|()| request.check_end_of_path()) {
             Ok(()) => handler(caller.clone(), request).await,
             Err(error) => Err(error),

@@ -11,6 +11,7 @@ pub(crate) struct Statement {
     sql: &'static str,
     is_repeatable: bool,
     may_be_prepared: bool,
+    is_write: bool,
 }
 
 impl Statement {
@@ -33,7 +34,7 @@ impl Statement {
             tasks_are_the_callers(sql),
             "the statement reads or changes tasks of anybody: each public.tasks needs 'user_id = s.user_id' after it, without an 'or'"
         );
-        Self { sql, is_repeatable: true, may_be_prepared: true }
+        Self { sql, is_repeatable: true, may_be_prepared: true, is_write: writes(sql) }
     }
 
     /// Checks at compile time that the text does not mention tasks, which always belong to a user.
@@ -42,7 +43,7 @@ impl Statement {
             !contains(sql, "tasks"),
             "the statement names tasks, which are always somebody's: make it with authorised! or authorised_read!"
         );
-        Self { sql, is_repeatable: true, may_be_prepared: true }
+        Self { sql, is_repeatable: true, may_be_prepared: true, is_write: writes(sql) }
     }
 
     /// Marks a statement that is parsed anew each time: who has the API's password can replace a prepared one.
@@ -65,6 +66,11 @@ impl Statement {
 
     pub(crate) fn may_be_prepared(&self) -> bool {
         self.may_be_prepared
+    }
+
+    /// Whether it changes rows.
+    pub(crate) fn is_write(&self) -> bool {
+        self.is_write
     }
 }
 
@@ -148,6 +154,11 @@ const fn tasks_are_the_callers(sql: &str) -> bool {
         }
     }
     true
+}
+
+/// Whether the statement changes rows itself.
+const fn writes(sql: &str) -> bool {
+    contains(sql, "insert into ") || contains(sql, "update public.") || contains(sql, "delete from ")
 }
 
 /// Whether the next word is `or`.

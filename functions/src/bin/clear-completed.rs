@@ -1,10 +1,10 @@
 //! `DELETE /api/tasks`: removes the caller's completed tasks. The query must be exactly `status=completed`.
-use shared::{Caller, Error, Request, Response, serve, tasks};
+use shared::{Caller, Error, Request, Response, serve_writes, tasks};
 use std::{collections::BTreeMap, process::ExitCode};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve(clear_completed).await
+    serve_writes(clear_completed).await
 }
 
 async fn clear_completed(caller: Caller, request: Request) -> Result<Response, Error> {

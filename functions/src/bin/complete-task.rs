@@ -1,13 +1,13 @@
 //! `PATCH /api/tasks/{id}/complete`: toggles or sets `completed` on one of the caller's tasks.
 use shared::{
-    Caller, Error, Request, Response, serve,
+    Caller, Error, Request, Response, serve_writes,
     tasks::{self, IfMatch, TaskChanges, TaskId},
 };
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve(complete_task).await
+    serve_writes(complete_task).await
 }
 
 async fn complete_task(caller: Caller, request: Request) -> Result<Response, Error> {

@@ -1,13 +1,13 @@
 //! `POST /api/tasks`: adds a task to the caller's list; with an `Idempotency-Key`, only once.
 use shared::{
-    Caller, Error, Request, Response, serve,
+    Caller, Error, Request, Response, serve_writes,
     tasks::{self, IdempotencyKey, NewTask},
 };
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve(create_task).await
+    serve_writes(create_task).await
 }
 
 async fn create_task(caller: Caller, request: Request) -> Result<Response, Error> {

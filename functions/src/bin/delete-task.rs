@@ -1,13 +1,13 @@
 //! `DELETE /api/tasks/{id}`: removes one of the caller's tasks.
 use shared::{
-    Caller, Error, Request, Response, serve,
+    Caller, Error, Request, Response, serve_writes,
     tasks::{self, IfMatch, TaskId},
 };
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve(delete_task).await
+    serve_writes(delete_task).await
 }
 
 async fn delete_task(caller: Caller, request: Request) -> Result<Response, Error> {

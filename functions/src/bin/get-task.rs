@@ -1,13 +1,13 @@
 //! `GET /api/tasks/{id}`: returns one of the caller's tasks.
 use shared::{
-    Caller, Error, Request, Response, serve,
+    Caller, Error, Request, Response, serve_reads,
     tasks::{self, TaskId},
 };
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve(get_task).await
+    serve_reads(get_task).await
 }
 
 async fn get_task(caller: Caller, request: Request) -> Result<Response, Error> {

@@ -1,13 +1,13 @@
 //! `GET /api/tasks`: returns the caller's tasks in pages, newest first by default.
 use shared::{
-    Caller, Error, Request, Response, serve,
+    Caller, Error, Request, Response, serve_reads,
     tasks::{self, ListQuery},
 };
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve(list_tasks).await
+    serve_reads(list_tasks).await
 }
 
 async fn list_tasks(caller: Caller, request: Request) -> Result<Response, Error> {

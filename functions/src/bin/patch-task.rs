@@ -1,13 +1,13 @@
 //! `PATCH /api/tasks/{id}`: changes one of the caller's tasks by a JSON Merge Patch; null clears the description.
 use shared::{
-    Caller, Error, Request, Response, serve,
+    Caller, Error, Request, Response, serve_writes,
     tasks::{self, IfMatch, TaskChanges, TaskId},
 };
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve(patch_task).await
+    serve_writes(patch_task).await
 }
 
 async fn patch_task(caller: Caller, request: Request) -> Result<Response, Error> {

@@ -1,13 +1,13 @@
 //! `PUT /api/tasks/{id}`: updates one of the caller's tasks with the fields in the body.
 use shared::{
-    Caller, Error, Request, Response, serve,
+    Caller, Error, Request, Response, serve_writes,
     tasks::{self, IfMatch, TaskChanges, TaskId},
 };
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve(update_task).await
+    serve_writes(update_task).await
 }
 
 async fn update_task(caller: Caller, request: Request) -> Result<Response, Error> {

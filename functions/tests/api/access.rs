@@ -127,6 +127,18 @@ async fn the_path_of_another_user_is_forbidden_and_nothing_happens() {
 }
 
 #[tokio::test]
+async fn a_user_id_in_the_path_is_decoded_once() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let (first, rest) = ada.id.split_at(1);
+    let encoded = format!("{:02x}{rest}", first.as_bytes()[0]);
+    for (id, status) in [(format!("%{encoded}"), 200), (format!("%25{encoded}"), 403)] {
+        let answer = api.call(get(&format!("/api/{id}/tasks")).bearer(&ada.token)).await;
+        assert_eq!(answer.status, status, "{id}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_version_in_the_path_is_named_unless_it_is_the_callers_own_id() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
@@ -224,6 +236,23 @@ async fn a_write_by_cookie_needs_a_trusted_origin() {
             .await;
         assert!((200..300).contains(&answer.status), "{route:?}: {answer:?}");
     }
+}
+
+#[tokio::test]
+async fn a_function_that_writes_needs_a_trusted_origin_whatever_method_the_event_names() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let task = api.make_task(&ada, "Ada's").await;
+    let before = all_tasks(&api).await;
+    for route in ROUTES.iter().filter(|route| needs_session(route) && route.is_write()) {
+        let mut event = valid_request(route, &ada, task).raw_cookie(&session_cookie(&ada.token, SECRET)).routed_event();
+        for method in ["HEAD", "GET", "OPTIONS", &route.method] {
+            event["requestContext"]["http"]["method"] = json!(method);
+            let answer = api.function(&route.function).await.invoke(event.clone()).await;
+            assert_eq!(answer["statusCode"], 403, "{method} on {route:?}: {answer}");
+        }
+    }
+    assert_eq!(all_tasks(&api).await, before);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use serde_json::{Map, Number, Value, json};
 use shared::{
     Config, Error, Request, Response,
     tasks::{IdempotencyKey, IfMatch, ListQuery, NewTask, TaskChanges, TaskId},
-    testing_support::DryRun,
+    testing_support::{Access, DryRun},
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -458,8 +458,9 @@ fn run_in_process(generator: &Generator, numbers: impl Iterator<Item = u64>, cou
     let function = DryRun::new(Config::from_settings(setting).expect("good settings"));
     for number in numbers {
         let case = generator.case(number);
+        let access = if case.route.is_write() { Access::Write } else { Access::Read };
         let answer = catch_unwind(AssertUnwindSafe(|| {
-            function.answer(&case.event, |request| parse_request(&case.route, request)).ok()
+            function.answer(&case.event, access, |request| parse_request(&case.route, request)).ok()
         }));
         match answer {
             Err(_) => report(generator, number, "a panic", &case),
