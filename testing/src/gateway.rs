@@ -1,5 +1,6 @@
 //! API Gateway as a function sees it: chooses the route of a request and builds the event (payload format 2.0).
 use crate::openapi::{GREEDY, OpenApi, Route};
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
 /// A request as API Gateway forwards it to a function.
@@ -7,7 +8,7 @@ use serde_json::{Map, Value, json};
 pub struct GatewayRequest {
     /// Upper case.
     pub method: String,
-    /// Without the query.
+    /// Without the query, as the client sends it.
     pub path: String,
     /// Without the question mark.
     pub query: String,
@@ -26,8 +27,8 @@ pub struct GatewayRequest {
 }
 
 impl OpenApi {
-    /// Returns the route of a request and its path parameters, still percent-encoded. A full match wins over a greedy one,
-    /// then the one with the fewest parameters.
+    /// Returns the route of a request and its path parameters, decoded. A full match wins over a greedy one, then the one
+    /// with the fewest parameters.
     pub fn route(&self, method: &str, path: &str) -> Option<(&Route, Map<String, Value>)> {
         let segments: Vec<_> = path.split('/').collect();
         let routes = self.routes.iter().filter(|route| route.method == method);
@@ -54,15 +55,20 @@ fn path_parameters(path: &str, segments: &[&str]) -> Option<Map<String, Value>> 
     for (part, segment) in parts.iter().zip(own) {
         match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
             Some(_) if segment.is_empty() => return None,
-            Some(name) => drop(parameters.insert(name.to_owned(), Value::from(*segment))),
+            Some(name) => drop(parameters.insert(name.to_owned(), Value::from(decoded(segment)))),
             None if part == segment => {}
             None => return None,
         }
     }
     if is_greedy {
-        parameters.insert(GREEDY.to_owned(), Value::from(below.join("/")));
+        parameters.insert(GREEDY.to_owned(), Value::from(decoded(&below.join("/"))));
     }
     Some(parameters)
+}
+
+/// Decodes a path as HTTP APIs do, before a function sees it.
+fn decoded(path: &str) -> String {
+    percent_decode_str(path).decode_utf8_lossy().into_owned()
 }
 
 impl GatewayRequest {
@@ -70,10 +76,11 @@ impl GatewayRequest {
     pub fn event(&self, route: &Route, parameters: &Map<String, Value>) -> Value {
         let greedy = if parameters.contains_key(GREEDY) { format!("/{{{GREEDY}+}}") } else { String::new() };
         let route_key = format!("{route}{greedy}");
+        let path = decoded(&self.path);
         let mut event = json!({
             "version": "2.0",
             "routeKey": &route_key,
-            "rawPath": &self.path,
+            "rawPath": &path,
             "rawQueryString": &self.query,
             "headers": &self.headers,
             "requestContext": {
@@ -83,7 +90,7 @@ impl GatewayRequest {
                 "domainPrefix": "127",
                 "http": {
                     "method": &self.method,
-                    "path": &self.path,
+                    "path": &path,
                     "protocol": "HTTP/1.1",
                     "sourceIp": "127.0.0.1",
                     "userAgent": self.headers.get("user-agent"),

@@ -16,7 +16,6 @@ use axum::{
     response::{IntoResponse as _, Redirect, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -115,8 +114,6 @@ fn modified() -> Option<SystemTime> {
 /// Returns the function for a request and the event that it gets, or `None` if there is no such route.
 pub fn event(openapi: &OpenApi, parts: &Parts, body: &Bytes) -> Option<(String, Value)> {
     let (route, parameters) = openapi.route(parts.method.as_str(), parts.uri.path())?;
-    let parameters =
-        parameters.into_iter().map(|(name, value)| (name, json!(decoded(value.as_str().unwrap_or_default()))));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let cookies = parts.headers.get_all(COOKIE).iter().map(text);
     let (body, is_base64) = match std::str::from_utf8(body) {
@@ -126,7 +123,7 @@ pub fn event(openapi: &OpenApi, parts: &Parts, body: &Bytes) -> Option<(String, 
     };
     let request = GatewayRequest {
         method: parts.method.to_string(),
-        path: decoded(parts.uri.path()),
+        path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: headers(&parts.headers),
         cookies: cookies.flat_map(|header| header.split("; ").map(str::to_owned).collect::<Vec<_>>()).collect(),
@@ -135,11 +132,7 @@ pub fn event(openapi: &OpenApi, parts: &Parts, body: &Bytes) -> Option<(String, 
         id: format!("local-{}", now.as_nanos()),
         time_ms: u64::try_from(now.as_millis()).unwrap_or_default(),
     };
-    Some((route.function.clone(), request.event(route, &parameters.collect())))
-}
-
-fn decoded(text: &str) -> String {
-    percent_decode_str(text).decode_utf8_lossy().into_owned()
+    Some((route.function.clone(), request.event(route, &parameters)))
 }
 
 fn cors(origins: &str) -> Result<CorsLayer> {

@@ -91,7 +91,7 @@ impl Request {
         &self.request_context.http.method
     }
 
-    /// The path as the client sent it.
+    /// The path. API Gateway decodes its percent-encoding.
     pub fn path(&self) -> &str {
         self.raw_path.as_deref().unwrap_or_default()
     }
@@ -128,16 +128,24 @@ impl Request {
     /// lambda watch`, only the method is logged: a path can contain a client's data, and the log names the function
     /// anyway.
     pub(crate) fn route(&self) -> String {
-        match self.route_key.as_deref().filter(|key| key.contains(" /")) {
+        match self.route_key() {
             Some(route_key) => route_key.to_owned(),
             None => format!("{} ...", self.method()),
         }
     }
 
-    /// A path parameter, percent-decoded here because not every gateway has done so.
+    /// A path parameter, decoded once. An HTTP API has decoded it (a captured event:
+    /// github.com/aws-powertools/powertools-lambda-python/issues/1098); `cargo lambda watch`, which names no route, has
+    /// not.
     pub(crate) fn path_parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         let value = self.path_parameters.as_ref()?.get(name)?;
-        Some(percent_decode_str(value).decode_utf8_lossy())
+        let is_decoded = self.route_key().is_some();
+        Some(if is_decoded { value.into() } else { percent_decode_str(value).decode_utf8_lossy() })
+    }
+
+    /// The matched route, if the gateway names it.
+    fn route_key(&self) -> Option<&str> {
+        self.route_key.as_deref().filter(|key| key.contains(" /"))
     }
 
     fn body(&self) -> Result<Cow<'_, [u8]>, Error> {
@@ -186,6 +194,19 @@ mod tests {
         assert_eq!(slash.route(), "GET /api/tasks/{proxy+}");
         let unknown = request(json!({"routeKey": "$default", "rawPath": "/api/a-token/tasks"}));
         assert_eq!(unknown.route(), "GET ...", "a client's data must not reach the log");
+    }
+
+    #[test]
+    fn a_path_parameter_is_decoded_once_whoever_does_it() {
+        let parameter = |route_key: &str, value: &str| {
+            let event = request(json!({"routeKey": route_key, "pathParameters": {"user_id": value}}));
+            event.path_user_id().unwrap()
+        };
+        for (sent, id) in [("ada", "ada"), ("a%20b", "a b"), ("%2561da", "%61da"), ("100%", "100%")] {
+            let decoded = percent_decode_str(sent).decode_utf8_lossy().into_owned();
+            assert_eq!(parameter("GET /api/{user_id}/tasks", &decoded), id, "API Gateway: {sent}");
+            assert_eq!(parameter("$default", sent), id, "cargo lambda watch: {sent}");
+        }
     }
 
     #[test]
