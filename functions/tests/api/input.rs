@@ -7,7 +7,7 @@ async fn a_title_has_1_to_200_characters_in_every_script() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
     let id = api.make_task(&ada, "x").await;
-    for character in ["a", "é", "ß", "漢", "ع", "👍", "\u{10FFFF}", "\u{301}", "'", "\\", "\u{1}", "\u{7f}"] {
+    for character in ["a", "é", "ß", "漢", "ع", "👍", "\u{10FFFF}", "\u{301}", "'", "\\"] {
         for (length, status) in [(1, 201), (200, 201), (201, 422), (1000, 422)] {
             let title = character.repeat(length);
             let created = api.call(post("/api/tasks").bearer(&ada.token).json(json!({"title": title}))).await;
@@ -22,7 +22,13 @@ async fn a_title_has_1_to_200_characters_in_every_script() {
             }
         }
     }
-    for (title, kept) in [("  x\t\n", "x"), ("\u{3000}x\u{a0}", "x"), ("x y", "x y")] {
+    for (title, kept) in [
+        ("  x\t\n", "x"),
+        ("\u{3000}x\u{a0}", "x"),
+        ("x y", "x y"),
+        ("x\u{1}\u{7f}", "x\u{1}\u{7f}"),
+        ("\u{200B}👩\u{200D}🚀", "\u{200B}👩\u{200D}🚀"),
+    ] {
         let created = api.call(post("/api/tasks").bearer(&ada.token).json(json!({"title": title}))).await;
         assert_eq!(created.body["title"], kept);
     }
@@ -58,6 +64,8 @@ async fn an_invalid_field_is_rejected_by_name() {
         (json!({"title": null}), "title"),
         (json!({"title": ""}), "title"),
         (json!({"title": " \t\n\u{3000}"}), "title"),
+        (json!({"title": "\u{200B}"}), "title"),
+        (json!({"title": " \u{2060}\u{FE0F}\u{1}\u{E0020} "}), "title"),
         (json!({"title": 1}), "title"),
         (json!({"title": ["x"]}), "title"),
         (json!({"title": "a\0b"}), "title"),
@@ -173,7 +181,7 @@ async fn an_id_that_no_task_can_have_is_not_found() {
             assert_eq!(answer.status, 404, "{} {id}: {answer:?}", request.method);
         }
     }
-    // A client may percent-encode the id, and not every gateway decodes it.
+    // A client may percent-encode the id.
     assert_eq!(api.call(get("/api/tasks/%31").bearer(&ada.token)).await.body["title"], "number 1");
     api.database.sql("select setval('tasks_id_seq', 2147483646)", &[]).await;
     assert_eq!(api.make_task(&ada, "the last").await, 2_147_483_647);

@@ -5,6 +5,7 @@ use crate::{
 };
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+use std::ops::RangeInclusive;
 
 /// Maximum length of a title in characters: Unicode scalar values, which PostgreSQL's varchar(200) counts too.
 pub(crate) const MAX_TITLE_CHARACTERS: usize = 200;
@@ -13,7 +14,31 @@ const MAX_DESCRIPTION_CHARACTERS: usize = 10_000;
 /// Maximum length of an idempotency key in characters.
 const MAX_KEY_CHARACTERS: usize = 255;
 
-/// A title: 1 to 200 characters that PostgreSQL can store, without leading or trailing white space.
+/// Characters that are drawn as nothing, apart from white space and control characters: Unicode's
+/// Default_Ignorable_Code_Point (unicode.org/Public/16.0.0/ucd/DerivedCoreProperties.txt), and the empty braille pattern.
+const INVISIBLE: [RangeInclusive<char>; 18] = [
+    '\u{AD}'..='\u{AD}',
+    '\u{34F}'..='\u{34F}',
+    '\u{61C}'..='\u{61C}',
+    '\u{115F}'..='\u{1160}',
+    '\u{17B4}'..='\u{17B5}',
+    '\u{180B}'..='\u{180F}',
+    '\u{200B}'..='\u{200F}',
+    '\u{202A}'..='\u{202E}',
+    '\u{2060}'..='\u{206F}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{FE00}'..='\u{FE0F}',
+    '\u{FEFF}'..='\u{FEFF}',
+    '\u{FFA0}'..='\u{FFA0}',
+    '\u{FFF0}'..='\u{FFF8}',
+    '\u{1BCA0}'..='\u{1BCA3}',
+    '\u{1D173}'..='\u{1D17A}',
+    '\u{E0000}'..='\u{E0FFF}',
+];
+
+/// A title: 1 to 200 characters that PostgreSQL can store, at least one of them visible, without leading or trailing white
+/// space.
 #[derive(Debug)]
 pub(crate) struct Title(pub(crate) String);
 
@@ -22,9 +47,16 @@ impl Title {
         let title = text.trim();
         match title.chars().count() {
             0 => Err("must not be empty".to_owned()),
+            _ if !title.chars().any(is_visible) => Err("must have a visible character".to_owned()),
             _ => text_of_at_most(MAX_TITLE_CHARACTERS, title).map(Self),
         }
     }
+}
+
+fn is_visible(character: char) -> bool {
+    !character.is_whitespace()
+        && !character.is_control()
+        && !INVISIBLE.iter().any(|invisible| invisible.contains(&character))
 }
 
 /// A description: at most 10,000 characters that PostgreSQL can store.
