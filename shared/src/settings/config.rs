@@ -4,6 +4,7 @@ use crate::{
     credential::SessionRules,
     environment::not_blank,
     log,
+    settings::aws::is_loopback,
 };
 use std::fmt;
 
@@ -171,7 +172,7 @@ struct BaseUrl {
 /// Parses `BETTER_AUTH_URL`. The default is the address where `next dev` serves.
 fn base_url(url: Option<String>) -> Result<BaseUrl, String> {
     let url = url.unwrap_or_else(|| "http://localhost:3000".to_owned());
-    let wrong = || "BETTER_AUTH_URL is not an http:// or https:// URL".to_owned();
+    let wrong = || "BETTER_AUTH_URL is not an https:// URL (http:// is for localhost only)".to_owned();
     let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let origin = origin(&format!("{scheme}://{authority}")).ok_or_else(wrong)?;
@@ -197,14 +198,15 @@ fn trusted_origins(list: Option<String>) -> Result<Vec<String>, String> {
                 return Err("TRUSTED_ORIGINS has a '*': name each origin, as in https://app.example.com".to_owned());
             }
             origin(entry.strip_suffix('/').unwrap_or(entry)).ok_or_else(|| {
-                "TRUSTED_ORIGINS has an entry that is not an origin like https://app.example.com".to_owned()
+                "TRUSTED_ORIGINS has an entry that is not an origin like https://app.example.com (http:// is for localhost only)"
+                    .to_owned()
             })
         })
         .collect()
 }
 
 /// Returns an origin as browsers serialise it (RFC 6454, section 6.1): in lower case, without the scheme's default
-/// port.
+/// port. Without TLS only this machine is one: whoever is on the way could answer in another's name.
 fn origin(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let (scheme, authority) = text.split_once("://")?;
@@ -221,7 +223,9 @@ fn origin(text: &str) -> Option<String> {
     let host_is_valid =
         !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
     let port_is_valid = port.is_none_or(|port| port.parse::<u16>().is_ok());
-    (host_is_valid && port_is_valid).then(|| format!("{scheme}://{authority}"))
+    // Browsers resolve the names below localhost to this machine too (www.w3.org/TR/secure-contexts, section 3.1).
+    let is_safe = scheme == "https" || is_loopback(host) || host.ends_with(".localhost");
+    (host_is_valid && port_is_valid && is_safe).then(|| format!("{scheme}://{authority}"))
 }
 
 fn parse_bool(name: &str, value: Option<String>) -> Result<bool, String> {
@@ -284,11 +288,13 @@ mod tests {
             ("BETTER_AUTH_URL", "app.example.com", "BETTER_AUTH_URL"),
             ("BETTER_AUTH_URL", "ftp://app.example.com", "BETTER_AUTH_URL"),
             ("BETTER_AUTH_URL", "https://", "BETTER_AUTH_URL"),
+            ("BETTER_AUTH_URL", "http://app.example.com", "http:// is for localhost only"),
             ("BETTER_AUTH_COOKIE_PREFIX", "my app", "BETTER_AUTH_COOKIE_PREFIX"),
             ("BETTER_AUTH_COOKIE_PREFIX", "a=b;", "BETTER_AUTH_COOKIE_PREFIX"),
             ("TRUSTED_ORIGINS", "*", "TRUSTED_ORIGINS has a '*'"),
             ("TRUSTED_ORIGINS", "https://a.example.com,b.example.com", "TRUSTED_ORIGINS"),
             ("TRUSTED_ORIGINS", "https://a.example.com/path", "TRUSTED_ORIGINS"),
+            ("TRUSTED_ORIGINS", "https://a.example.com,http://b.example.com", "http:// is for localhost only"),
             ("REQUIRE_SIGNED_TOKENS", "perhaps", "REQUIRE_SIGNED_TOKENS"),
             ("PREPARED_STATEMENTS", "yes, please", "PREPARED_STATEMENTS"),
             ("PREPARED_STATEMENTS", "true", "not under .neon.tech"),
@@ -353,10 +359,22 @@ mod tests {
             ("http://localhost:3000", "http://localhost:3000"),
             ("http://localhost:80", "http://localhost"),
             ("http://[::1]:3000", "http://[::1]:3000"),
+            ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
+            ("http://shop.localhost:3000", "http://shop.localhost:3000"),
         ] {
             assert_eq!(origin(written).as_deref(), Some(sent), "{written}");
         }
-        for wrong in ["app.example.com", "https://", "https://a:b@c", "https://a:99999", "file://x", "https://a b"] {
+        for wrong in [
+            "app.example.com",
+            "https://",
+            "https://a:b@c",
+            "https://a:99999",
+            "file://x",
+            "https://a b",
+            "http://a.example.com",
+            "http://localhost.example.com",
+            "http://127.0.0.1.example.com",
+        ] {
             assert_eq!(origin(wrong), None, "{wrong}");
         }
     }
