@@ -160,7 +160,7 @@ fn every_function_is_named_after_its_binary_and_published_by_each_deployment() {
 }
 
 #[test]
-fn every_function_writes_to_its_own_log_group_with_a_retention_time() {
+fn every_function_writes_to_its_own_log_group_that_outlives_the_stack_for_its_retention_time() {
     for function in functions() {
         let logs = format!("{}Logs", function.name);
         assert_eq!(*function.property("LoggingConfig"), json!({ "LogGroup": { "Ref": logs } }), "{}", function.name);
@@ -178,6 +178,8 @@ fn every_function_writes_to_its_own_log_group_with_a_retention_time() {
     for name in &expected {
         let properties = &resource(name)["Properties"];
         assert_eq!(properties["RetentionInDays"], json!({ "Ref": "LogRetentionDays" }), "{name} has no retention time");
+        assert_eq!(resource(name)["DeletionPolicy"], "RetainExceptOnCreate", "{name} vanishes with the stack");
+        assert_eq!(resource(name)["UpdateReplacePolicy"], "Retain", "{name} vanishes with its replacement");
         names.insert(properties["LogGroupName"]["Fn::Sub"].as_str().unwrap_or_else(|| panic!("{name} has no name")));
     }
     assert_eq!(names.len(), expected.len(), "two log groups have the same name: {names:?}");
