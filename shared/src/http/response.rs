@@ -8,8 +8,8 @@ use lambda_http::{
     http::{
         HeaderName, HeaderValue, StatusCode,
         header::{
-            CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, RETRY_AFTER,
-            STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+            CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
+            RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
         },
     },
 };
@@ -127,7 +127,8 @@ impl Response {
         for (name, value) in [
             (CACHE_CONTROL, "no-store"),
             (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
-            (STRICT_TRANSPORT_SECURITY, "max-age=63072000"),
+            (REFERRER_POLICY, "no-referrer"),
+            (STRICT_TRANSPORT_SECURITY, "max-age=63072000; includeSubDomains"),
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         ] {
             response.head.headers.entry(name).or_insert(HeaderValue::from_static(value));
