@@ -502,6 +502,44 @@ async fn check_finds_nothing_after_up_on_any_kind_of_database() {
 }
 
 #[tokio::test]
+async fn the_restore_drill_of_the_documentation_restores_rows_and_rights() {
+    let page = include_str!("../../../docs/data.md");
+    let (_, statements) = page.split_once("```sql\nrevoke").expect("the statements after a restore");
+    let statements = format!("revoke{}", statements.split_once("```").expect("their end").0);
+    let [source, target] = [Database::create_empty().await, Database::create_empty().await];
+    let [from, to] = [source.owner_url(), target.owner_url()];
+    let connect = async |url: &str| migrations::connect(&DatabaseUrl::parse(url).unwrap()).await.unwrap();
+    let mut original = connect(&from).await;
+    execute(&mut original, &format!("{SPECIFICATION_TABLES} {SPECIFICATION_ROWS}")).await;
+    up(&mut original).await;
+    let run = |program: &str, arguments: &[&str]| {
+        let output = std::process::Command::new(program).args(arguments).arg("--no-owner").output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let file = format!("{}/{}.dump", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    run("pg_dump", &["--format", "custom", "--file", &file, &from]);
+    run("pg_restore", &["--exit-on-error", "--dbname", &to, &file]);
+    std::fs::remove_file(&file).unwrap();
+    let mut restored = connect(&to).await;
+    let problems = migrations::check(&mut restored).await.unwrap();
+    assert!(problems.iter().all(|problem| problem.contains("tasks_api")), "{problems:?}");
+    let [name] = &rows(&mut restored, "select current_database()").await[..] else { panic!("one database") };
+    execute(&mut restored, &statements.replace("NAME", name)).await;
+    assert_eq!(migrations::check(&mut restored).await.unwrap(), [""; 0]);
+    for query in [
+        "select * from tasks order by id",
+        "select * from session",
+        "select user_id from caller(token_hash((select token from session)))",
+        "select oid::regprocedure::text, has_function_privilege('tasks_api', oid, 'execute') from pg_proc
+         where pronamespace = 'public'::regnamespace order by 1",
+        "select relname, has_table_privilege('tasks_api', oid, 'select,insert,update,delete') from pg_class
+         where relkind = 'r' and relnamespace = 'public'::regnamespace order by 1",
+    ] {
+        assert_eq!(rows(&mut restored, query).await, rows(&mut original, query).await, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn check_names_what_was_changed() {
     for (change, says) in [
         ("alter table tasks drop description", "the column tasks.description is missing"),
