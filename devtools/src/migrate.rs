@@ -26,6 +26,9 @@ pub async fn migrate(action: &Migrate) -> Result<()> {
             for difference in &differences {
                 println!("{difference}");
             }
+            if let Some((table, roles)) = migrations::key_writers(&mut connection).await? {
+                println!("JWTs of the keys in {table} are accepted. Roles that may write to it: {}", roles.join(", "));
+            }
             if !differences.is_empty() {
                 return Err(anyhow!("the database is not what the migrations made of it"));
             }

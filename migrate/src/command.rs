@@ -34,7 +34,13 @@ pub async fn run(command: &Command, time_left: Duration) -> Result<Value> {
                 let migrations = migrations::status(&mut connection).await?;
                 Ok(json!({"migrations": migrations.iter().map(describe).collect::<Vec<_>>()}))
             }
-            Command::Check => Ok(json!({"differences": migrations::check(&mut connection).await?})),
+            Command::Check => {
+                let mut result = json!({"differences": migrations::check(&mut connection).await?});
+                if let Some((table, roles)) = migrations::key_writers(&mut connection).await? {
+                    result["key_writers"] = json!({table: roles});
+                }
+                Ok(result)
+            }
             Command::Up => Ok(json!({"applied": up(&mut connection, &secrets).await?})),
             Command::Down { to } => {
                 let mut reverted = Vec::new();

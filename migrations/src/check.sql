@@ -16,6 +16,7 @@ auth_column_should_be (kind, variants, types, is_required) as (values
   ('session', '{token}', '{text,character varying}', true),
   ('session', '{user_id,userId}', null, null),
   ('session', '{expires_at,expiresAt}', '{timestamp without time zone,timestamp with time zone}', true),
+  ('session', '{created_at,createdAt}', '{timestamp without time zone,timestamp with time zone}', null),
   ('session', '{updated_at,updatedAt}', '{timestamp without time zone,timestamp with time zone}', null),
   ('account', '{user_id,userId}', null, null),
   ('account', '{provider,provider_id,providerId}', null, true),
@@ -68,8 +69,16 @@ index_should_be (tab, cols) as (
     ('public.idempotency_keys', '{user_id,key}'),
     ('public.idempotency_keys', '{created_at}')
 ),
+-- Also those that are not used.
+keys_table (tab, name, owner, sessions_owner) as (
+  select jwks.oid::regclass, regexp_replace(jwks.oid::regclass::text, '^public\.', ''), jwks.relowner, session.relowner
+  from auth
+  join pg_class session on session.oid = tab
+  join pg_class jwks on jwks.relnamespace = session.relnamespace
+  where kind = 'session' and jwks.relname in ('jwks', 'jwkss', 'Jwks') and jwks.relkind in ('r', 'p', 'v', 'm', 'f')
+),
 function_should_be (signature) as (
-  values ('caller(text)'), ('purge_expired(text, integer)'), ('session_lookup()')
+  values ('caller(text)'), ('caller(text[])'), ('jwt_keys()'), ('purge_expired(text, integer)'), ('session_lookup()')
   union all
   -- Where the sessions cannot be indexed, the token is looked up itself.
   select 'caller(bytea)' where exists (select from auth where kind = 'session' and is_ours)
@@ -133,6 +142,28 @@ select format('the function %s does not have the search_path pg_catalog, pg_temp
 from function_should_be
 join pg_proc on pg_proc.oid = to_regprocedure('public.' || signature)
 where 'search_path=pg_catalog, pg_temp' = any (proconfig) is not true
+union all
+select format('the keys of JWTs in %s are not used, because it belongs to %s and the sessions to %s', name, owner::regrole, sessions_owner::regrole)
+from keys_table
+where owner <> sessions_owner
+union all
+select format('the role %s may not select from %s, so no JWT is accepted', current_user, name)
+from (
+  select tab, name from keys_table where tab = migration_tools.jwks_table()
+  union all select tab, name from auth join known using (tab) where kind = 'user'
+) as tabs
+where exists (select from keys_table) and not has_table_privilege(tab, 'select')
+union all
+select format('the role tasks_api may write to %s, and could make a key with which it is anybody', name)
+from keys_table
+where tab = migration_tools.jwks_table() and 'tasks_api' in (select * from migration_tools.key_writers())
+union all
+select format('the function caller(text[]) does not read the column %s.banned: ''up'' recreates it', name)
+from auth
+join known using (tab)
+join column_is using (tab)
+join pg_proc on pg_proc.oid = to_regprocedure('public.caller(text[])')
+where kind = 'user' and col = 'banned' and column_is.type = 'boolean' and prosrc !~ 'banned' and prosrc !~ '^\s*begin\s+return;'
 union all
 select 'the role tasks_api is missing' where to_regrole('tasks_api') is null
 union all

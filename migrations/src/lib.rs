@@ -214,6 +214,20 @@ pub async fn auth_tables(connection: &mut PgConnection) -> Result<Vec<(String, S
     Ok(tables.fetch_all(connection).await?)
 }
 
+/// The table of the keys whose JWTs are accepted, and the roles that may write to it: each of them can sign in as anybody.
+/// `None` if there is no such table. Superusers are not named.
+///
+/// # Errors
+/// [`Error::Database`], also before [`up`].
+pub async fn key_writers(connection: &mut PgConnection) -> Result<Option<(String, Vec<String>)>, Error> {
+    let writers = sqlx::query_as(
+        "select pg_catalog.format('%I.%I', nspname, relname), array(select writer::text from migration_tools.key_writers() as writer)
+        from pg_catalog.pg_class join pg_catalog.pg_namespace on pg_namespace.oid = relnamespace
+        where pg_class.oid = migration_tools.jwks_table()",
+    );
+    Ok(writers.fetch_optional(connection).await?)
+}
+
 /// Finds Better Auth's tables, applies the pending migrations in order, adapts the session check to the tables, and returns
 /// what it applied.
 ///
@@ -422,10 +436,13 @@ async fn differences(connection: &mut PgConnection) -> Result<Vec<String>, Error
     let mut differences: Vec<String> =
         sqlx::query_scalar(include_str!("check.sql")).fetch_all(&mut *connection).await?;
     // PostgreSQL resolves a function's columns only when it runs, so they may be gone.
-    if differences.is_empty()
-        && let Err(error) = sqlx::query("select from public.caller(''::text)").execute(connection).await
-    {
-        differences.push(format!("the function caller(text) fails, and 'up' recreates it: {}", message(&error)));
+    for (signature, call) in [("caller(text)", "caller(''::text)"), ("caller(text[])", "caller(array['', '0'])")] {
+        let call = AssertSqlSafe(format!("select from public.{call}"));
+        if differences.is_empty()
+            && let Err(error) = sqlx::query(call).execute(&mut *connection).await
+        {
+            differences.push(format!("the function {signature} fails, and 'up' recreates it: {}", message(&error)));
+        }
     }
     Ok(differences)
 }

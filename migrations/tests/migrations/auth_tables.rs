@@ -11,7 +11,7 @@ fn renamed(names: &[(&str, &str)]) -> String {
 }
 
 /// As Drizzle's documentation writes them: plural, and in snake case.
-fn drizzle() -> String {
+pub fn drizzle() -> String {
     renamed(&[
         ("\"user\"", "users"),
         ("\"session\"", "sessions"),
@@ -48,7 +48,7 @@ fn model_name() -> String {
 }
 
 /// A database with Neon Auth's schema: its owner is another role, and ids are of type uuid.
-async fn neon_auth() -> (Database, PgConnection) {
+pub async fn neon_auth() -> (Database, PgConnection) {
     let database = Database::create_empty().await;
     let tables = renamed(&[
         ("\"user\"", "neon_auth.\"user\""),
@@ -80,7 +80,7 @@ async fn neon_auth() -> (Database, PgConnection) {
     (database, migrations::connect(&url).await.unwrap())
 }
 
-async fn with_tables(schema: &str) -> PgConnection {
+pub async fn with_tables(schema: &str) -> PgConnection {
     let mut connection = connected().await;
     execute(&mut connection, schema).await;
     connection

@@ -1,5 +1,6 @@
 //! The migrations, on a real PostgreSQL, which `cargo xtask test migrations` starts.
 mod auth_tables;
+mod jwt;
 
 use migrations::{AuthOptions, Error, State};
 use shared::DatabaseUrl;
@@ -214,9 +215,11 @@ async fn down_takes_every_right_from_the_apis_role() {
         [
             "caller",
             "caller",
+            "caller",
             "client_connection_check_interval=500ms",
             "idempotency_keys",
             "idle_in_transaction_session_timeout=9s",
+            "jwt_keys",
             "public",
             "purge_expired",
             "session_lookup",
@@ -557,6 +560,11 @@ async fn check_names_what_was_changed() {
         ("alter table session rename expires_at to \"expiresAt\"", "the function caller(text) fails"),
         ("drop function caller(text)", "the function caller(text) is missing"),
         ("drop function purge_expired(text, integer)", "the function purge_expired(text, integer) is missing"),
+        ("drop function caller(text[])", "the function caller(text[]) is missing"),
+        ("alter table session drop created_at", "the column session.created_at or createdAt is missing"),
+        ("alter table session rename created_at to \"createdAt\"", "the function caller(text[]) fails"),
+        ("alter table \"user\" add banned boolean", "does not read the column \"user\".banned: 'up' recreates it"),
+        ("grant execute on function jwt_keys() to public", "may be called by everybody"),
         ("drop function caller(bytea)", "the function caller(bytea) is missing"),
         ("drop index session_token_hash", "the unique index session_token_hash on session is missing"),
         ("revoke execute on function token_hash(text) from public", "token_hash(text) may not be called by everybody"),
