@@ -16,6 +16,8 @@ mod http;
 #[cfg(test)]
 mod imports;
 mod job;
+#[allow(dead_code)] // Until the session check calls it.
+mod jwt;
 mod log;
 mod metrics;
 mod probe;
@@ -53,7 +55,7 @@ pub mod testing_support {
 /// `Debug` or `Display`.
 #[cfg(test)]
 mod secrets_cannot_be_printed {
-    use crate::{caller, connection, credential, database, dry_run, http, settings};
+    use crate::{caller, connection, credential, database, dry_run, http, jwt, settings};
     use static_assertions::assert_not_impl_any;
     use std::fmt::{Debug, Display};
 
@@ -61,6 +63,8 @@ mod secrets_cannot_be_printed {
     assert_not_impl_any!(credential::Credential: Debug, Display);
     assert_not_impl_any!(credential::Admission: Debug, Display);
     assert_not_impl_any!(credential::SessionRules: Debug, Display);
+    assert_not_impl_any!(jwt::JwtRules: Debug, Display);
+    assert_not_impl_any!(jwt::memory::VerifiedTokens: Debug, Display);
     assert_not_impl_any!(settings::aws::Service: Debug, Display);
     assert_not_impl_any!(settings::secret::SecretSource: Debug, Display);
     assert_not_impl_any!(settings::Settings: Debug, Display);

@@ -1,0 +1,288 @@
+//! The public keys of Better Auth's `jwt` plugin, from its table `jwks`, and the signatures that they check.
+use crate::jwt::failure::JwtFailure;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use openssl::{
+    bn::BigNum,
+    ec::{EcGroup, EcKey},
+    ecdsa::EcdsaSig,
+    error::ErrorStack,
+    hash::MessageDigest,
+    nid::Nid,
+    pkey::{Id, PKey, Public},
+    rsa::{Padding, Rsa},
+    sign::{RsaPssSaltlen, Verifier},
+};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// How long a key counts after it has expired, in seconds: 30 days, the plugin's `gracePeriod`.
+const GRACE_PERIOD_S: i64 = 30 * 24 * 60 * 60;
+/// The shortest RSA key that counts, in bits (RFC 7518, section 3.3).
+const MIN_RSA_BITS: i32 = 2048;
+
+/// An algorithm that the plugin offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Algorithm {
+    EdDsa,
+    Es256,
+    Es512,
+    Ps256,
+    Rs256,
+}
+
+/// A public key, and what it is good for.
+pub(crate) struct Key {
+    id: String,
+    public: PublicKey,
+    /// `None` for an RSA key of which only the type is known: Better Auth 1.4 stores no algorithm. It counts for both
+    /// of RSA's algorithms. A signature of one is none of the other, so the token gains nothing by choosing.
+    algorithm: Option<Algorithm>,
+    counts_until: Option<i64>,
+}
+
+/// A public key of a type that the plugin makes.
+enum PublicKey {
+    Ed25519(PKey<Public>),
+    /// An elliptic curve's, with the length of a coordinate in bytes.
+    Ec(PKey<Public>, Curve),
+    Rsa(PKey<Public>),
+}
+
+#[derive(Clone, Copy)]
+enum Curve {
+    P256,
+    P521,
+}
+
+/// Why a row of `jwks` is not a key, in a few words that contain nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InvalidKey(&'static str);
+
+/// The keys, by their ids.
+#[derive(Default)]
+pub(crate) struct Keys(BTreeMap<String, Key>);
+
+impl Algorithm {
+    /// Returns the algorithm with a name of RFC 7518 or RFC 8037.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "EdDSA" => Some(Self::EdDsa),
+            "ES256" => Some(Self::Es256),
+            "ES512" => Some(Self::Es512),
+            "PS256" => Some(Self::Ps256),
+            "RS256" => Some(Self::Rs256),
+            _ => None,
+        }
+    }
+}
+
+impl Keys {
+    /// Returns the keys of the rows of `jwks`: `(id, publicKey, alg, expiresAt)`, the last in seconds since the epoch.
+    /// A row that is not a key is skipped. The log names its id.
+    pub(crate) fn from_rows<'a>(
+        rows: impl IntoIterator<Item = (&'a str, &'a str, Option<&'a str>, Option<i64>)>,
+    ) -> Self {
+        let key = |(id, public_key, algorithm, expires_at)| match Key::from_row(id, public_key, algorithm, expires_at) {
+            Ok(key) => Some(key),
+            Err(InvalidKey(cause)) => {
+                tracing::warn!(id, cause, "a key of Better Auth's jwt plugin cannot be used");
+                None
+            }
+        };
+        rows.into_iter().filter_map(key).collect()
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<&Key> {
+        self.0.get(id)
+    }
+}
+
+impl FromIterator<Key> for Keys {
+    fn from_iter<I: IntoIterator<Item = Key>>(keys: I) -> Self {
+        Self(keys.into_iter().map(|key| (key.id.clone(), key)).collect())
+    }
+}
+
+impl Key {
+    /// Reads a row of `jwks`. `expires_at` is in seconds since the epoch.
+    ///
+    /// # Errors
+    /// Why it is not the public half of a key that the plugin makes.
+    pub(crate) fn from_row(
+        id: &str,
+        public_key_jwk: &str,
+        algorithm: Option<&str>,
+        expires_at: Option<i64>,
+    ) -> Result<Self, InvalidKey> {
+        let jwk: Map<String, Value> =
+            serde_json::from_str(public_key_jwk).map_err(|_| InvalidKey("it is not a JSON object"))?;
+        if jwk.contains_key("d") {
+            return Err(InvalidKey("it has a private half"));
+        }
+        let (is_for_signatures, is_for_verifying) = (
+            jwk.get("use").is_none_or(|usage| usage == "sig"),
+            jwk.get("key_ops").is_none_or(|all| all.as_array().is_some_and(|all| all.iter().any(|it| it == "verify"))),
+        );
+        if !is_for_signatures || !is_for_verifying {
+            return Err(InvalidKey("it is not for checking signatures"));
+        }
+        let public = PublicKey::from_jwk(&jwk)?;
+        let named = |name: &str| Algorithm::from_name(name).ok_or(InvalidKey("its algorithm is not a known one"));
+        let of_row = algorithm.map(named).transpose()?;
+        let of_jwk = jwk.get("alg").map(|name| named(name.as_str().unwrap_or_default())).transpose()?;
+        let algorithm = match (of_row, of_jwk) {
+            (Some(row), Some(jwk)) if row != jwk => return Err(InvalidKey("it has two algorithms")),
+            (row, jwk) => row.or(jwk).or(public.only_algorithm()),
+        };
+        if algorithm.is_some_and(|algorithm| !public.supports(algorithm)) {
+            return Err(InvalidKey("its algorithm belongs to another type of key"));
+        }
+        let counts_until = expires_at.map(|end| end.saturating_add(GRACE_PERIOD_S));
+        Ok(Self { id: id.to_owned(), public, algorithm, counts_until })
+    }
+
+    /// When it counts no more, in seconds since the epoch.
+    pub(crate) fn counts_until(&self) -> Option<i64> {
+        self.counts_until
+    }
+
+    /// # Errors
+    /// [`JwtFailure::KeyExpired`] after the key's end and the grace period.
+    pub(crate) fn check_time(&self, now: i64) -> Result<(), JwtFailure> {
+        if self.counts_until.is_some_and(|end| end <= now) { Err(JwtFailure::KeyExpired) } else { Ok(()) }
+    }
+
+    /// Checks a signature. The key decides on the algorithm: `algorithm` is only what the token claims.
+    ///
+    /// # Errors
+    /// [`JwtFailure::Algorithm`] if the key is for another one, [`JwtFailure::Signature`] if the signature is wrong.
+    pub(crate) fn check_signature(
+        &self,
+        algorithm: Algorithm,
+        signed: &[u8],
+        signature: &[u8],
+    ) -> Result<(), JwtFailure> {
+        if self.algorithm.is_some_and(|own| own != algorithm) || !self.public.supports(algorithm) {
+            return Err(JwtFailure::Algorithm);
+        }
+        // OpenSSL reports some bad signatures as errors. The crate then takes them from the thread's queue, where a later
+        // call for TLS would find them.
+        let is_good = self.public.verify(algorithm, signed, signature).unwrap_or(false);
+        if is_good { Ok(()) } else { Err(JwtFailure::Signature) }
+    }
+}
+
+impl PublicKey {
+    fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, InvalidKey> {
+        let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+        let bytes = |name: &str| {
+            let decoded = text(name).and_then(|encoded| URL_SAFE_NO_PAD.decode(encoded).ok());
+            decoded.ok_or(InvalidKey("a part is missing or not base64url"))
+        };
+        let refused = |_: ErrorStack| InvalidKey("OpenSSL refuses it");
+        match (text("kty"), text("crv")) {
+            (Some("OKP"), Some("Ed25519")) => {
+                PKey::public_key_from_raw_bytes(&bytes("x")?, Id::ED25519).map(Self::Ed25519).map_err(refused)
+            }
+            (Some("EC"), Some(name)) => {
+                let curve = Curve::from_name(name).ok_or(InvalidKey("its curve is not a known one"))?;
+                let (x, y) = (bytes("x")?, bytes("y")?);
+                if x.len() != curve.bytes() || y.len() != curve.bytes() {
+                    return Err(InvalidKey("a coordinate has the wrong length"));
+                }
+                curve.public_key(&x, &y).map(|key| Self::Ec(key, curve)).map_err(refused)
+            }
+            (Some("RSA"), _) => {
+                let (modulus, exponent) = (bytes("n")?, bytes("e")?);
+                let modulus = BigNum::from_slice(&modulus).map_err(refused)?;
+                if modulus.num_bits() < MIN_RSA_BITS {
+                    return Err(InvalidKey("it is shorter than 2048 bits"));
+                }
+                let exponent = BigNum::from_slice(&exponent).map_err(refused)?;
+                let key = Rsa::from_public_components(modulus, exponent).and_then(PKey::from_rsa);
+                key.map(Self::Rsa).map_err(refused)
+            }
+            _ => Err(InvalidKey("its type is not a known one")),
+        }
+    }
+
+    /// The algorithm of a type of key that has one only.
+    fn only_algorithm(&self) -> Option<Algorithm> {
+        match self {
+            Self::Ed25519(_) => Some(Algorithm::EdDsa),
+            Self::Ec(_, Curve::P256) => Some(Algorithm::Es256),
+            Self::Ec(_, Curve::P521) => Some(Algorithm::Es512),
+            Self::Rsa(_) => None,
+        }
+    }
+
+    fn supports(&self, algorithm: Algorithm) -> bool {
+        match self.only_algorithm() {
+            Some(only) => algorithm == only,
+            None => matches!(algorithm, Algorithm::Ps256 | Algorithm::Rs256),
+        }
+    }
+
+    fn verify(&self, algorithm: Algorithm, signed: &[u8], signature: &[u8]) -> Result<bool, ErrorStack> {
+        match self {
+            Self::Ed25519(key) => Verifier::new_without_digest(key)?.verify_oneshot(signature, signed),
+            Self::Ec(key, curve) => {
+                // A JWT has the two numbers in their full length (RFC 7518, section 3.4), OpenSSL wants them in DER.
+                if signature.len() != 2 * curve.bytes() {
+                    return Ok(false);
+                }
+                let (r, s) = signature.split_at(curve.bytes());
+                let der =
+                    EcdsaSig::from_private_components(BigNum::from_slice(r)?, BigNum::from_slice(s)?)?.to_der()?;
+                Verifier::new(curve.digest(), key)?.verify_oneshot(&der, signed)
+            }
+            Self::Rsa(key) => {
+                if signature.len() != key.size() {
+                    return Ok(false);
+                }
+                let mut verifier = Verifier::new(MessageDigest::sha256(), key)?;
+                if algorithm == Algorithm::Ps256 {
+                    verifier.set_rsa_padding(Padding::PKCS1_PSS)?;
+                    verifier.set_rsa_pss_saltlen(RsaPssSaltlen::DIGEST_LENGTH)?;
+                }
+                verifier.verify_oneshot(signature, signed)
+            }
+        }
+    }
+}
+
+impl Curve {
+    fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "P-256" => Some(Self::P256),
+            "P-521" => Some(Self::P521),
+            _ => None,
+        }
+    }
+
+    /// The length of a coordinate, and of each half of a signature.
+    fn bytes(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P521 => 66,
+        }
+    }
+
+    fn digest(self) -> MessageDigest {
+        match self {
+            Self::P256 => MessageDigest::sha256(),
+            Self::P521 => MessageDigest::sha512(),
+        }
+    }
+
+    /// OpenSSL refuses a point that is not on the curve.
+    fn public_key(self, x: &[u8], y: &[u8]) -> Result<PKey<Public>, ErrorStack> {
+        let name = match self {
+            Self::P256 => Nid::X9_62_PRIME256V1,
+            Self::P521 => Nid::SECP521R1,
+        };
+        let group = EcGroup::from_curve_name(name)?;
+        let (x, y) = (BigNum::from_slice(x)?, BigNum::from_slice(y)?);
+        PKey::from_ec_key(EcKey::from_public_key_affine_coordinates(&group, &x, &y)?)
+    }
+}
