@@ -11,18 +11,17 @@ use std::process::{Command, Stdio};
 /// The OpenSSL to link with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenSsl {
-    /// The system's OpenSSL, or Apple's own TLS on macOS.
+    /// The system's OpenSSL.
     System,
     /// Compiled from source.
     Vendored,
 }
 
 impl OpenSsl {
-    /// Returns `System` on macOS, or if the system has the headers to compile against. Looks in the same places as the
-    /// crate openssl-sys.
+    /// Returns `System` if the system has the headers to compile against. Looks in the same places as the crate
+    /// openssl-sys.
     pub fn find() -> Self {
-        let is_there = cfg!(target_os = "macos")
-            || variable("OPENSSL_DIR").is_some()
+        let is_there = variable("OPENSSL_DIR").is_some()
             || variable("OPENSSL_LIB_DIR").is_some()
             || find_in_path("pkg-config").is_some_and(|program| {
                 let mut command = Command::new(program);
