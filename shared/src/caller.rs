@@ -1,9 +1,11 @@
 //! The caller: the user whose session a request carries. Only code that has a caller can query that user's data.
 use crate::{
-    credential::{Access, SessionToken},
+    credential::{Access, Identity},
     database::{Database, Failure},
     error::{AuthFailure, Error},
+    jwt::failure::JwtFailure,
     statement::{Parameters, Statement, authorised_read},
+    timestamp::Timestamp,
 };
 use std::sync::{
     Arc,
@@ -19,7 +21,7 @@ use tokio_postgres::{
 #[derive(Clone)]
 pub struct Caller {
     database: Database,
-    token: SessionToken,
+    identity: Identity,
     access: Access,
     /// The user id in the path, in `/api/{user_id}/tasks`.
     path_user_id: Option<String>,
@@ -27,15 +29,31 @@ pub struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn new(database: Database, token: SessionToken, access: Access, path_user_id: Option<String>) -> Self {
+    pub(crate) fn new(database: Database, identity: Identity, access: Access, path_user_id: Option<String>) -> Self {
         // PostgreSQL's text cannot contain U+0000, so no user id does. The replacement keeps it an id that nobody has.
         let path_user_id = path_user_id.map(|id| id.replace('\0', "\u{FFFD}"));
-        Self { database, token, access, path_user_id, has_queried: Arc::default() }
+        Self { database, identity, access, path_user_id, has_queried: Arc::default() }
     }
 
     /// The user id in the path, if it has one. Unless it is the caller's own, every statement fails.
     pub fn path_user_id(&self) -> Option<&str> {
         self.path_user_id.as_deref()
+    }
+
+    /// When the JWT expires, if the caller sent one.
+    pub(crate) fn jwt_expires_at(&self) -> Option<Timestamp> {
+        match &self.identity {
+            Identity::Session(_) => None,
+            Identity::Jwt(jwt) => Timestamp::from_unix_seconds(jwt.expires_at),
+        }
+    }
+
+    /// The error if the database does not find the caller.
+    fn unknown(&self) -> Error {
+        Error::Unauthenticated(match &self.identity {
+            Identity::Session(_) => AuthFailure::NoSession,
+            Identity::Jwt(_) => AuthFailure::Jwt(JwtFailure::NoSession),
+        })
     }
 
     /// Runs a statement as this caller and returns its rows. There is at least one.
@@ -49,7 +67,7 @@ impl Caller {
         }
         self.has_queried.store(true, Ordering::Relaxed);
         let rows = self.find_and_run(statement, parameters).await?;
-        let first = rows.first().ok_or(Error::Unauthenticated(AuthFailure::NoSession))?;
+        let first = rows.first().ok_or_else(|| self.unknown())?;
         if first.try_get("mine")? { Ok(rows) } else { Err(Error::Forbidden(self.why_not_mine())) }
     }
 
@@ -64,17 +82,22 @@ impl Caller {
         }
     }
 
-    /// Runs a statement with the token's digest or, where the database cannot look that up, with the token.
+    /// Runs a statement with what the database finds the caller by: the token's digest or, where it cannot look that up, the
+    /// token. Of a JWT, which the function has verified, its user and time.
     async fn find_and_run(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
+        let token = match &self.identity {
+            Identity::Session(token) => token,
+            Identity::Jwt(jwt) => return Ok(self.run(statement, (&jwt.claims, Type::TEXT_ARRAY), parameters).await?),
+        };
         if !self.database.looks_up_tokens() {
-            let digest: &[u8] = &self.token.digest();
+            let digest: &[u8] = &token.digest();
             match self.run(statement, (&digest, Type::BYTEA), parameters).await {
                 // Nothing has run: the server did not find caller(bytea) while it parsed the statement.
                 Err(Failure::UndefinedFunction(_)) => self.database.look_up_tokens(),
                 result => return Ok(result?),
             }
         }
-        let token = self.token.secret();
+        let token = token.secret();
         Ok(self.run(statement, (&token, Type::TEXT), parameters).await?)
     }
 
@@ -93,11 +116,7 @@ impl Caller {
 
     /// Like [`Caller::query`], for a statement that returns one row.
     pub(crate) async fn query_one(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Row, Error> {
-        self.query(statement, parameters)
-            .await?
-            .into_iter()
-            .next()
-            .ok_or(Error::Unauthenticated(AuthFailure::NoSession))
+        self.query(statement, parameters).await?.into_iter().next().ok_or_else(|| self.unknown())
     }
 
     /// Checks the session if the request has not queried the database yet, so that an error such as an invalid title is

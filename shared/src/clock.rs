@@ -27,6 +27,7 @@ impl LastTime {
     }
 }
 
-fn unix_seconds() -> u64 {
+/// The wall clock, in seconds since the epoch.
+pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,5 +1,5 @@
 //! The credential of a request: Better Auth's session token, in a cookie or a bearer header, read as better-auth 1.7
-//! does.
+//! does, or one of its JWTs.
 use base64::{
     Engine as _, alphabet,
     engine::{
@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     error::{AuthFailure, Error},
     http::request::Request,
+    jwt::{JwtRules, claims::VerifiedJwt, failure::JwtFailure, known::KnownKeys, looks_like_jwt},
 };
 
 /// The characters that JavaScript's `encodeURIComponent` encodes.
@@ -45,15 +46,34 @@ pub struct SessionRules {
     signature: Option<Hmac<Sha256>>,
     require_signed: bool,
     trusted_origins: Vec<String>,
+    /// `None` where no JWT is a credential.
+    jwt: Option<JwtRules>,
+    jwt_needs_session: bool,
 }
 
 /// The column `session.token`. Whoever has it is signed in, so it cannot be printed.
 #[derive(Clone)]
 pub(crate) struct SessionToken(String);
 
+/// What the database finds the caller by. It cannot be printed.
+#[derive(Clone)]
+pub(crate) enum Identity {
+    Session(SessionToken),
+    Jwt(JwtUser),
+}
+
+/// The user of a verified JWT.
+#[derive(Clone)]
+pub(crate) struct JwtUser {
+    /// The argument of the database's `caller(text[])`: the user's id and, if a session is needed, when the JWT was made.
+    pub(crate) claims: Vec<String>,
+    /// In seconds since the epoch.
+    pub(crate) expires_at: i64,
+}
+
 /// A request with an acceptable credential. Only the database knows whether its session is live. It cannot be printed.
 pub(crate) struct Admission {
-    pub(crate) token: SessionToken,
+    pub(crate) identity: Identity,
     /// Whether the request is allowed if its session is live; otherwise [`Error::Forbidden`].
     pub(crate) verdict: Result<(), Error>,
 }
@@ -67,10 +87,10 @@ pub enum Access {
     Write,
 }
 
-/// A token, and how it was sent.
+/// What identifies the caller, and how it was sent.
 pub(crate) enum Credential {
     /// `Authorization: Bearer`, which a page of another origin cannot make a browser send.
-    Bearer(SessionToken),
+    Bearer(Identity),
     /// A cookie, which browsers attach on their own: a write also needs a trusted `Origin`.
     Cookie(SessionToken),
 }
@@ -86,7 +106,12 @@ impl SessionRules {
             Ok(signature) => signature,
             Err(_) => unreachable!("HMAC accepts keys of any length (RFC 2104, section 2)"),
         });
-        Self { cookie_name, signature, require_signed, trusted_origins }
+        Self { cookie_name, signature, require_signed, trusted_origins, jwt: None, jwt_needs_session: true }
+    }
+
+    /// Makes JWTs a credential, of users with a live session or, unless `needs_session`, of all users.
+    pub(crate) fn with_jwts(self, rules: JwtRules, needs_session: bool) -> Self {
+        Self { jwt: Some(rules), jwt_needs_session: needs_session, ..self }
     }
 
     /// Builds the session cookie for a token, as the `name=value` that a browser sends back. For tools that act as a
@@ -102,34 +127,71 @@ impl SessionRules {
         self.signature.is_some()
     }
 
-    /// Checks everything about the caller that the request itself shows, for a function with this `access`.
+    /// Whether JWTs are a credential.
+    pub(crate) fn accepts_jwts(&self) -> bool {
+        self.jwt.is_some()
+    }
+
+    /// Checks the bearer of a request if it looks like a JWT.
+    pub(crate) fn verify_jwt(&self, request: &Request, keys: &KnownKeys) -> Option<Result<VerifiedJwt, JwtFailure>> {
+        let token = bearer_value(request.header("authorization")?).filter(|token| looks_like_jwt(token))?;
+        Some(self.jwt.as_ref().ok_or(JwtFailure::NotAccepted).and_then(|rules| keys.verify(rules, token)))
+    }
+
+    /// Checks everything about the caller that the request itself shows, for a function with this `access`. `jwt` is the verdict on its JWT, if it has one.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] if there is no credential, or only badly signed ones.
-    pub(crate) fn admit(&self, request: &Request, access: Access) -> Result<Admission, Error> {
-        let (token, is_allowed) = match self.credential(request).map_err(Error::Unauthenticated)? {
-            Credential::Bearer(token) => (token, true),
-            Credential::Cookie(token) => (token, access == Access::Read || self.has_trusted_origin(request)),
+    pub(crate) fn admit(
+        &self,
+        request: &Request,
+        access: Access,
+        jwt: Option<Result<VerifiedJwt, JwtFailure>>,
+    ) -> Result<Admission, Error> {
+        let (identity, is_allowed) = match self.credential(request, jwt).map_err(Error::Unauthenticated)? {
+            Credential::Bearer(identity) => (identity, true),
+            Credential::Cookie(token) => {
+                (Identity::Session(token), access == Access::Read || self.has_trusted_origin(request))
+            }
         };
-        Ok(Admission { token, verdict: if is_allowed { Ok(()) } else { Err(Error::Forbidden(UNTRUSTED_ORIGIN)) } })
+        Ok(Admission { identity, verdict: if is_allowed { Ok(()) } else { Err(Error::Forbidden(UNTRUSTED_ORIGIN)) } })
     }
 
     /// Returns the credential of a request.
     ///
-    /// A bearer header takes precedence over a cookie unless it is badly signed, as in Better Auth's bearer plugin.
+    /// A bearer header takes precedence over a cookie unless it is badly signed, as in Better Auth's bearer plugin. A JWT
+    /// does too.
     ///
     /// # Errors
-    /// [`AuthFailure::Missing`] if there is no credential, [`AuthFailure::BadSignature`] if none has a good signature.
-    fn credential(&self, request: &Request) -> Result<Credential, AuthFailure> {
+    /// [`AuthFailure::Missing`] if there is no credential; if none is good, [`AuthFailure::Jwt`] if one is a JWT, else
+    /// [`AuthFailure::BadSignature`].
+    fn credential(
+        &self,
+        request: &Request,
+        jwt: Option<Result<VerifiedJwt, JwtFailure>>,
+    ) -> Result<Credential, AuthFailure> {
         let bearer = request.header("authorization");
         if let Some(token) = bearer.and_then(|header| self.bearer_token(header)) {
-            return token.map(Credential::Bearer);
+            return token.map(|token| Credential::Bearer(Identity::Session(token)));
         }
+        let refusal = match jwt {
+            Some(Ok(jwt)) => return Ok(Credential::Bearer(Identity::Jwt(self.jwt_user(jwt)))),
+            Some(Err(failure)) => AuthFailure::Jwt(failure),
+            None => AuthFailure::BadSignature,
+        };
         match self.cookie_value(request.cookies()) {
-            Some(value) => self.cookie_token(value).map(Credential::Cookie).ok_or(AuthFailure::BadSignature),
-            None if bearer.is_some() => Err(AuthFailure::BadSignature),
+            Some(value) => self.cookie_token(value).map(Credential::Cookie).ok_or(refusal),
+            None if bearer.is_some() => Err(refusal),
             None => Err(AuthFailure::Missing),
         }
+    }
+
+    fn jwt_user(&self, jwt: VerifiedJwt) -> JwtUser {
+        let mut claims = vec![jwt.subject];
+        if self.jwt_needs_session {
+            claims.push(jwt.issued_at.to_string());
+        }
+        JwtUser { claims, expires_at: jwt.expires_at }
     }
 
     fn has_trusted_origin(&self, request: &Request) -> bool {
@@ -140,12 +202,7 @@ impl SessionRules {
     /// `None` means that Better Auth ignores the header and reads the cookie. Otherwise it does not read the cookie,
     /// even if the token is invalid.
     fn bearer_token(&self, header: &str) -> Option<Result<SessionToken, AuthFailure>> {
-        const SCHEME: &str = "bearer ";
-        let scheme = header.get(..SCHEME.len())?;
-        if !scheme.eq_ignore_ascii_case(SCHEME) {
-            return None;
-        }
-        let value = trim(header.get(SCHEME.len()..)?);
+        let value = bearer_value(header)?;
         let token = if value.contains('.') {
             // Better Auth's bearer plugin checks the parts around the first dot, and accepts more as a signature than a
             // cookie may have. It puts a value that passes into the cookie, where the last dot counts.
@@ -220,6 +277,13 @@ impl SessionToken {
     pub(crate) fn digest(&self) -> [u8; 32] {
         Sha256::digest(&self.0).into()
     }
+}
+
+/// Returns what follows `Bearer` in an `Authorization` header.
+fn bearer_value(header: &str) -> Option<&str> {
+    const SCHEME: &str = "bearer ";
+    let scheme = header.get(..SCHEME.len())?;
+    if scheme.eq_ignore_ascii_case(SCHEME) { header.get(SCHEME.len()..).map(trim) } else { None }
 }
 
 /// JavaScript's `trim`, which counts U+FEFF as white space but not U+0085.
@@ -441,7 +505,7 @@ mod tests {
                 "cookies": [format!("{name}={value}")],
                 "requestContext": {"http": {"method": "GET"}},
             });
-            if let Ok(Credential::Cookie(accepted)) = rules().credential(&serde_json::from_value(event).unwrap()) {
+            if let Ok(Credential::Cookie(accepted)) = rules().credential(&serde_json::from_value(event).unwrap(), None) {
                 prop_assert!(is_ours);
                 prop_assert_eq!(accepted.0, token);
             }

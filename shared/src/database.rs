@@ -2,6 +2,7 @@
 use crate::{
     connection::pool::Connection,
     error::Error,
+    jwt::known::KnownKeys,
     metrics::Measures,
     settings::{RENEW_AFTER_REFUSAL_S, Settings, Snapshot},
     statement::{Parameters, Statement},
@@ -87,6 +88,11 @@ impl Database {
     /// prepared statement's parameters at the pooler.
     pub(crate) fn look_up_tokens(&self) {
         self.snapshot.looks_up_tokens.store(true, Ordering::Relaxed);
+    }
+
+    /// The keys of JWTs, as far as they are known.
+    pub(crate) fn jwt_keys(&self) -> &KnownKeys {
+        &self.snapshot.jwt_keys
     }
 
     /// Runs a statement in one round trip. If the connection is lost, it runs once more where that is safe.

@@ -4,6 +4,7 @@ use crate::{
     credential::{Access, SessionRules},
     error::Error,
     http::{request::Request, response::Response},
+    jwt::known::KnownKeys,
     metrics::{Metrics, RequestRecord},
     serve::finish_response,
     settings::config::Config,
@@ -37,7 +38,7 @@ impl DryRun {
         let request = serde_json::from_slice(event)?;
         let context = Context::default();
         let record = RequestRecord::begin(&request, &context, self.metrics.is_cold_start());
-        let admission = self.rules.admit(&request, access);
+        let admission = self.rules.admit(&request, access, self.rules.verify_jwt(&request, &KnownKeys::default()));
         let verdict = admission.and_then(|admission| admission.verdict).and_then(|()| request.check_end_of_path());
         let result = verdict.and_then(|()| read(&request));
         let (response, error) = finish_response(result, request.path(), &context);

@@ -1,4 +1,5 @@
 //! Every way in which a request can fail, and its status.
+use crate::jwt::failure::JwtFailure;
 use lambda_http::http::StatusCode;
 use std::{borrow::Cow, error::Error as StdError};
 use tokio_postgres::error::SqlState;
@@ -32,7 +33,8 @@ pub enum Error {
     Internal(String),
 }
 
-/// Why there is no session. For the metrics only, never part of a response.
+/// Why there is no session. For the log and the metrics: of a response, only the header `WWW-Authenticate` tells a JWT's
+/// reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthFailure {
     /// The request has no credential.
@@ -41,6 +43,20 @@ pub enum AuthFailure {
     BadSignature,
     /// The token does not belong to a live session.
     NoSession,
+    /// The bearer is a JWT that is not accepted.
+    Jwt(JwtFailure),
+}
+
+impl AuthFailure {
+    /// The name in the log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::BadSignature => "bad_signature",
+            Self::NoSession => "no_session",
+            Self::Jwt(failure) => failure.name(),
+        }
+    }
 }
 
 /// A field or parameter with an invalid value.
@@ -117,6 +133,14 @@ impl Error {
             Self::NoSettings(_) => "The API cannot read its settings. Try again.",
             Self::Internal(_) => "Something went wrong on our side.",
         })
+    }
+
+    /// Why the caller is not known, if that is the error.
+    pub(crate) fn auth_failure(&self) -> Option<AuthFailure> {
+        match self {
+            Self::Unauthenticated(failure) => Some(*failure),
+            _ => None,
+        }
     }
 
     /// The cause of a failure that is not the client's, for the log only. Never part of a response.

@@ -6,6 +6,7 @@
 pub(crate) mod claims;
 pub(crate) mod failure;
 pub(crate) mod key;
+pub(crate) mod known;
 pub(crate) mod memory;
 
 use crate::jwt::{

@@ -16,7 +16,6 @@ mod http;
 #[cfg(test)]
 mod imports;
 mod job;
-#[allow(dead_code)] // Until the session check calls it.
 mod jwt;
 mod log;
 mod metrics;
@@ -39,6 +38,7 @@ pub use credential::SessionRules;
 pub use error::{AuthFailure, Error, FieldError};
 pub use http::{request::Request, response::Response};
 pub use job::Job;
+pub use jwt::failure::JwtFailure;
 pub use log::begin as begin_log;
 pub use probe::Probe;
 pub use serve::{serve_files, serve_reads, serve_schedule, serve_without_session, serve_writes};
@@ -61,10 +61,12 @@ mod secrets_cannot_be_printed {
 
     assert_not_impl_any!(credential::SessionToken: Debug, Display);
     assert_not_impl_any!(credential::Credential: Debug, Display);
+    assert_not_impl_any!(credential::Identity: Debug, Display);
     assert_not_impl_any!(credential::Admission: Debug, Display);
     assert_not_impl_any!(credential::SessionRules: Debug, Display);
     assert_not_impl_any!(jwt::JwtRules: Debug, Display);
     assert_not_impl_any!(jwt::memory::VerifiedTokens: Debug, Display);
+    assert_not_impl_any!(jwt::known::KnownKeys: Debug, Display);
     assert_not_impl_any!(settings::aws::Service: Debug, Display);
     assert_not_impl_any!(settings::secret::SecretSource: Debug, Display);
     assert_not_impl_any!(settings::Settings: Debug, Display);

@@ -7,6 +7,7 @@ use crate::{
     environment::variable,
     error::{AuthFailure, Error},
     http::{request::Request, response::Response},
+    jwt::failure::JwtFailure,
 };
 use lambda_runtime::Context;
 use metrique_writer::{
@@ -180,6 +181,8 @@ impl Entry for AnsweredRequest {
         writer.value("route", request.route.as_str());
         writer.value("status", &NoMetric::from(*status));
         writer.value("cause", &cause);
+        let auth_failure = error.as_ref().and_then(Error::auth_failure);
+        writer.value("auth_failure", &auth_failure.map(AuthFailure::name));
 
         let count = |is_so: bool| AsCount::from(u64::from(is_so));
         writer.value("Requests", &count(true));
@@ -195,7 +198,10 @@ impl Entry for AnsweredRequest {
         let kind = match error {
             Some(Error::Unauthenticated(AuthFailure::Missing)) => "AuthMissing",
             Some(Error::Unauthenticated(AuthFailure::BadSignature)) => "AuthBadSignature",
-            Some(Error::Unauthenticated(AuthFailure::NoSession)) => "AuthNoSession",
+            Some(Error::Unauthenticated(AuthFailure::NoSession | AuthFailure::Jwt(JwtFailure::NoSession))) => {
+                "AuthNoSession"
+            }
+            Some(Error::Unauthenticated(AuthFailure::Jwt(_))) => "AuthBadJwt",
             Some(Error::Forbidden(_)) => "AuthForbidden",
             _ => return,
         };

@@ -8,11 +8,12 @@ use crate::{
     error::{AuthFailure, Error},
     http::{request::Request, response::Response},
     job::Job,
+    jwt::failure::JwtFailure,
     log,
     metrics::{Measures, Metrics, RequestRecord, Started},
     probe::Probe,
-    session::prepare_lookup,
-    settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Scope, Settings},
+    session::{load_jwt_keys, prepare_lookup},
+    settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Scope, Settings, Snapshot},
 };
 use lambda_runtime::{Context, LambdaEvent, Runtime, service_fn};
 use serde::{Serialize, de::IgnoredAny};
@@ -149,15 +150,14 @@ impl App {
         };
         let settings_time = began.elapsed();
         if scope == Scope::Sessions && settings.cached().is_some_and(|snapshot| !snapshot.checks_signatures()) {
-            tracing::warn!(
-                "BETTER_AUTH_SECRET is not set: bare session tokens are a credential, cookies and signed tokens are not"
-            );
+            tracing::warn!("BETTER_AUTH_SECRET is not set: cookies and signed session tokens are no credential");
         }
         let measures = Arc::<Measures>::default();
         let mut lacks_session_index = false;
         if let Some(snapshot) = settings.cached() {
+            let accepts_jwts = snapshot.accepts_jwts();
             let database = Database::new(settings.clone(), snapshot, measures.clone());
-            match connect(&database, scope, left()).await {
+            match connect(&database, scope, accepts_jwts, left()).await {
                 Ok(lacks_index) => lacks_session_index = lacks_index,
                 Err(error) => tracing::warn!(cause = error.cause(), "the database cannot be reached yet"),
             }
@@ -186,14 +186,16 @@ impl App {
         F: Future<Output = Result<Response, Error>>,
     {
         let mut snapshot = self.settings.current(RENEW_AFTER_S).await?;
-        let mut admission = snapshot.session_rules()?.admit(&request, access);
-        if matches!(admission, Err(Error::Unauthenticated(AuthFailure::BadSignature))) {
+        let mut admission = self.admit(&snapshot, &request, access, &measures).await;
+        if let Err(Error::Unauthenticated(AuthFailure::BadSignature | AuthFailure::Jwt(JwtFailure::Signature))) =
+            admission
+        {
             snapshot = self.settings.current(RENEW_AFTER_BAD_SIGNATURE_S).await?;
-            admission = snapshot.session_rules()?.admit(&request, access);
+            admission = self.admit(&snapshot, &request, access, &measures).await;
         }
-        let Admission { token, verdict } = admission?;
+        let Admission { identity, verdict } = admission?;
         let database = Database::new(self.settings.clone(), snapshot, measures);
-        let caller = Caller::new(database, token, access, request.path_user_id());
+        let caller = Caller::new(database, identity, access, request.path_user_id());
         let answer = match verdict.and_then(|()| request.check_end_of_path()) {
             Ok(()) => handler(caller.clone(), request).await,
             Err(error) => Err(error),
@@ -201,18 +203,36 @@ impl App {
         caller.prove().await?;
         answer
     }
+
+    /// Checks the request's credential. The keys of JWTs are loaded again if one needs that.
+    async fn admit(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        request: &Request,
+        access: Access,
+        measures: &Arc<Measures>,
+    ) -> Result<Admission, Error> {
+        let rules = snapshot.session_rules()?;
+        let mut jwt = rules.verify_jwt(request, &snapshot.jwt_keys);
+        if jwt.as_ref().is_some_and(|verdict| snapshot.jwt_keys.are_too_old_for(verdict)) {
+            load_jwt_keys(&Database::new(self.settings.clone(), snapshot.clone(), measures.clone())).await?;
+            jwt = rules.verify_jwt(request, &snapshot.jwt_keys);
+        }
+        rules.admit(request, access, jwt)
+    }
 }
 
-/// Connects within `limit`. If the function checks sessions, also finds out how the database looks them up, and returns whether
-/// its index is missing.
-async fn connect(database: &Database, scope: Scope, limit: Duration) -> Result<bool, Error> {
+/// Connects within `limit`. If the function checks sessions, also finds out how the database looks them up, loads the keys of
+/// JWTs, and returns whether the index of sessions is missing.
+async fn connect(database: &Database, scope: Scope, accepts_jwts: bool, limit: Duration) -> Result<bool, Error> {
     let began = Instant::now();
     database.connect(limit).await?;
     if scope != Scope::Sessions {
         return Ok(false);
     }
     let late = || Error::Unavailable("no answer to a statement during Init".to_owned());
-    timeout(limit.saturating_sub(began.elapsed()), prepare_lookup(database)).await.map_err(|_| late())?
+    let left = limit.saturating_sub(began.elapsed());
+    timeout(left, prepare_lookup(database, accepts_jwts)).await.map_err(|_| late())?
 }
 
 async fn serve_requests<A, F>(scope: Scope, answer: A) -> ExitCode

@@ -10,6 +10,7 @@ use crate::{
     credential::SessionRules,
     environment::variable,
     error::Error,
+    jwt::known::KnownKeys,
     settings::config::Config,
     settings::secret::{SecretSettings, SecretSource},
 };
@@ -42,7 +43,7 @@ const RENEW_IN_REQUEST_S: u64 = 2;
 pub(crate) enum Scope {
     /// The database and the rules for sessions.
     Sessions,
-    /// The database only. Better Auth's settings are dropped, even if the secret contains them.
+    /// The database only. The settings of sessions are dropped, even if the secret contains them.
     Database,
 }
 
@@ -52,6 +53,7 @@ pub(crate) struct Snapshot {
     session_rules: Option<SessionRules>,
     /// Whether the database cannot find sessions by a digest of their token.
     pub(crate) looks_up_tokens: AtomicBool,
+    pub(crate) jwt_keys: KnownKeys,
     secret: SecretSettings,
 }
 
@@ -145,7 +147,7 @@ impl Settings {
     async fn fetch(&self, source: &SecretSource, limit: Duration) -> Result<SecretSettings, String> {
         let mut secret = source.fetch(limit).await?;
         if self.scope == Scope::Database {
-            secret.retain(|name, _| !name.starts_with("BETTER_AUTH_"));
+            secret.retain(|name, _| !name.starts_with("BETTER_AUTH_") && !name.starts_with("JWT_"));
         }
         Ok(secret)
     }
@@ -183,7 +185,13 @@ impl Snapshot {
             Scope::Database => (DatabaseConfig::from_settings(get).map_err(|errors| errors.to_string())?, None),
         };
         let connections = Connections::new(&database)?;
-        Ok(Arc::new(Self { connections, session_rules, looks_up_tokens: AtomicBool::new(false), secret }))
+        Ok(Arc::new(Self {
+            connections,
+            session_rules,
+            looks_up_tokens: AtomicBool::new(false),
+            jwt_keys: KnownKeys::default(),
+            secret,
+        }))
     }
 
     /// Returns the snapshot for the secret as it is now: this one, if it has not changed.
@@ -197,6 +205,11 @@ impl Snapshot {
             return Err("BETTER_AUTH_SECRET is no longer in the secret".to_owned());
         }
         Ok(renewed)
+    }
+
+    /// Whether JWTs are a credential.
+    pub(crate) fn accepts_jwts(&self) -> bool {
+        self.session_rules.as_ref().is_some_and(SessionRules::accepts_jwts)
     }
 
     /// Whether cookies and signed tokens are a credential.

@@ -75,7 +75,7 @@ impl Statement {
 }
 
 /// Creates a statement that begins with `s`: the caller's row, or no row without a live session. `$1` is the token's digest
-/// or, in another type, the token, and `$2` the user id in the path or null. The statement's own parameters begin at `$3`.
+/// or, in other types, the token or a verified JWT's user, and `$2` the user id in the path or null. The statement's own parameters begin at `$3`.
 ///
 /// No row means 401, and `mine` = false means 403. The meaning of nulls is up to the statement.
 macro_rules! authorised {

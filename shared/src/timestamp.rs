@@ -1,11 +1,18 @@
 //! Timestamps, as the database stores them and the API returns them.
-use chrono::{NaiveDateTime, SecondsFormat};
+use chrono::{DateTime, NaiveDateTime, SecondsFormat};
 use serde::{Serialize, Serializer};
 use tokio_postgres::types::{FromSql, Type};
 
 /// A point in time in UTC, in microseconds, from a `timestamp` column that holds UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub(crate) NaiveDateTime);
+
+impl Timestamp {
+    /// The point in time so many seconds after the epoch, if there is a date for it.
+    pub(crate) fn from_unix_seconds(seconds: i64) -> Option<Self> {
+        DateTime::from_timestamp(seconds, 0).map(|at| Self(at.naive_utc()))
+    }
+}
 
 impl Serialize for Timestamp {
     /// Writes `2026-01-31T12:34:56.123456Z` (RFC 3339), always with six fractional digits.

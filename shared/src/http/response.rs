@@ -1,6 +1,6 @@
 //! The common forms of responses. Those of a resource are in its own `response.rs`.
 use crate::{
-    error::{Error, FieldError},
+    error::{AuthFailure, Error, FieldError},
     http::body::Body,
 };
 use lambda_http::{
@@ -91,6 +91,11 @@ impl Response {
         };
         let response = Self::with_media_type(status, "application/problem+json", Body::json(&body));
         match error {
+            Error::Unauthenticated(AuthFailure::Jwt(failure)) => {
+                let why = failure.description();
+                let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{why}\"");
+                response.with_header(WWW_AUTHENTICATE, &challenge)
+            }
             Error::Unauthenticated(_) => response.with_static(WWW_AUTHENTICATE, "Bearer"),
             Error::Unavailable(_) | Error::NoSettings(_) => response.with_static(RETRY_AFTER, RETRY_AFTER_S),
             _ => response,

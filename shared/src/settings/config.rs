@@ -3,6 +3,7 @@ use crate::{
     connection::{pool::DatabaseConfig, url::DatabaseUrl},
     credential::SessionRules,
     environment::not_blank,
+    jwt::JwtRules,
     log,
     settings::aws::is_loopback,
 };
@@ -23,7 +24,7 @@ const PREPARED_OUTSIDE_NEON: &str = "PREPARED_STATEMENTS is true, and the host o
 pub struct Config {
     /// The database with the sessions and tasks.
     pub database: DatabaseConfig,
-    /// The rules for credentials. `BETTER_AUTH_*`, `TRUSTED_ORIGINS`, `REQUIRE_SIGNED_TOKENS`.
+    /// The rules for credentials. `BETTER_AUTH_*`, `TRUSTED_ORIGINS`, `REQUIRE_SIGNED_TOKENS`, `ACCEPT_JWT`, `JWT_*`.
     pub session_rules: SessionRules,
 }
 
@@ -54,25 +55,69 @@ impl Config {
         let mut trusted_origins =
             ok_or_collect(trusted_origins(get("TRUSTED_ORIGINS")), &mut errors).unwrap_or_default();
         let require_signed =
-            ok_or_collect(parse_bool("REQUIRE_SIGNED_TOKENS", get("REQUIRE_SIGNED_TOKENS")), &mut errors);
-        if secret == Some(None) && require_signed == Some(true) {
+            ok_or_collect(parse_bool("REQUIRE_SIGNED_TOKENS", get("REQUIRE_SIGNED_TOKENS"), false), &mut errors);
+        let jwt = JwtConfig::read(&get, base_url.as_ref(), &mut errors);
+        if secret == Some(None) && require_signed == Some(true) && matches!(jwt, Some(None)) {
             errors.push(
-                "REQUIRE_SIGNED_TOKENS is true, and BETTER_AUTH_SECRET is not set: no signature can be checked"
+                "REQUIRE_SIGNED_TOKENS is true, BETTER_AUTH_SECRET is not set, and ACCEPT_JWT is false: nothing would be a credential"
                     .to_owned(),
             );
         }
 
-        match (database, secret, base_url, prefix, require_signed) {
-            (Some(database), Some(secret), Some(base), Some(prefix), Some(require_signed)) if errors.is_empty() => {
+        match (database, secret, base_url, prefix, require_signed, jwt) {
+            (Some(database), Some(secret), Some(base), Some(prefix), Some(require_signed), Some(jwt))
+                if errors.is_empty() =>
+            {
                 let cookie_name = format!("{}{prefix}.session_token", if base.is_https { "__Secure-" } else { "" });
                 // Better Auth also trusts its own base URL.
                 trusted_origins.push(base.origin);
-                let session_rules = SessionRules::new(cookie_name, secret.as_deref(), require_signed, trusted_origins);
+                let rules = SessionRules::new(cookie_name, secret.as_deref(), require_signed, trusted_origins);
+                let session_rules = match jwt {
+                    Some(jwt) => rules.with_jwts(jwt.rules, jwt.needs_session),
+                    None => rules,
+                };
                 Ok(Self { database, session_rules })
             }
             _ => Err(ConfigErrors(errors)),
         }
     }
+}
+
+/// The settings of JWTs.
+struct JwtConfig {
+    rules: JwtRules,
+    needs_session: bool,
+}
+
+impl JwtConfig {
+    /// Reads the settings and adds their problems to `errors`. `Some(None)` if no JWT is accepted.
+    fn read(
+        get: &impl Fn(&str) -> Option<String>,
+        base_url: Option<&BaseUrl>,
+        errors: &mut Vec<String>,
+    ) -> Option<Option<Self>> {
+        let is_accepted = ok_or_collect(parse_bool("ACCEPT_JWT", get("ACCEPT_JWT"), true), errors);
+        let needs_session = ok_or_collect(parse_bool("JWT_NEEDS_SESSION", get("JWT_NEEDS_SESSION"), true), errors);
+        let secret = get("JWT_SHARED_SECRET").map(|secret| strong_secret("JWT_SHARED_SECRET", "", secret));
+        let secret = ok_or_collect(secret.transpose(), errors);
+        let (base_url, secret, needs_session) = (base_url?, secret?, needs_session?);
+        if !is_accepted? {
+            return Some(None);
+        }
+        let [issuers, audiences] =
+            ["JWT_ISSUER", "JWT_AUDIENCE"].map(|name| equivalents(&get(name).unwrap_or_else(|| base_url.url.clone())));
+        Some(Some(Self { rules: JwtRules::new(issuers, audiences, secret.as_deref()), needs_session }))
+    }
+}
+
+/// The issuers or audiences that a setting stands for. Better Auth names itself by its URL, or by the URL's origin.
+fn equivalents(name: &str) -> Vec<String> {
+    let without_slash = name.strip_suffix('/').unwrap_or(name);
+    let mut all = vec![name.to_owned(), without_slash.to_owned()];
+    all.extend(origin_of_url(name));
+    all.sort();
+    all.dedup();
+    all
 }
 
 impl DatabaseConfig {
@@ -95,7 +140,7 @@ impl DatabaseConfig {
                 None
             }
         };
-        let prepared = ok_or_collect(parse_bool("PREPARED_STATEMENTS", get("PREPARED_STATEMENTS")), errors);
+        let prepared = ok_or_collect(parse_bool("PREPARED_STATEMENTS", get("PREPARED_STATEMENTS"), false), errors);
         if prepared == Some(true) && url.as_ref().is_some_and(|url| !url.is_neon()) {
             errors.push(PREPARED_OUTSIDE_NEON.to_owned());
         }
@@ -123,6 +168,11 @@ fn signing_secret(secrets: Option<String>, secret: Option<String>) -> Result<Opt
         (None, Some(secret)) => ("BETTER_AUTH_SECRET", "", secret),
         (None, None) => return Ok(None),
     };
+    strong_secret(name, place, secret).map(Some)
+}
+
+/// Returns the secret, unless somebody could guess it.
+fn strong_secret(name: &str, place: &str, secret: String) -> Result<String, String> {
     if BETTER_AUTH_DEFAULT_SECRETS.contains(&secret.as_str()) {
         return Err(format!(
             "{name} is Better Auth's public default: make one of your own, as with 'openssl rand -base64 32'"
@@ -133,7 +183,7 @@ fn signing_secret(secrets: Option<String>, secret: Option<String>) -> Result<Opt
             "{name} has fewer than {MIN_SECRET_UNITS} characters{place}: make a longer one, as with 'openssl rand -base64 32', for the front end too"
         ));
     }
-    Ok(Some(secret))
+    Ok(secret)
 }
 
 fn current_secret(secrets: &str) -> Result<String, String> {
@@ -163,8 +213,9 @@ fn current_secret(secrets: &str) -> Result<String, String> {
     current.ok_or_else(|| "BETTER_AUTH_SECRETS is empty".to_owned())
 }
 
-/// The front end's address. Only its scheme and origin are used.
+/// The front end's address.
 struct BaseUrl {
+    url: String,
     is_https: bool,
     origin: String,
 }
@@ -172,11 +223,16 @@ struct BaseUrl {
 /// Parses `BETTER_AUTH_URL`. The default is the address where `next dev` serves.
 fn base_url(url: Option<String>) -> Result<BaseUrl, String> {
     let url = url.unwrap_or_else(|| "http://localhost:3000".to_owned());
-    let wrong = || "BETTER_AUTH_URL is not an https:// URL (http:// is for localhost only)".to_owned();
-    let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+    let origin = origin_of_url(&url);
+    let origin =
+        origin.ok_or_else(|| "BETTER_AUTH_URL is not an https:// URL (http:// is for localhost only)".to_owned())?;
+    Ok(BaseUrl { is_https: origin.starts_with("https://"), origin, url })
+}
+
+fn origin_of_url(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let origin = origin(&format!("{scheme}://{authority}")).ok_or_else(wrong)?;
-    Ok(BaseUrl { is_https: origin.starts_with("https://"), origin })
+    origin(&format!("{scheme}://{authority}"))
 }
 
 fn cookie_prefix(prefix: Option<String>) -> Result<String, String> {
@@ -228,9 +284,10 @@ fn origin(text: &str) -> Option<String> {
     (host_is_valid && port_is_valid && is_safe).then(|| format!("{scheme}://{authority}"))
 }
 
-fn parse_bool(name: &str, value: Option<String>) -> Result<bool, String> {
+fn parse_bool(name: &str, value: Option<String>, default: bool) -> Result<bool, String> {
     match value.map(|value| value.to_ascii_lowercase()).as_deref() {
-        None | Some("false" | "0") => Ok(false),
+        None => Ok(default),
+        Some("false" | "0") => Ok(false),
         Some("true" | "1") => Ok(true),
         Some(_) => Err(format!("{name} is neither true nor false")),
     }
@@ -296,6 +353,10 @@ mod tests {
             ("TRUSTED_ORIGINS", "https://a.example.com/path", "TRUSTED_ORIGINS"),
             ("TRUSTED_ORIGINS", "https://a.example.com,http://b.example.com", "http:// is for localhost only"),
             ("REQUIRE_SIGNED_TOKENS", "perhaps", "REQUIRE_SIGNED_TOKENS"),
+            ("ACCEPT_JWT", "s3cret", "ACCEPT_JWT"),
+            ("JWT_NEEDS_SESSION", "s3cret", "JWT_NEEDS_SESSION"),
+            ("JWT_SHARED_SECRET", "s3cret-0123456789-0123456789-01", "JWT_SHARED_SECRET has fewer than 32 characters"),
+            ("JWT_SHARED_SECRET", "better-auth-secret-12345678901234567890", "public default"),
             ("PREPARED_STATEMENTS", "yes, please", "PREPARED_STATEMENTS"),
             ("PREPARED_STATEMENTS", "true", "not under .neon.tech"),
             ("AWS_LAMBDA_MAX_CONCURRENCY", "0", "AWS_LAMBDA_MAX_CONCURRENCY"),
@@ -343,11 +404,39 @@ mod tests {
             ("DATABASE_URL", ""),
             ("BETTER_AUTH_SECRET", ""),
             ("REQUIRE_SIGNED_TOKENS", "true"),
+            ("ACCEPT_JWT", "false"),
             ("LOG_LEVEL", "x"),
         ]);
         let error = error.err().unwrap().to_string();
         for name in ["DATABASE_URL", "BETTER_AUTH_SECRET", "REQUIRE_SIGNED_TOKENS", "LOG_LEVEL"] {
             assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn signed_tokens_can_be_required_without_better_auths_secret_as_long_as_jwts_are_accepted() {
+        let settings = |accept| [("BETTER_AUTH_SECRET", ""), ("REQUIRE_SIGNED_TOKENS", "true"), ("ACCEPT_JWT", accept)];
+        assert!(config(&settings("")).is_ok_and(|config| config.session_rules.accepts_jwts()));
+        let error = config(&settings("false")).err().unwrap().to_string();
+        assert!(error.contains("nothing would be a credential"), "{error}");
+        assert!(config(&[("ACCEPT_JWT", "false")]).is_ok_and(|config| !config.session_rules.accepts_jwts()));
+    }
+
+    #[test]
+    fn an_issuer_is_a_url_or_its_origin_or_another_name() {
+        for (setting, names) in [
+            (
+                "https://App.example.com/",
+                vec!["https://App.example.com", "https://App.example.com/", "https://app.example.com"],
+            ),
+            (
+                "https://ep-x.neonauth.aws.neon.tech/db/auth",
+                vec!["https://ep-x.neonauth.aws.neon.tech", "https://ep-x.neonauth.aws.neon.tech/db/auth"],
+            ),
+            ("http://localhost:3000", vec!["http://localhost:3000"]),
+            ("tasks", vec!["tasks"]),
+        ] {
+            assert_eq!(equivalents(setting), names);
         }
     }
 
