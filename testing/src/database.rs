@@ -88,8 +88,8 @@ impl Database {
         let token = self.random_hex().await;
         remember_secret(&token);
         self.sql(
-            "insert into session (id, user_id, token, expires_at)
-            values (gen_random_uuid()::text, $1, $2, now() at time zone 'utc' + $3::text::interval)",
+            "insert into session (id, user_id, token, created_at, expires_at)
+            values (gen_random_uuid()::text, $1, $2, now() at time zone 'utc', now() at time zone 'utc' + $3::text::interval)",
             &[&user_id, &token, &interval],
         )
         .await;

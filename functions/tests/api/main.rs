@@ -10,6 +10,7 @@ mod fuzz;
 mod idempotency;
 mod input;
 mod isolation;
+mod jwt;
 mod listing;
 mod loot;
 mod plans;

@@ -243,6 +243,8 @@ async fn what_a_stolen_connection_can_do_is_known() {
         "select nextval('tasks_id_seq')",
         "select * from public.caller('a token that is guessed')",
         "select * from public.caller(public.token_hash('a token that is guessed'))",
+        "select * from public.caller(array['a user whose id is guessed', '1769862896'])",
+        "select * from public.jwt_keys()",
         "select public.session_lookup()",
         "select public.purge_expired('session', 1000)",
         "set statement_timeout = 0",

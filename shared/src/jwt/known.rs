@@ -5,8 +5,8 @@ use crate::{
 };
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A JWT of an unknown key can mean that there is a new one. The keys are then loaded again if that was done more than this
-/// many seconds ago. A shorter time would let anyone who makes up keys trigger a query each time.
+/// A JWT of an unknown key can mean that there is a new one. The keys are then loaded again, unless that was done at most
+/// this many seconds ago. A shorter time would let anyone who makes up keys trigger a query each time.
 const LOAD_FOR_UNKNOWN_KEY_AFTER_S: u64 = 30;
 /// Seconds after which a good JWT is checked with keys that are loaded anew: one that was removed from the table must not
 /// count for longer.
@@ -18,6 +18,8 @@ pub(crate) struct KnownKeys {
     current: RwLock<Arc<Current>>,
     /// When the database last returned them.
     last_loaded: LastTime,
+    /// When it did so for a request, other than the first time: a key can be made right after Init.
+    last_reloaded: LastTime,
 }
 
 #[derive(Default)]
@@ -39,10 +41,11 @@ impl KnownKeys {
 
     /// Whether the keys have to be loaded before this verdict on a JWT counts.
     pub(crate) fn are_too_old_for(&self, verdict: &Result<VerifiedJwt, JwtFailure>) -> bool {
-        let age_s = self.last_loaded.seconds_ago();
         match verdict {
-            Ok(_) => age_s.is_some_and(|age_s| age_s > LOAD_AGAIN_AFTER_S),
-            Err(JwtFailure::UnknownKey) => age_s.is_none_or(|age_s| age_s > LOAD_FOR_UNKNOWN_KEY_AFTER_S),
+            Ok(_) => self.last_loaded.seconds_ago().is_some_and(|age_s| age_s > LOAD_AGAIN_AFTER_S),
+            Err(JwtFailure::UnknownKey) => {
+                self.last_reloaded.seconds_ago().is_none_or(|age_s| age_s > LOAD_FOR_UNKNOWN_KEY_AFTER_S)
+            }
             Err(_) => false,
         }
     }
@@ -51,6 +54,9 @@ impl KnownKeys {
     pub(crate) fn replace(&self, keys: Keys) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) =
             Arc::new(Current { keys, verified: VerifiedTokens::default() });
+        if self.last_loaded.seconds_ago().is_some() {
+            self.last_reloaded.set_now();
+        }
         self.last_loaded.set_now();
     }
 }
@@ -67,10 +73,13 @@ mod tests {
         assert!(keys.are_too_old_for(&unknown), "they were never loaded");
         assert!(!keys.are_too_old_for(&good) && !keys.are_too_old_for(&expired));
         keys.replace(Keys::default());
+        assert!(keys.are_too_old_for(&unknown), "they were loaded in Init alone");
+        keys.replace(Keys::default());
         for (age_s, for_unknown, for_good) in
             [(0, false, false), (29, false, false), (31, true, false), (299, true, false), (301, true, true)]
         {
             keys.last_loaded.set_seconds_ago(age_s);
+            keys.last_reloaded.set_seconds_ago(age_s);
             assert_eq!(keys.are_too_old_for(&unknown), for_unknown, "{age_s}");
             assert_eq!(keys.are_too_old_for(&good), for_good, "{age_s}");
             assert!(!keys.are_too_old_for(&expired), "{age_s}");
