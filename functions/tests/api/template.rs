@@ -313,10 +313,14 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
     }
     let names: BTreeSet<_> = variables.keys().cloned().collect();
     let known = [
+        "ACCEPT_JWT",
         "API_SECRET_ID",
         "BETTER_AUTH_COOKIE_PREFIX",
         "BETTER_AUTH_URL",
         "DEPLOYMENT_ID",
+        "JWT_AUDIENCE",
+        "JWT_ISSUER",
+        "JWT_NEEDS_SESSION",
         "METRICS_NAMESPACE",
         "AUTH_SCHEMA",
         "AUTH_TABLES",
