@@ -104,3 +104,131 @@ fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, JwtFailu
     let seconds = value.as_f64().filter(|seconds| (0.0..=MAX_TIME_S).contains(seconds));
     seconds.map(Some).ok_or(JwtFailure::Times)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const NOW: i64 = 1_800_000_000;
+    const BETTER_AUTH: Signer = Signer::BetterAuth { key_counts_until: None };
+
+    /// Checks claims that are good but for one, or all of them if `name` is empty. `None` removes it.
+    fn check(signer: Signer, name: &str, value: Option<Value>) -> Result<VerifiedJwt, JwtFailure> {
+        let rules = ClaimRules {
+            issuers: vec!["https://app.example.com".into(), "app".into()],
+            audiences: vec!["https://app.example.com".into(), "api".into()],
+        };
+        let good = json!({"sub": "ada", "iat": NOW - 10, "exp": NOW + 900, "iss": "app", "aud": "api"});
+        let Value::Object(mut claims) = good else { unreachable!() };
+        match value {
+            Some(value) => claims.insert(name.to_owned(), value),
+            None => claims.remove(name),
+        };
+        rules.check(&claims, signer, NOW)
+    }
+
+    fn verdict(name: &str, value: Value) -> Option<JwtFailure> {
+        check(BETTER_AUTH, name, Some(value)).err()
+    }
+
+    #[test]
+    fn the_subject_and_the_times_are_returned() {
+        let expected =
+            VerifiedJwt { subject: "ada".into(), issued_at: NOW - 10, expires_at: NOW + 900, counts_until: NOW + 900 };
+        assert_eq!(check(BETTER_AUTH, "", None), Ok(expected.clone()));
+        let ending = Signer::BetterAuth { key_counts_until: Some(NOW + 5) };
+        assert_eq!(check(ending, "", None), Ok(VerifiedJwt { counts_until: NOW + 5, ..expected }));
+        let fraction = check(BETTER_AUTH, "exp", Some(json!(NOW as f64 + 1.75))).unwrap();
+        assert_eq!(fraction.expires_at, NOW + 1);
+    }
+
+    #[test]
+    fn each_claim_is_required_of_better_auth() {
+        for (name, failure) in [
+            ("sub", JwtFailure::Subject),
+            ("iat", JwtFailure::Times),
+            ("exp", JwtFailure::Times),
+            ("iss", JwtFailure::Issuer),
+            ("aud", JwtFailure::Audience),
+        ] {
+            assert_eq!(check(BETTER_AUTH, name, None), Err(failure), "{name}");
+            let is_optional = matches!(name, "iss" | "aud");
+            assert_eq!(check(Signer::SharedSecret, name, None).is_ok(), is_optional, "{name}");
+            assert_eq!(check(Signer::SharedSecret, name, Some(Value::Null)), Err(failure), "{name}");
+        }
+    }
+
+    #[test]
+    fn one_minute_is_tolerated_between_the_clocks() {
+        for (name, accepted, refused, failure) in [
+            ("exp", NOW - 59, NOW - 60, JwtFailure::Expired),
+            ("iat", NOW + 60, NOW + 61, JwtFailure::NotYetValid),
+            ("nbf", NOW + 60, NOW + 61, JwtFailure::NotYetValid),
+        ] {
+            assert_eq!(verdict(name, json!(accepted)), None, "{name}");
+            assert_eq!(verdict(name, json!(refused)), Some(failure), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_a_number_of_seconds_until_the_year_9999() {
+        for name in ["exp", "iat", "nbf"] {
+            let text = (NOW + 5).to_string();
+            for value in
+                [json!(text), json!(null), json!([NOW]), json!(true), json!(-1), json!(1e300), json!(NOW * 1000)]
+            {
+                assert_eq!(verdict(name, value.clone()), Some(JwtFailure::Times), "{name} {value}");
+            }
+        }
+        assert_eq!(verdict("exp", json!(253_402_300_799_i64)), None);
+        assert_eq!(verdict("exp", json!(253_402_300_800_i64)), Some(JwtFailure::Times));
+    }
+
+    #[test]
+    fn the_audience_is_a_text_or_one_of_an_array() {
+        for good in [json!("api"), json!(["api"]), json!(["other", "https://app.example.com"]), json!([1, "api"])] {
+            assert_eq!(verdict("aud", good.clone()), None, "{good}");
+        }
+        for bad in
+            [json!("other"), json!([]), json!(["other"]), json!([["api"]]), json!({"api": 1}), json!("API"), json!("")]
+        {
+            assert_eq!(verdict("aud", bad.clone()), Some(JwtFailure::Audience), "{bad}");
+        }
+        for bad in [json!("other"), json!(["app"]), json!("api"), json!("")] {
+            assert_eq!(verdict("iss", bad.clone()), Some(JwtFailure::Issuer), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_subject_is_a_text_that_postgresql_can_store() {
+        for bad in [json!(""), json!("a\0"), json!(1), json!(null), json!(["ada"])] {
+            assert_eq!(verdict("sub", bad.clone()), Some(JwtFailure::Subject), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_signed_for_another_purpose_is_refused() {
+        for name in ["azp", "client_id", "scope"] {
+            assert_eq!(verdict(name, json!("x")), Some(JwtFailure::Purpose), "{name}");
+        }
+        for name in ["session", "user"] {
+            let content = Some(json!({}));
+            assert_eq!(check(Signer::SharedSecret, name, content.clone()), Err(JwtFailure::Purpose), "{name}");
+            assert!(check(BETTER_AUTH, name, content).is_ok(), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_verified_time_fits_a_timestamp_of_postgresql(exp in any::<f64>(), iat in any::<f64>()) {
+            let rules = ClaimRules { issuers: vec![], audiences: vec![] };
+            let Value::Object(claims) = json!({"sub": "ada", "iat": iat, "exp": exp}) else { unreachable!() };
+            if let Ok(jwt) = rules.check(&claims, Signer::SharedSecret, NOW) {
+                prop_assert!((NOW - 60..=253_402_300_799).contains(&jwt.expires_at));
+                prop_assert!((0..=NOW + 60).contains(&jwt.issued_at));
+            }
+        }
+    }
+}

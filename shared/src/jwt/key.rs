@@ -286,3 +286,176 @@ impl Curve {
         PKey::from_ec_key(EcKey::from_public_key_affine_coordinates(&group, &x, &y)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn encode(bytes: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn rsa(bits: u32) -> Value {
+        let key = Rsa::generate(bits).unwrap();
+        json!({"kty": "RSA", "n": encode(&key.n().to_vec()), "e": encode(&key.e().to_vec())})
+    }
+
+    fn ed25519() -> Value {
+        let key = PKey::generate_ed25519().unwrap();
+        json!({"kty": "OKP", "crv": "Ed25519", "x": encode(&key.raw_public_key().unwrap())})
+    }
+
+    fn p256() -> Value {
+        let key = EcKey::generate(&EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap()).unwrap();
+        let mut context = openssl::bn::BigNumContext::new().unwrap();
+        let (mut x, mut y) = (BigNum::new().unwrap(), BigNum::new().unwrap());
+        key.public_key().affine_coordinates(key.group(), &mut x, &mut y, &mut context).unwrap();
+        let coordinate = |number: &BigNum| encode(&number.to_vec_padded(32).unwrap());
+        json!({"kty": "EC", "crv": "P-256", "x": coordinate(&x), "y": coordinate(&y)})
+    }
+
+    fn with(mut jwk: Value, name: &str, value: Value) -> Value {
+        jwk[name] = value;
+        jwk
+    }
+
+    fn algorithm(jwk: &Value, algorithm: Option<&str>) -> Result<Option<Algorithm>, InvalidKey> {
+        Key::from_row("k", &jwk.to_string(), algorithm, None).map(|key| key.algorithm)
+    }
+
+    #[test]
+    fn the_row_or_else_the_jwk_names_the_algorithm() {
+        let rsa = rsa(2048);
+        assert_eq!(algorithm(&ed25519(), None), Ok(Some(Algorithm::EdDsa)));
+        assert_eq!(algorithm(&p256(), None), Ok(Some(Algorithm::Es256)));
+        assert_eq!(algorithm(&rsa, None), Ok(None));
+        assert_eq!(algorithm(&rsa, Some("PS256")), Ok(Some(Algorithm::Ps256)));
+        assert_eq!(algorithm(&with(rsa.clone(), "alg", json!("RS256")), None), Ok(Some(Algorithm::Rs256)));
+        let contradiction = algorithm(&with(rsa, "alg", json!("RS256")), Some("PS256"));
+        assert_eq!(contradiction, Err(InvalidKey("it has two algorithms")));
+    }
+
+    #[test]
+    fn an_algorithm_of_another_type_of_key_is_refused() {
+        let other_type = InvalidKey("its algorithm belongs to another type of key");
+        for (jwk, name) in [(ed25519(), "ES256"), (p256(), "EdDSA"), (p256(), "ES512"), (rsa(2048), "EdDSA")] {
+            assert_eq!(algorithm(&jwk, Some(name)), Err(other_type), "{name}");
+        }
+        for name in ["HS256", "none", "RS512", ""] {
+            assert_eq!(
+                algorithm(&rsa(2048), Some(name)),
+                Err(InvalidKey("its algorithm is not a known one")),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_rsa_key_has_2048_bits() {
+        assert_eq!(algorithm(&rsa(2048), None), Ok(None));
+        assert_eq!(algorithm(&rsa(2040), None), Err(InvalidKey("it is shorter than 2048 bits")));
+    }
+
+    /// A new RSA key without an algorithm, and a function that signs `text` with it.
+    fn old_rsa() -> (Key, impl Fn(bool) -> Vec<u8>) {
+        let private = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
+        let rsa = private.rsa().unwrap();
+        let jwk = json!({"kty": "RSA", "n": encode(&rsa.n().to_vec()), "e": encode(&rsa.e().to_vec())}).to_string();
+        let sign = move |is_pss| {
+            let mut signer = openssl::sign::Signer::new(MessageDigest::sha256(), &private).unwrap();
+            if is_pss {
+                signer.set_rsa_padding(Padding::PKCS1_PSS).unwrap();
+                signer.set_rsa_pss_saltlen(RsaPssSaltlen::DIGEST_LENGTH).unwrap();
+            }
+            signer.sign_oneshot_to_vec(b"text").unwrap()
+        };
+        (Key::from_row("k", &jwk, None, None).unwrap(), sign)
+    }
+
+    #[test]
+    fn an_rsa_key_without_an_algorithm_accepts_each_of_rsas_two_for_its_own_signatures_only() {
+        let (key, sign) = old_rsa();
+        let check = |algorithm, is_pss| key.check_signature(algorithm, b"text", &sign(is_pss));
+        assert_eq!(check(Algorithm::Rs256, false), Ok(()));
+        assert_eq!(check(Algorithm::Ps256, true), Ok(()));
+        assert_eq!(check(Algorithm::Rs256, true), Err(JwtFailure::Signature));
+        assert_eq!(check(Algorithm::Ps256, false), Err(JwtFailure::Signature));
+        for other in [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Es512] {
+            assert_eq!(check(other, false), Err(JwtFailure::Algorithm), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn an_rsa_signature_has_the_length_of_its_key() {
+        let (key, sign) = old_rsa();
+        // One signature of 256 begins with a zero, without which it is the same number.
+        let signature = (0..10_000).map(|_| sign(true)).find(|signature| signature[0] == 0).unwrap();
+        assert_eq!(key.check_signature(Algorithm::Ps256, b"text", &signature), Ok(()));
+        assert_eq!(key.check_signature(Algorithm::Ps256, b"text", &signature[1..]), Err(JwtFailure::Signature));
+    }
+
+    #[test]
+    fn a_row_that_is_no_public_key_is_refused() {
+        for jwk in [
+            json!(null),
+            json!([]),
+            json!({}),
+            json!({"kty": "oct", "k": "c2VjcmV0"}),
+            json!({"kty": "OKP", "crv": "Ed448", "x": "AA"}),
+            json!({"kty": "RSA", "n": "", "e": ""}),
+            with(ed25519(), "x", json!("AA")),
+            with(ed25519(), "x", json!("=")),
+            with(ed25519(), "x", json!(1)),
+            with(ed25519(), "d", json!("AA")),
+            with(ed25519(), "use", json!("enc")),
+            with(ed25519(), "key_ops", json!(["sign"])),
+            with(ed25519(), "alg", json!(null)),
+            with(p256(), "x", json!(encode(&[1; 32]))),
+            with(p256(), "x", json!(encode(&[0; 33]))),
+            with(p256(), "y", json!("")),
+            with(p256(), "crv", json!("P-384")),
+            with(p256(), "crv", json!("P-521")),
+        ] {
+            assert!(algorithm(&jwk, None).is_err(), "{jwk}");
+            assert!(ErrorStack::get().errors().is_empty(), "{jwk}");
+        }
+    }
+
+    #[test]
+    fn a_coordinate_has_its_full_length() {
+        let key = p256();
+        let x = URL_SAFE_NO_PAD.decode(key["x"].as_str().unwrap()).unwrap();
+        assert!(algorithm(&key, None).is_ok());
+        let longer = with(key, "x", json!(encode(&[&[0], &x[..]].concat())));
+        assert_eq!(algorithm(&longer, None), Err(InvalidKey("a coordinate has the wrong length")));
+    }
+
+    #[test]
+    fn a_row_that_is_no_key_is_skipped() {
+        let good = ed25519().to_string();
+        let keys = Keys::from_rows([("bad", "{}", None, None), ("good", &*good, Some("EdDSA"), None)]);
+        assert!(keys.get("bad").is_none());
+        assert!(keys.get("good").is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn no_row_panics(kind in "OKP|EC|RSA", curve in "Ed25519|P-256|P-521", x in any::<Vec<u8>>(), y in any::<Vec<u8>>()) {
+            let (x, y) = (encode(&x), encode(&y));
+            let jwk = json!({"kty": kind, "crv": curve, "x": x, "y": y, "n": x, "e": y});
+            let _ = algorithm(&jwk, None);
+        }
+
+        #[test]
+        fn an_rsa_key_of_any_numbers_refuses_a_wrong_signature(n in proptest::collection::vec(any::<u8>(), 256..300), e in proptest::collection::vec(any::<u8>(), 0..9)) {
+            let jwk = json!({"kty": "RSA", "n": encode(&n), "e": encode(&e)}).to_string();
+            if let Ok(key) = Key::from_row("k", &jwk, None, None) {
+                for algorithm in [Algorithm::Rs256, Algorithm::Ps256] {
+                    prop_assert_eq!(key.check_signature(algorithm, b"text", &vec![1; n.len()]), Err(JwtFailure::Signature));
+                }
+            }
+        }
+    }
+}

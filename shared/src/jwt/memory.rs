@@ -53,3 +53,35 @@ impl VerifiedTokens {
 fn digest(token: &str) -> Digest {
     Sha256::digest(token).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(subject: &str, end: i64) -> VerifiedJwt {
+        VerifiedJwt { subject: subject.to_owned(), issued_at: 0, expires_at: end, counts_until: end }
+    }
+
+    #[test]
+    fn a_token_is_remembered_until_its_end() {
+        let memory = VerifiedTokens::default();
+        memory.insert("a", jwt("ada", 100));
+        assert_eq!(memory.get("a", 99), Some(jwt("ada", 100)));
+        assert_eq!(memory.get("a", 100), None);
+        assert_eq!(memory.get("b", 0), None);
+    }
+
+    #[test]
+    fn the_oldest_token_is_forgotten_first_and_twice_the_same_is_one() {
+        let memory = VerifiedTokens::default();
+        for number in 0..=CAPACITY {
+            memory.insert(&number.to_string(), jwt("ada", 100));
+            memory.insert("1", jwt("ada", 100));
+        }
+        assert_eq!(memory.get("0", 0), None);
+        assert!(memory.get("1", 0).is_some());
+        assert!(memory.get(&CAPACITY.to_string(), 0).is_some());
+        let remembered = memory.lock();
+        assert_eq!((remembered.tokens.len(), remembered.order.len()), (CAPACITY, CAPACITY));
+    }
+}
