@@ -3,11 +3,12 @@
 //
 // Reads JSON from standard input:
 //   { seed, count, baseURL, users: [id, id], sharedSecret }
-// and writes
-//   { keys: [{ id, publicKey, alg, expiresAt }], now, tokens: [{ token, changes, subject, reason, betterAuth, leeway }] }
+// and writes a line of JSON with the rows of jwks, and one for each token:
+//   [{ id, publicKey, alg, expiresAt }, ...]
+//   { token, changes, subject, reason, betterAuth, leeway }
 // `subject` is the user by jose with the API's rules, or null for the reason `reason`. `betterAuth` is whether Better Auth
 // accepts the token. `leeway` is true of a token that Better Auth refuses because it knows no leeway. Times are in
-// seconds.
+// seconds. Each token is made when its line is written, so that the reader can try it at nearly the same time.
 //
 // The seed decides on the changes. The keys are new in each run, and some signatures are random.
 import { constants, createHmac, createPublicKey, generateKeyPairSync, sign as signWith } from "node:crypto";
@@ -18,7 +19,8 @@ import { jwt } from "better-auth/plugins";
 import { importJWK, jwtVerify } from "jose";
 
 const { seed, count, baseURL, users, sharedSecret } = JSON.parse(await text(process.stdin));
-const now = Math.floor(Date.now() / 1000);
+const time = () => Math.floor(Date.now() / 1000);
+let now = time();
 const DAY_S = 86_400;
 
 // The API's limits: see shared/src/jwt.rs, shared/src/jwt/claims.rs and shared/src/jwt/key.rs.
@@ -96,6 +98,8 @@ const set = (members, name, value) => {
 const without = (members, name) => members.filter(([known]) => known !== name);
 const header = (name, ...values) => [`header ${name}`, (draft) => set(draft.header, name, pick(values))];
 const claim = (name, ...values) => [`claim ${name}`, (draft) => set(draft.claims, name, pick(values))];
+// `values` is a function, because they depend on the time.
+const claimOfTime = (name, values) => [`claim ${name}`, (draft) => set(draft.claims, name, pick(values()))];
 const twice = (part, name, first, last) => [
   `${part} ${name} twice`,
   (draft) => {
@@ -107,11 +111,11 @@ const value = (text) => () => text;
 const signature = (name, change) => [`signature ${name}`, (draft) => (draft.sign = change(draft.sign, draft))];
 const deep = (depth) => "[".repeat(depth) + "]".repeat(depth);
 
-const past = String(now - 300), future = String(now + 3600);
-const oddTimes = [
-  "null", "true", '""', "[]", "{}", json(future), json(String(now)), `[${future}]`, "0", "-0", "-1", "1e400", "-1e400",
-  "1e5", `${future}.5`, `${now - 1}.25`, `${future}e0`, String(now * 1000), String(MAX_TIME_S), String(MAX_TIME_S + 1),
-  "9007199254740993", "1e22", json(new Date(now * 1000).toISOString()), past, future, String(now - 1),
+const past = () => String(now - 300), future = () => String(now + 3600);
+const oddTimes = () => [
+  "null", "true", '""', "[]", "{}", json(future()), json(String(now)), `[${future()}]`, "0", "-0", "-1", "1e400", "-1e400",
+  "1e5", `${future()}.5`, `${now - 1}.25`, `${future()}e0`, String(now * 1000), String(MAX_TIME_S), String(MAX_TIME_S + 1),
+  "9007199254740993", "1e22", json(new Date(now * 1000).toISOString()), past(), future(), String(now - 1),
   String(now - LEEWAY_S - 5), String(now + LEEWAY_S - 5),
 ];
 const algorithms = [
@@ -168,11 +172,11 @@ const changes = [
     },
   ]),
 
-  claim("exp", ...oddTimes),
-  claim("exp", past, future, String(now - 1), String(now - LEEWAY_S - 1)),
-  claim("iat", ...oddTimes),
-  claim("nbf", ...oddTimes),
-  claim("nbf", past, future, String(now + 20)),
+  claimOfTime("exp", oddTimes),
+  claimOfTime("exp", () => [past(), future(), String(now - 1), String(now - LEEWAY_S - 1)]),
+  claimOfTime("iat", oddTimes),
+  claimOfTime("nbf", oddTimes),
+  claimOfTime("nbf", () => [past(), future(), String(now + 20)]),
   claim("iss", ...origins),
   claim("aud", ...origins),
   claim("aud", ...origins),
@@ -187,8 +191,8 @@ const changes = [
   claim("nonce", '"n"'),
   claim("__proto__", `{"sub":${json(users[1])}}`),
   ...["exp", "iat", "iss", "aud", "sub"].map((name) => [`claims without ${name}`, (draft) => (draft.claims = without(draft.claims, name))]),
-  twice("claims", "exp", value(past), keep("claims", "exp")),
-  twice("claims", "exp", keep("claims", "exp"), value(past)),
+  twice("claims", "exp", past, keep("claims", "exp")),
+  twice("claims", "exp", keep("claims", "exp"), past),
   twice("claims", "sub", value(json(users[1])), keep("claims", "sub")),
   twice("claims", "sub", keep("claims", "sub"), value(json(users[1]))),
   twice("claims", "aud", value('"https://other.example"'), keep("claims", "aud")),
@@ -445,8 +449,10 @@ async function askBetterAuth(token) {
   return false;
 }
 
-const tokens = [];
+const write = (it) => process.stdout.write(`${json(it)}\n`);
+write(keys.map(({ id, jwk, row }) => ({ id, publicKey: json(jwk), ...row })));
 for (let number = 0; number < count; number += 1) {
+  now = time();
   const { token, changes: names } = newToken();
   const verdict = { token, changes: names, subject: null, reason: null, betterAuth: await askBetterAuth(token), leeway: false };
   try {
@@ -457,10 +463,5 @@ for (let number = 0; number < count; number += 1) {
     if (!(error instanceof Refused)) throw error;
     verdict.reason = error.message;
   }
-  tokens.push(verdict);
+  write(verdict);
 }
-process.stdout.write(json({
-  keys: keys.map(({ id, jwk, row }) => ({ id, publicKey: json(jwk), ...row })),
-  now,
-  tokens,
-}));

@@ -17,6 +17,10 @@ use xtask::place::{root, target};
 /// Timeout of the server's start, in seconds.
 const START_TIMEOUT_S: u64 = 60;
 
+/// What runs Better Auth, in devtools/better-auth.
+const FILES: [&str; 7] =
+    ["package.json", "package-lock.json", "server.mjs", "index.html", "judge.mjs", "jwt-judge.mjs", "browser-test.mjs"];
+
 /// An installed Better Auth.
 pub struct BetterAuth {
     folder: PathBuf,
@@ -30,7 +34,7 @@ pub async fn install() -> Result<BetterAuth> {
     let folder = target().join("tools/better-auth");
     fs::create_dir_all(&folder)?;
     let _lock = lock("better-auth")?;
-    for file in ["package.json", "package-lock.json", "server.mjs", "index.html", "judge.mjs", "browser-test.mjs"] {
+    for file in FILES {
         fs::copy(source.join(file), folder.join(file))?;
     }
     from_npm("Better Auth", &folder).await?;

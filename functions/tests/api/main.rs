@@ -11,6 +11,7 @@ mod idempotency;
 mod input;
 mod isolation;
 mod jwt;
+mod jwt_judge;
 mod listing;
 mod loot;
 mod plans;
