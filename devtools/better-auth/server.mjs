@@ -7,15 +7,12 @@
 //   BETTER_AUTH_URL, BETTER_AUTH_SECRET(S), BETTER_AUTH_COOKIE_PREFIX, TRUSTED_ORIGINS, SESSION_EXPIRES_IN (seconds)
 //   BETTER_AUTH_DATABASE_URL   instead of DATABASE_URL
 //   BETTER_AUTH_TABLES         a module that exports `tables`: Better Auth's options for names, ids and plugins
+//   BETTER_AUTH_PACKAGE        the package of another release of Better Auth
 //
 // Arguments: "migrate" creates Better Auth's tables and exits, "plan" prints what "migrate" would run.
 import { readFileSync } from "node:fs";
 import { createServer, request as httpRequest } from "node:http";
 import { pathToFileURL } from "node:url";
-import { betterAuth } from "better-auth";
-import { getMigrations } from "better-auth/db/migration";
-import { toNodeHandler } from "better-auth/node";
-import { bearer } from "better-auth/plugins";
 import pg from "pg";
 
 // Timestamps without a time zone are in UTC, whatever the process's time zone.
@@ -23,6 +20,10 @@ pg.defaults.parseInputDatesAsUTC = true;
 pg.types.setTypeParser(pg.types.builtins.TIMESTAMP, (text) => new Date(`${text.replace(" ", "T")}Z`));
 
 const { env } = process;
+const betterAuthPackage = env.BETTER_AUTH_PACKAGE ?? "better-auth";
+const { betterAuth } = await import(betterAuthPackage);
+const { toNodeHandler } = await import(`${betterAuthPackage}/node`);
+const { bearer } = await import(`${betterAuthPackage}/plugins`);
 const pool = new pg.Pool({ connectionString: env.BETTER_AUTH_DATABASE_URL ?? env.DATABASE_URL });
 
 // The schema specification's names for Better Auth's fields, such as user_id for userId.
@@ -86,6 +87,8 @@ const options = {
 };
 
 if (process.argv[2]) {
+  // Releases before 1.5 have it elsewhere.
+  const { getMigrations } = await import(`${betterAuthPackage}/db/migration`).catch(() => import(`${betterAuthPackage}/db`));
   const { runMigrations, compileMigrations } = await getMigrations(options);
   if (process.argv[2] === "migrate") await runMigrations();
   else console.log(await compileMigrations());

@@ -2,6 +2,7 @@
 //! and stops working at once after a sign-out. `cargo xtask test better-auth` starts the servers.
 mod databases;
 mod harness;
+mod jwt;
 
 use harness::{Dev, free_port, new_folder};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -143,43 +144,40 @@ impl Servers {
     /// Calls every route with each credential of a session that counts.
     async fn call_every_route(&self, session: &Session) {
         for credential in session.credentials().into_iter().filter(|credential| session.counts(credential)) {
-            let me: Value = credential
-                .on(self.http.get(format!("{}/api/session", self.api)))
-                .send()
-                .await
-                .unwrap()
-                .json()
-                .await
-                .unwrap();
-            for base in ["/api/tasks".to_owned(), format!("/api/{}/tasks", me["user_id"].as_str().unwrap())] {
-                let mut path = base.clone();
-                for (method, suffix, body) in [
-                    (Method::POST, "", Some(json!({"title": "Buy milk"}))),
-                    (Method::GET, "", None),
-                    (Method::PUT, "", Some(json!({"title": "Buy bread"}))),
-                    (Method::PATCH, "/complete", None),
-                    (Method::GET, "?status=completed", None),
-                    (Method::DELETE, "", None),
-                ] {
-                    let target =
-                        if suffix.starts_with('?') { format!("{base}{suffix}") } else { format!("{path}{suffix}") };
-                    let mut request = self
-                        .http
-                        .request(method.clone(), format!("{}{target}", self.api))
-                        .header("Origin", &self.origin);
-                    if let Some(body) = body {
-                        request = request.json(&body);
-                    }
-                    let answer = credential.on(request).send().await.unwrap();
-                    assert!(
-                        answer.status().is_success(),
-                        "{method} {target} by {}: {}",
-                        credential.kind,
-                        answer.status()
-                    );
-                    if method == Method::POST {
-                        path = answer.headers()["location"].to_str().unwrap().to_owned();
-                    }
+            self.call_every_route_with(&credential).await;
+        }
+    }
+
+    async fn call_every_route_with(&self, credential: &Credential) {
+        let me: Value = credential
+            .on(self.http.get(format!("{}/api/session", self.api)))
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        for base in ["/api/tasks".to_owned(), format!("/api/{}/tasks", me["user_id"].as_str().unwrap())] {
+            let mut path = base.clone();
+            for (method, suffix, body) in [
+                (Method::POST, "", Some(json!({"title": "Buy milk"}))),
+                (Method::GET, "", None),
+                (Method::PUT, "", Some(json!({"title": "Buy bread"}))),
+                (Method::PATCH, "/complete", None),
+                (Method::GET, "?status=completed", None),
+                (Method::DELETE, "", None),
+            ] {
+                let target =
+                    if suffix.starts_with('?') { format!("{base}{suffix}") } else { format!("{path}{suffix}") };
+                let mut request =
+                    self.http.request(method.clone(), format!("{}{target}", self.api)).header("Origin", &self.origin);
+                if let Some(body) = body {
+                    request = request.json(&body);
+                }
+                let answer = credential.on(request).send().await.unwrap();
+                assert!(answer.status().is_success(), "{method} {target} by {}: {}", credential.kind, answer.status());
+                if method == Method::POST {
+                    path = answer.headers()["location"].to_str().unwrap().to_owned();
                 }
             }
         }
