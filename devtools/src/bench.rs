@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: compares the API with common alternatives, on one database, in one run.
+mod credentials;
 mod ours;
 mod scale;
 
 use self::{
+    credentials::credentials,
     ours::{build_ours, ours, pack},
     scale::scale,
 };
@@ -50,6 +52,7 @@ pub async fn bench(options: &Bench) -> Result<()> {
     match options.subject {
         Subject::Programs => programs(options).await,
         Subject::Scale => scale(options.quick).await,
+        Subject::Credentials => credentials(options.quick, options.before.as_deref()).await,
     }
 }
 

@@ -313,6 +313,8 @@ pub enum Subject {
     Programs,
     /// The API's cost by number of tasks, page size and number of processes
     Scale,
+    /// A list by JWT beside one by the session's token
+    Credentials,
 }
 
 #[derive(Args)]
