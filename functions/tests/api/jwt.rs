@@ -27,7 +27,8 @@ const URL: &str = "http://localhost:3000";
 const ALGORITHMS: [&str; 5] = ["EdDSA", "ES256", "ES512", "PS256", "RS256"];
 
 /// The table of better-auth 1.7's jwt plugin, owned like the sessions.
-const TABLE: &str = "create table jwks (id text primary key, \"publicKey\" text not null, \"privateKey\" text not null,
+pub const TABLE: &str =
+    "create table jwks (id text primary key, \"publicKey\" text not null, \"privateKey\" text not null,
         \"createdAt\" timestamptz not null, \"expiresAt\" timestamptz, alg text, crv text);
     alter table jwks owner to tasks_owner";
 
