@@ -56,6 +56,11 @@ impl Caller {
         })
     }
 
+    /// Names the task that the request is about, for its line in the log.
+    pub(crate) fn log_task(&self, id: i32) {
+        self.database.measures().set_task_id(id);
+    }
+
     /// Runs a statement as this caller and returns its rows. There is at least one.
     ///
     /// # Errors
@@ -68,6 +73,7 @@ impl Caller {
         self.has_queried.store(true, Ordering::Relaxed);
         let rows = self.find_and_run(statement, parameters).await?;
         let first = rows.first().ok_or_else(|| self.unknown())?;
+        self.database.measures().set_user_id(first.try_get("user_id")?);
         if first.try_get("mine")? { Ok(rows) } else { Err(Error::Forbidden(self.why_not_mine())) }
     }
 

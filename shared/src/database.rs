@@ -42,6 +42,11 @@ impl Database {
         Self { settings, snapshot, measures }
     }
 
+    /// What is learned about the request.
+    pub(crate) fn measures(&self) -> &Measures {
+        &self.measures
+    }
+
     /// Connects before the first request, within `limit`: Lambda gives Init a whole CPU, and requests a fraction of
     /// one.
     pub(crate) async fn connect(&self, limit: Duration) -> Result<(), Error> {

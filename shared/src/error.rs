@@ -143,6 +143,17 @@ impl Error {
         }
     }
 
+    /// The kind of a refusal that can be an attack, in the words of OWASP's Logging Vocabulary, for the log. A request without
+    /// any credential is none.
+    pub(crate) fn security_event(&self) -> Option<&'static str> {
+        match self {
+            Self::Unauthenticated(AuthFailure::Missing) => None,
+            Self::Unauthenticated(_) => Some("authn_fail"),
+            Self::Forbidden(_) => Some("authz_fail"),
+            _ => None,
+        }
+    }
+
     /// The cause of a failure that is not the client's, for the log only. Never part of a response.
     pub(crate) fn cause(&self) -> Option<&str> {
         match self {

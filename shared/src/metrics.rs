@@ -20,18 +20,21 @@ use serde_json::{Map, Value};
 use std::{
     io::Write as _,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
 
-/// The time and retries that a request spends on the database, summed up as it runs.
+/// What is learned about a request as it runs: the time and retries that it spends on the database, who the caller is, and
+/// the task.
 #[derive(Default)]
 pub(crate) struct Measures {
     database_us: AtomicU64,
     connect_us: AtomicU64,
     retries: AtomicU64,
+    user_id: OnceLock<String>,
+    task_id: OnceLock<u32>,
 }
 
 impl Measures {
@@ -45,6 +48,16 @@ impl Measures {
 
     pub(crate) fn count_retry(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sets the caller's id. The first call counts.
+    pub(crate) fn set_user_id(&self, id: &str) {
+        self.user_id.get_or_init(|| id.to_owned());
+    }
+
+    /// Sets the id of the task that the request is about. The first call counts.
+    pub(crate) fn set_task_id(&self, id: i32) {
+        self.task_id.get_or_init(|| id.unsigned_abs());
     }
 }
 
@@ -183,6 +196,10 @@ impl Entry for AnsweredRequest {
         writer.value("cause", &cause);
         let auth_failure = error.as_ref().and_then(Error::auth_failure);
         writer.value("auth_failure", &auth_failure.map(AuthFailure::name));
+        let security_event = error.as_ref().and_then(Error::security_event);
+        writer.value("security", &security_event);
+        writer.value("user_id", &measures.user_id.get().map(String::as_str));
+        writer.value("task_id", &measures.task_id.get().map(|id| NoMetric::from(*id)));
 
         let count = |is_so: bool| AsCount::from(u64::from(is_so));
         writer.value("Requests", &count(true));
@@ -194,7 +211,10 @@ impl Entry for AnsweredRequest {
         writer.value("DatabaseFailures", &count(matches!(error, Some(Error::Unavailable(_)))));
         writer.value("Faults", &count((500..600).contains(status)));
         writer.value("ClientErrors", &count((400..500).contains(status)));
-        // Only the kind that occurred: a metric without a value costs nothing.
+        // Only what occurred: a metric without a value costs nothing.
+        if security_event.is_some() {
+            writer.value("Refusals", &count(true));
+        }
         let kind = match error {
             Some(Error::Unauthenticated(AuthFailure::Missing)) => "AuthMissing",
             Some(Error::Unauthenticated(AuthFailure::BadSignature)) => "AuthBadSignature",

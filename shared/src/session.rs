@@ -24,7 +24,7 @@ pub struct Session {
 /// # Errors
 /// [`Error::Unauthenticated`] without a live session.
 pub async fn current(caller: &Caller) -> Result<Session, Error> {
-    let sql = authorised_read!("s.user_id::text, s.expires_at", "");
+    let sql = authorised_read!("s.expires_at", "");
     let row = caller.query_one(sql, &[]).await?;
     let ends = [row.try_get("expires_at")?, caller.jwt_expires_at()];
     let expires_at = ends.into_iter().flatten().min();

@@ -26,6 +26,7 @@ impl Statement {
             contains(sql, " from s") || contains(sql, "from public.caller($1) s"),
             "the statement does not read from s, the caller"
         );
+        assert!(contains(sql, "s.user_id::text as user_id"), "the statement does not return the caller's id (user_id)");
         assert!(
             tasks_are_qualified(sql),
             "the statement names tasks without their schema: a role's search_path could lead elsewhere. Write public.tasks, with an alias"
@@ -77,7 +78,8 @@ impl Statement {
 /// Creates a statement that begins with `s`: the caller's row, or no row without a live session. `$1` is the token's digest
 /// or, in other types, the token or a verified JWT's user, and `$2` the user id in the path or null. The statement's own parameters begin at `$3`.
 ///
-/// No row means 401, and `mine` = false means 403. The meaning of nulls is up to the statement.
+/// It returns `mine` and `user_id`, the caller's: [`caller_columns`]. No row means 401, and `mine` = false means 403. The meaning
+/// of other nulls is up to the statement.
 macro_rules! authorised {
     ($($sql:tt)+) => {
         const {
@@ -91,6 +93,14 @@ macro_rules! authorised {
 }
 pub(crate) use authorised;
 
+/// The columns that a statement of [`authorised!`] returns about the caller.
+macro_rules! caller_columns {
+    () => {
+        "s.mine, s.user_id::text as user_id"
+    };
+}
+pub(crate) use caller_columns;
+
 /// Like [`authorised!`], for a statement that only reads: its columns, and what is joined to `s`. PostgreSQL plans
 /// every statement anew, and this form faster than one with a `with` query in front.
 ///
@@ -100,7 +110,7 @@ macro_rules! authorised_read {
     ($columns:expr, $($joined:tt)+) => {
         const {
             $crate::statement::Statement::new(concat!(
-                "select ($2 is null or s.user_id::text = $2) as mine, ",
+                "select ($2 is null or s.user_id::text = $2) as mine, s.user_id::text as user_id, ",
                 $columns,
                 " from public.caller($1) s ",
                 $($joined)+
@@ -211,7 +221,8 @@ mod tests {
     #[test]
     fn a_statement_that_reaches_tasks_of_others_does_not_compile() {
         let compiles = |sql: &str| {
-            let sql: &'static str = format!("select s.mine from public.caller($1) s {sql}").leak();
+            let sql: &'static str =
+                format!("select s.mine, s.user_id::text as user_id from public.caller($1) s {sql}").leak();
             catch_unwind(|| Statement::new(sql)).is_ok()
         };
         for sql in [
@@ -238,6 +249,7 @@ mod tests {
             assert!(!compiles(sql), "{sql}");
         }
         assert!(catch_unwind(|| Statement::new("select mine from s")).is_err());
+        assert!(catch_unwind(|| Statement::new("select s.mine from public.caller($1) s")).is_err(), "nobody's");
         assert!(catch_unwind(|| Statement::without_caller("select title from public.tasks")).is_err());
     }
 }

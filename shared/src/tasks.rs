@@ -8,7 +8,7 @@ pub(crate) mod task;
 use crate::{
     caller::Caller,
     error::Error,
-    statement::{Parameters, Statement, authorised, authorised_read},
+    statement::{Parameters, Statement, authorised, authorised_read, caller_columns},
     tasks::{
         input::{Completed, key_lifetime},
         page::{MAX_PAGE_BYTES, Page, Sort, SortKey},
@@ -139,7 +139,9 @@ pub async fn create(caller: &Caller, new: &NewTask) -> Result<Task, Error> {
             from s, (select clock_timestamp() at time zone 'utc' as now) utc
             where s.mine
             returning *)
-        select s.mine, ",
+        select ",
+        caller_columns!(),
+        ", ",
         columns!("made"),
         "
         from s left join made on true"
@@ -147,7 +149,9 @@ pub async fn create(caller: &Caller, new: &NewTask) -> Result<Task, Error> {
     let parameters: Parameters<'_> =
         &[(&new.title.0, Type::TEXT), (&new.description.as_ref().map(|it| &it.0), Type::TEXT)];
     let row = caller.query_one(sql.never_repeated(), parameters).await?;
-    Task::from_row(&row)?.ok_or_else(|| Error::Internal("the new task was not returned".to_owned()))
+    let task = Task::from_row(&row)?.ok_or_else(|| Error::Internal("the new task was not returned".to_owned()))?;
+    caller.log_task(task.id);
+    Ok(task)
 }
 
 /// Creates a task for the caller, or returns the one that was created earlier with the same key. The second value is
@@ -175,7 +179,7 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
         made as (
             insert into public.tasks (", columns!(), ")
             select task_id, user_id, $5, $6, false, created_at, created_at from key where made_by = pg_current_xact_id())
-        select s.mine, s.user_id::text, key.request_hash = $4 as is_same, made_by <> pg_current_xact_id() as is_replay,
+        select ", caller_columns!(), ", key.request_hash = $4 as is_same, made_by <> pg_current_xact_id() as is_replay,
             key.task_id as id, key.created_at
         from s left join key on true"
     );
@@ -199,6 +203,7 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
         created_at,
         updated_at: created_at,
     };
+    caller.log_task(task.id);
     Ok((task, row.try_get("is_replay")?))
 }
 
@@ -208,6 +213,7 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
 /// [`Error::NotFound`] if no task has this id, or it belongs to another user; [`Error::Unauthenticated`] without a live
 /// session, [`Error::Forbidden`] on another user's path.
 pub async fn get(caller: &Caller, id: TaskId) -> Result<Task, Error> {
+    caller.log_task(id.0);
     let sql = authorised_read!(columns!("t"), "left join public.tasks t on t.user_id = s.user_id and t.id = $3");
     let row = caller.query_one(sql, &[(&id.0, Type::INT4)]).await?;
     Task::from_row(&row)?.ok_or(NO_SUCH_TASK)
@@ -231,7 +237,9 @@ pub async fn update(caller: &Caller, id: TaskId, changes: &TaskChanges, if_match
             where s.mine and t.user_id = s.user_id and t.id = $3
                 and ($4 is null or (extract(epoch from t.updated_at) * 1000000)::bigint = any ($4))
             returning t.*)
-        select s.mine, ",
+        select ",
+        caller_columns!(),
+        ", ",
         columns!("u"),
         ",
             $4 is not null and u.id is null
@@ -251,6 +259,7 @@ pub async fn update(caller: &Caller, id: TaskId, changes: &TaskChanges, if_match
         (&toggles, Type::BOOL),
         (&completed, Type::BOOL),
     ];
+    caller.log_task(id.0);
     // Never repeated: a second run could undo the toggle, fail on the tag that the first run changed, or overwrite
     // another client's change.
     let row = caller.query_one(sql.never_repeated(), parameters).await?;
@@ -271,12 +280,15 @@ pub async fn delete(caller: &Caller, id: TaskId, if_match: &IfMatch) -> Result<(
             where s.mine and t.user_id = s.user_id and t.id = $3
                 and ($4 is null or (extract(epoch from t.updated_at) * 1000000)::bigint = any ($4))
             returning t.id)
-        select s.mine, d.id,
+        select ",
+        caller_columns!(),
+        ", d.id,
             $4 is not null and d.id is null
                 and exists (select from public.tasks t where t.user_id = s.user_id and t.id = $3) as is_stale
         from s left join deleted d on true"
     );
     let parameters: Parameters<'_> = &[(&id.0, Type::INT4), (&if_match.tags(), Type::INT8_ARRAY)];
+    caller.log_task(id.0);
     // Never repeated: a second run would not find the task that the first one deleted.
     let row = caller.query_one(sql.never_repeated(), parameters).await?;
     if row.try_get("is_stale")? {
@@ -295,7 +307,9 @@ pub async fn clear_completed(caller: &Caller) -> Result<i64, Error> {
             delete from public.tasks t using s
             where s.mine and t.user_id = s.user_id and t.completed
             returning t.id)
-        select s.mine, (select count(*) from deleted) as deleted from s"
+        select ",
+        caller_columns!(),
+        ", (select count(*) from deleted) as deleted from s"
     );
     // Never repeated: a second run would count only the tasks that the first one left.
     let row = caller.query_one(sql.never_repeated(), &[]).await?;

@@ -68,6 +68,23 @@ async fn every_route_makes_one_round_trip_to_the_database() {
 }
 
 #[tokio::test]
+async fn a_made_up_bearer_costs_a_statement_unless_tokens_have_to_be_signed() {
+    let made_up: Vec<String> = (0..100).map(|number| format!("made-up-{number}")).collect();
+    for (require_signed, statements) in [("false", 100), ("true", 0)] {
+        let mut api = Api::with_settings(&[("REQUIRE_SIGNED_TOKENS", require_signed)]).await;
+        let (network, messages) = Proxy::start_recording(SERVICES.pooler_port).await.expect("a free port");
+        api.set("DATABASE_URL", &api.database.plain_api_url(network.port()));
+        assert_eq!(api.call(get("/api/tasks")).await.status, 401, "after Init, which has a statement of its own");
+        messages.take();
+        for token in &made_up {
+            assert_eq!(api.call(get("/api/tasks").bearer(token)).await.status, 401);
+        }
+        let executed = messages.take().iter().filter(|(side, letter)| *side == Side::Client && *letter == 'E').count();
+        assert_eq!(executed, statements, "REQUIRE_SIGNED_TOKENS={require_signed}");
+    }
+}
+
+#[tokio::test]
 async fn where_statements_are_prepared_a_connection_parses_each_once() {
     let mut api = Api::start().await;
     // Bypass PgBouncer, which does not track prepared statements before 1.21, and use a host name for which they are
@@ -257,8 +274,36 @@ async fn a_request_is_logged_in_one_line_without_a_secret() {
     assert_eq!(lines[0]["gateway_request_id"], "gateway-request");
     assert_eq!(lines[0]["route"], "POST /api/{user_id}/tasks");
     assert_eq!(lines[0]["trace_id"], "1-5759e988-bd862e3fe1be46a994272793");
+    assert_eq!((&lines[0]["user_id"], &lines[0]["task_id"]), (&json!(ada.id), &created.body["id"]));
     let seen: Vec<_> = lines.iter().map(|line| (line["status"].as_u64(), line["ColdStart"].as_u64())).collect();
     assert_eq!(seen, [(Some(201), Some(1)), (Some(201), Some(0)), (Some(400), Some(0)), (Some(401), Some(0))]);
+}
+
+#[tokio::test]
+async fn each_line_says_who_did_what_with_which_task() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    for route in ROUTES.iter().filter(|route| route.needs_session()) {
+        let task = api.make_task(&ada, "Ada's").await;
+        drop(api.take_function("create-task"));
+        for (caller, is_hers) in [(&ada, true), (&bob, false)] {
+            let answer = api.call(valid_request(route, &ada, task).bearer(&caller.token)).await;
+            let lines = api.take_function(&route.function).log_lines(2).await;
+            let line: Value = serde_json::from_str(lines.last().expect("the request's line")).expect("a JSON line");
+            assert_eq!(line["user_id"], caller.id, "{route:?}: {line}");
+            let is_forbidden = route.names_user() && !is_hers;
+            assert_eq!(line["security"], if is_forbidden { json!("authz_fail") } else { Value::Null }, "{line}");
+            let names_task = route.path.contains("{id}");
+            let creates = route.method == "POST" && answer.status == 201;
+            let expected = match (names_task, creates) {
+                (true, _) => json!(task),
+                (_, true) => answer.body["id"].clone(),
+                _ => Value::Null,
+            };
+            assert_eq!(line["task_id"], expected, "{route:?}: {line}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -424,6 +469,8 @@ async fn each_request_is_measured_in_cloudwatchs_embedded_metric_format() {
         (value(1, "ClientErrors"), value(6, "ClientErrors"), value(6, "Faults")),
         (Some(0.0), Some(1.0), Some(0.0))
     );
+    let refusals: Vec<_> = (1..=6).map(|line| value(line, "Refusals")).collect();
+    assert_eq!(refusals, [None, None, Some(1.0), Some(1.0), Some(1.0), None]);
     for (line, kind) in [(2, "AuthMissing"), (3, "AuthBadSignature"), (4, "AuthNoSession"), (5, "AuthForbidden")] {
         let kinds: Vec<_> =
             lines[line].as_object().expect("fields").keys().filter(|key| key.starts_with("Auth")).collect();

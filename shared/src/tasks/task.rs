@@ -30,7 +30,7 @@ pub struct Task<Text = String> {
 }
 
 /// The columns that a task is read from: `columns!()` those of the table, `columns!("t")` those of the alias `t`, for a
-/// result row.
+/// result row, which has the user's id from the caller.
 macro_rules! columns {
     () => {
         "id, user_id, title, description, completed, created_at, updated_at"
@@ -39,8 +39,6 @@ macro_rules! columns {
         concat!(
             $of,
             ".id, ",
-            $of,
-            ".user_id::text, ",
             $of,
             ".title, ",
             $of,
