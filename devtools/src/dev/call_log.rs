@@ -64,8 +64,11 @@ impl CallLog {
         if self.is_raw {
             return Some(line.to_owned());
         }
-        let cause = text("cause");
-        let cause = if cause.is_empty() { String::new() } else { format!(": {cause}") };
+        let after = |separator: &str, name: &str| match text(name) {
+            "" => String::new(),
+            text => format!("{separator}{text}"),
+        };
+        let cause = after(": ", "cause") + &after(": ", "auth_failure");
         let time = self.time(now);
         if !is_call {
             return Some(format!("{time} {} {}{cause}", text("level"), text("message")));
@@ -79,7 +82,8 @@ impl CallLog {
         let status = if self.has_colour { format!("\x1b[{colour}m{status}\x1b[0m") } else { status.to_string() };
         let cold = if fields["ColdStart"] == 1 { ", cold" } else { "" };
         let latency = fields["Latency"].as_f64().unwrap_or_default();
-        Some(format!("{time} {status} {} in {latency:.1} ms by {}{cold}{cause}", text("route"), text("function")))
+        let (route, function, user) = (text("route"), text("function"), after(", for ", "user_id"));
+        Some(format!("{time} {status} {route} in {latency:.1} ms by {function}{cold}{user}{cause}"))
     }
 
     /// Formats the local time of day, such as `09:41:00`.
@@ -105,7 +109,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const CALL: &str = r#"{"route":"GET /api/tasks/{id}","status":404,"Latency":2.3456,"ColdStart":1,"function":"get-task","level":"INFO","message":"request"}"#;
+    const CALL: &str = r#"{"route":"GET /api/tasks/{id}","status":404,"Latency":2.3456,"ColdStart":1,"function":"get-task","level":"INFO","message":"request","user_id":"ada"}"#;
+    const REFUSED: &str = r#"{"route":"GET /api/session","status":401,"Latency":1,"ColdStart":0,"function":"session","level":"INFO","message":"request","auth_failure":"jwt_expired"}"#;
     const FAILED: &str = r#"{"route":"GET /health","status":503,"Latency":9,"ColdStart":0,"function":"health","level":"ERROR","message":"request failed","cause":"away"}"#;
     const STARTED: &str = r#"{"message":"started","level":"INFO","InitTime":9}"#;
     const WARNING: &str = r#"{"message":"the database cannot be reached yet","level":"WARN","cause":"away"}"#;
@@ -123,8 +128,10 @@ mod tests {
         let log = log(false, false);
         assert_eq!(shown(&log, CALL), None, "before the welcome");
         log.show_calls();
-        let line = "00:01:01 404 GET /api/tasks/{id} in 2.3 ms by get-task, cold";
+        let line = "00:01:01 404 GET /api/tasks/{id} in 2.3 ms by get-task, cold, for ada";
         assert_eq!(shown(&log, CALL).as_deref(), Some(line));
+        let refused = "00:01:01 401 GET /api/session in 1.0 ms by session: jwt_expired";
+        assert_eq!(shown(&log, REFUSED).as_deref(), Some(refused));
         assert_eq!(shown(&log, FAILED).as_deref(), Some("00:01:01 503 GET /health in 9.0 ms by health: away"));
         assert_eq!(shown(&log, STARTED), None);
         assert_eq!(shown(&log, WARNING).as_deref(), Some("00:01:01 WARN the database cannot be reached yet: away"));

@@ -20,8 +20,8 @@ static TEMPLATE: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// The alarms of the whole service. In addition, each function has its own alarm.
-const SERVICE_ALARMS: [&str; 6] =
-    ["DatabaseFailures", "Faults", "ServerErrors", "SessionIndexMissing", "SlowAnswers", "Throttles"];
+const SERVICE_ALARMS: [&str; 7] =
+    ["DatabaseFailures", "Faults", "Refusals", "ServerErrors", "SessionIndexMissing", "SlowAnswers", "Throttles"];
 
 /// The purpose of a function, which decides its rights and settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -389,7 +389,7 @@ fn every_function_has_an_error_alarm_that_stops_a_rollout() {
 
 #[test]
 fn the_alarms_of_the_service_watch_this_service() {
-    for name in ["Faults", "DatabaseFailures", "SessionIndexMissing"] {
+    for name in ["Faults", "DatabaseFailures", "Refusals", "SessionIndexMissing"] {
         let alarm = &resource(name)["Properties"];
         assert_eq!(alarm["Namespace"], json!({ "Ref": "MetricsNamespace" }), "{name}");
         assert_eq!(alarm["MetricName"], name);
