@@ -144,7 +144,15 @@ fn cors(origins: &str) -> Result<CorsLayer> {
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers(names(&["authorization", "content-type", "idempotency-key", "if-match", "if-none-match"]))
-        .expose_headers(names(&["etag", "idempotent-replayed", "link", "location", "retry-after", "x-request-id"]))
+        .expose_headers(names(&[
+            "etag",
+            "idempotent-replayed",
+            "link",
+            "location",
+            "retry-after",
+            "www-authenticate",
+            "x-request-id",
+        ]))
         .max_age(Duration::from_secs(MAX_AGE_S)))
 }
 
