@@ -61,6 +61,11 @@ impl Caller {
         self.database.measures().set_task_id(id);
     }
 
+    /// How many tasks the caller may have.
+    pub(crate) fn max_tasks(&self) -> i64 {
+        self.database.max_tasks_per_user()
+    }
+
     /// Runs a statement as this caller and returns its rows. There is at least one.
     ///
     /// # Errors

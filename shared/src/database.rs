@@ -84,6 +84,11 @@ impl Database {
         Ok(connection)
     }
 
+    /// How many tasks one user may have.
+    pub(crate) fn max_tasks_per_user(&self) -> i64 {
+        self.snapshot.max_tasks_per_user
+    }
+
     /// Whether sessions are looked up by their token, because the database cannot find them by its digest.
     pub(crate) fn looks_up_tokens(&self) -> bool {
         self.snapshot.looks_up_tokens.load(Ordering::Relaxed)

@@ -25,6 +25,8 @@ pub enum Error {
     UnsupportedMediaType,
     /// 422: fields or parameters with invalid values.
     Invalid(Vec<FieldError>),
+    /// 422 or 429: the user has as much as one user may have.
+    LimitReached(Limit),
     /// 503: the database cannot be reached or cannot work now. Holds the cause, for the log only.
     Unavailable(String),
     /// 503: the settings in Secrets Manager cannot be fetched now. Holds the cause, for the log only.
@@ -59,8 +61,19 @@ impl AuthFailure {
     }
 }
 
+/// What one user may have, so that the others get their share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// 422, because to wait does not help: this many tasks.
+    Tasks(i64),
+    /// 429, because keys are forgotten by themselves: this many idempotency keys.
+    Keys(i64),
+    /// 429: one search at a time for somebody who has many tasks.
+    Searches,
+}
+
 /// A field or parameter with an invalid value.
-#[derive(Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct FieldError {
     /// The name of the field or parameter.
     pub field: String,
@@ -107,7 +120,8 @@ impl Error {
             Self::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Invalid(_) | Self::LimitReached(Limit::Tasks(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::LimitReached(Limit::Keys(_) | Limit::Searches) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) | Self::NoSettings(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -125,10 +139,15 @@ impl Error {
             }
             Self::PayloadTooLarge => "The body is larger than 256 KiB.",
             Self::UnsupportedMediaType => "The body has to be application/json.",
-            Self::Invalid(fields) => {
+            Self::Invalid(_) | Self::LimitReached(Limit::Tasks(_)) => {
+                let fields = self.fields();
                 let sentences = fields.iter().map(|error| format!("{} {}.", error.field, error.message));
                 return sentences.collect::<Vec<_>>().join(" ").into();
             }
+            Self::LimitReached(Limit::Keys(max)) => {
+                return format!("One user can have at most {max} idempotency keys, each for a day: try again later, or add the task without a key.").into();
+            }
+            Self::LimitReached(Limit::Searches) => "Another search of yours is still running: try again.",
             Self::Unavailable(_) => "The database does not answer. Try again.",
             Self::NoSettings(_) => "The API cannot read its settings. Try again.",
             Self::Internal(_) => "Something went wrong on our side.",
@@ -151,6 +170,19 @@ impl Error {
             Self::Unauthenticated(_) => Some("authn_fail"),
             Self::Forbidden(_) => Some("authz_fail"),
             _ => None,
+        }
+    }
+
+    /// The fields with invalid values, of a 422.
+    pub(crate) fn fields(&self) -> Cow<'_, [FieldError]> {
+        match self {
+            Self::Invalid(fields) => Cow::Borrowed(fields),
+            Self::LimitReached(Limit::Tasks(max)) => {
+                let message =
+                    format!("must not be more than {max} for one user: delete some, such as the completed ones");
+                Cow::Owned(vec![FieldError { field: "tasks".to_owned(), message }])
+            }
+            _ => Cow::default(),
         }
     }
 

@@ -5,7 +5,7 @@
 //! No line contains a token, cookie, body or URL.
 use crate::{
     environment::variable,
-    error::{AuthFailure, Error},
+    error::{AuthFailure, Error, Limit},
     http::{request::Request, response::Response},
     jwt::failure::JwtFailure,
 };
@@ -223,6 +223,9 @@ impl Entry for AnsweredRequest {
             }
             Some(Error::Unauthenticated(AuthFailure::Jwt(_))) => "AuthBadJwt",
             Some(Error::Forbidden(_)) => "AuthForbidden",
+            Some(Error::LimitReached(Limit::Tasks(_))) => "LimitTasks",
+            Some(Error::LimitReached(Limit::Keys(_))) => "LimitKeys",
+            Some(Error::LimitReached(Limit::Searches)) => "LimitSearches",
             _ => return,
         };
         writer.value(kind, &count(true));

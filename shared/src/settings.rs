@@ -51,6 +51,7 @@ pub(crate) enum Scope {
 pub(crate) struct Snapshot {
     pub(crate) connections: Connections,
     session_rules: Option<SessionRules>,
+    pub(crate) max_tasks_per_user: i64,
     /// Whether the database cannot find sessions by a digest of their token.
     pub(crate) looks_up_tokens: AtomicBool,
     pub(crate) jwt_keys: KnownKeys,
@@ -177,17 +178,19 @@ impl Snapshot {
     /// Builds a snapshot from the environment and the secret. The environment takes precedence.
     fn new(scope: Scope, secret: SecretSettings) -> Result<Arc<Self>, String> {
         let get = |name: &str| variable(name).or_else(|| secret.get(name).cloned());
-        let (database, session_rules) = match scope {
+        let (database, session_rules, max_tasks_per_user) = match scope {
             Scope::Sessions => {
                 let config = Config::from_settings(get).map_err(|errors| errors.to_string())?;
-                (config.database, Some(config.session_rules))
+                (config.database, Some(config.session_rules), config.max_tasks_per_user)
             }
-            Scope::Database => (DatabaseConfig::from_settings(get).map_err(|errors| errors.to_string())?, None),
+            // Without sessions, nobody creates a task.
+            Scope::Database => (DatabaseConfig::from_settings(get).map_err(|errors| errors.to_string())?, None, 0),
         };
         let connections = Connections::new(&database)?;
         Ok(Arc::new(Self {
             connections,
             session_rules,
+            max_tasks_per_user,
             looks_up_tokens: AtomicBool::new(false),
             jwt_keys: KnownKeys::default(),
             secret,

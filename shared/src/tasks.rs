@@ -7,11 +7,11 @@ pub(crate) mod task;
 
 use crate::{
     caller::Caller,
-    error::Error,
+    error::{Error, Limit},
     statement::{Parameters, Statement, authorised, authorised_read, caller_columns},
     tasks::{
         input::{Completed, key_lifetime},
-        page::{MAX_PAGE_BYTES, Page, Sort, SortKey},
+        page::{MAX_PAGE_BYTES, Page, Sort, SortKey, many_tasks, search_window},
         task::{NO_SUCH_TASK, TASK_HAS_CHANGED, columns},
     },
 };
@@ -31,7 +31,8 @@ pub use crate::tasks::{
 /// Returns a page of the caller's tasks, filtered and sorted as `query` asks.
 ///
 /// # Errors
-/// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] on another user's path.
+/// [`Error::LimitReached`] if another search of this user is running and they have many tasks, [`Error::Unauthenticated`]
+/// without a live session, [`Error::Forbidden`] on another user's path.
 pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
     let rows = if query.is_small_first_page() {
         fetch_small_first_page(caller, query).await?
@@ -58,15 +59,35 @@ async fn fetch_small_first_page(caller: &Caller, query: &ListQuery) -> Result<Ve
     caller.query(sql, &[(&(query.limit() + 1), Type::INT8)]).await
 }
 
+/// The key of each order and what it is compared with after a cursor, for [`list_statement`] and [`search_statement`].
+macro_rules! for_order {
+    ($sort:expr, $statement:ident) => {{
+        const NEWEST: Statement = $statement!("created_at", "$4", "desc", "<");
+        const OLDEST: Statement = $statement!("created_at", "$4", "asc", ">");
+        const LATEST_CHANGE: Statement = $statement!("updated_at", "$4", "desc", "<");
+        const EARLIEST_CHANGE: Statement = $statement!("updated_at", "$4", "asc", ">");
+        // No index has this order: PostgreSQL reads and sorts all of the user's tasks. The collation is the same in every
+        // database, and an upgrade of the server's locales does not change it.
+        const TITLE: Statement = $statement!("lower(title) collate \"C\"", "lower($4) collate \"C\"", "asc", ">");
+        const TITLE_DESCENDING: Statement =
+            $statement!("lower(title) collate \"C\"", "lower($4) collate \"C\"", "desc", "<");
+        match $sort {
+            Sort::Newest => NEWEST,
+            Sort::Oldest => OLDEST,
+            Sort::LatestChange => LATEST_CHANGE,
+            Sort::EarliestChange => EARLIEST_CHANGE,
+            Sort::Title => TITLE,
+            Sort::TitleDescending => TITLE_DESCENDING,
+        }
+    }};
+}
+
 /// Returns the statement that lists tasks in the given order.
 fn list_statement(sort: Sort) -> Statement {
     // `bytes_before`, a running sum over the preceding rows, cuts the result off once those rows alone fill a response:
     // see `Page`. The one caller's rows keep the order of the lateral query, which is the order of an index, except for
     // titles.
-    macro_rules! in_order {
-        ($column:literal, $direction:literal, $after:literal) => {
-            in_order!($column, "$5", $direction, $after)
-        };
+    macro_rules! list {
         ($key:expr, $after_key:expr, $direction:literal, $after:literal) => {
             authorised_read!(
                 columns!("t"),
@@ -79,31 +100,72 @@ fn list_statement(sort: Sort) -> Statement {
                         from public.tasks own
                         where own.user_id = s.user_id
                             and ($3 is null or completed = $3)
-                            and ($4 is null or strpos(lower(title), lower($4)) > 0 or strpos(lower(description), lower($4)) > 0)
-                            and ($5 is null or (", $key, ", id) ", $after, " (", $after_key, ", $6))
+                            and ($4 is null or (", $key, ", id) ", $after, " (", $after_key, ", $5))
                         order by ", $key, " ", $direction, ", id ", $direction, "
-                        limit $7 offset $8
+                        limit $6 offset $7
                     ) p
-                ) t on coalesce(t.bytes_before, 0) <= $9"
+                ) t on coalesce(t.bytes_before, 0) <= $8"
             )
         };
     }
-    const NEWEST: Statement = in_order!("created_at", "desc", "<");
-    const OLDEST: Statement = in_order!("created_at", "asc", ">");
-    const LATEST_CHANGE: Statement = in_order!("updated_at", "desc", "<");
-    const EARLIEST_CHANGE: Statement = in_order!("updated_at", "asc", ">");
-    // No index has this order: PostgreSQL reads and sorts all of the user's tasks. The collation is the same in every
-    // database, and an upgrade of the server's locales does not change it.
-    const TITLE: Statement = in_order!("lower(title) collate \"C\"", "lower($5) collate \"C\"", "asc", ">");
-    const TITLE_DESCENDING: Statement = in_order!("lower(title) collate \"C\"", "lower($5) collate \"C\"", "desc", "<");
-    match sort {
-        Sort::Newest => NEWEST,
-        Sort::Oldest => OLDEST,
-        Sort::LatestChange => LATEST_CHANGE,
-        Sort::EarliestChange => EARLIEST_CHANGE,
-        Sort::Title => TITLE,
-        Sort::TitleDescending => TITLE_DESCENDING,
+    for_order!(sort, list)
+}
+
+/// Returns the statement that searches tasks in the given order.
+///
+/// It looks at the first [`search_window!`] tasks after the cursor. `is_result` marks those to return, and `is_end` the last
+/// task that it looked at if there may be more; `found` counts the matches up to this row. Where somebody has more than
+/// [`many_tasks!`] tasks, only one of their searches runs at a time: for the others, `has_turn` is false.
+fn search_statement(sort: Sort) -> Statement {
+    // A page looks at no more tasks than the innermost query returns. Its limit is a query, so that PostgreSQL does not know
+    // it: otherwise it expects most users to have fewer tasks, and reads and sorts all of them. `offset 0` keeps PostgreSQL from computing `is_match`,
+    // which costs the most, twice. The windows have the order of the rows below them, so that nothing is sorted again and
+    // the search ends as soon as the page is full.
+    macro_rules! search {
+        ($key:expr, $after_key:expr, $direction:literal, $after:literal) => {
+            authorised_read!(
+                concat!(columns!("t"), ", turn.has_turn, t.is_result, t.is_end, t.found"),
+                "cross join lateral (
+                    select not exists (
+                            select from public.tasks own where own.user_id = s.user_id offset ", many_tasks!(), " limit 1)
+                        or pg_try_advisory_xact_lock(hashtextextended(s.user_id::text, 7)) as has_turn
+                ) turn
+                left join lateral (
+                    select p.*, sum(octet_length(p.title) + coalesce(octet_length(p.description), 0)) over (order by p.sort_key ",
+                $direction, ", p.id ", $direction, "
+                        rows between unbounded preceding and 1 preceding) as bytes_before
+                    from (
+                        select n.*, n.is_match and n.found > $7 as is_result, n.place = ", search_window!(), " as is_end
+                        from (
+                            select m.*, row_number() over so_far as place,
+                                count(*) filter (where m.is_match) over so_far as found
+                            from (
+                                select w.*, ($3 is null or w.completed = $3)
+                                    and (strpos(lower(w.title), lower($9)) > 0
+                                        or coalesce(strpos(lower(w.description), lower($9)) > 0, false)) as is_match
+                                from (
+                                    select ", columns!(), ", ", $key, " as sort_key
+                                    from public.tasks own
+                                    where own.user_id = s.user_id
+                                        and turn.has_turn
+                                        and ($4 is null or (", $key, ", id) ", $after, " (", $after_key, ", $5))
+                                    order by ", $key, " ", $direction, ", id ", $direction, "
+                                    limit (select ", search_window!(), ")
+                                ) w
+                                order by w.sort_key ", $direction, ", w.id ", $direction, "
+                                offset 0
+                            ) m
+                            window so_far as (order by m.sort_key ", $direction, ", m.id ", $direction, " rows unbounded preceding)
+                        ) n
+                        where n.is_match and n.found > $7 or n.place = ", search_window!(), "
+                        order by n.sort_key ", $direction, ", n.id ", $direction, "
+                        limit $6
+                    ) p
+                ) t on coalesce(t.bytes_before, 0) <= $8"
+            )
+        };
     }
+    for_order!(sort, search)
 }
 
 /// Fetches the rows of any page: as many as fit into a response, plus one if there are more.
@@ -115,29 +177,40 @@ async fn fetch_page(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, Erro
         None if query.sort().is_by_title() => (&None::<&str>, Type::TEXT),
         None => (&None::<NaiveDateTime>, Type::TIMESTAMP),
     };
-    let parameters: Parameters<'_> = &[
-        (&query.status().completed(), Type::BOOL),
-        (&query.search(), Type::TEXT),
+    let status = query.status().completed();
+    let (limit, offset, bytes) = (query.limit() + 1, query.offset(), i64::from(MAX_PAGE_BYTES));
+    let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
+        (&status, Type::BOOL),
         after,
         (&id, Type::INT4),
-        (&(query.limit() + 1), Type::INT8),
-        (&query.offset(), Type::INT8),
-        (&i64::from(MAX_PAGE_BYTES), Type::INT8),
+        (&limit, Type::INT8),
+        (&offset, Type::INT8),
+        (&bytes, Type::INT8),
     ];
-    caller.query(list_statement(query.sort()), parameters).await
+    let Some(text) = query.search() else { return caller.query(list_statement(query.sort()), &parameters).await };
+    let [status, after, id, limit, offset, bytes] = parameters;
+    let parameters: Parameters<'_> = &[status, after, id, limit, offset, bytes, (&text, Type::TEXT)];
+    let rows = caller.query(search_statement(query.sort()), parameters).await?;
+    match rows.first().map(|row| row.try_get("has_turn")).transpose()? {
+        Some(false) => Err(Error::LimitReached(Limit::Searches)),
+        _ => Ok(rows),
+    }
 }
 
-/// Creates a task for the caller.
+/// Creates a task for the caller, unless they have as many as one user may have.
+///
+/// Creations that run at the same moment do not see each other's task: of n at the limit, n may succeed.
 ///
 /// # Errors
-/// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] on another user's path.
+/// [`Error::LimitReached`] at the limit, [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] on another
+/// user's path.
 pub async fn create(caller: &Caller, new: &NewTask) -> Result<Task, Error> {
     let sql = authorised!(
         ", made as (
             insert into public.tasks (user_id, title, description, completed, created_at, updated_at)
-            select s.user_id, $3, $4, false, utc.now, utc.now
-            from s, (select clock_timestamp() at time zone 'utc' as now) utc
-            where s.mine
+            select s.user_id, $3, $4, false, now() at time zone 'utc', now() at time zone 'utc'
+            from s
+            where s.mine and not exists (select from public.tasks own where own.user_id = s.user_id offset $5 limit 1)
             returning *)
         select ",
         caller_columns!(),
@@ -146,10 +219,14 @@ pub async fn create(caller: &Caller, new: &NewTask) -> Result<Task, Error> {
         "
         from s left join made on true"
     );
-    let parameters: Parameters<'_> =
-        &[(&new.title.0, Type::TEXT), (&new.description.as_ref().map(|it| &it.0), Type::TEXT)];
+    let max_tasks = caller.max_tasks();
+    let parameters: Parameters<'_> = &[
+        (&new.title.0, Type::TEXT),
+        (&new.description.as_ref().map(|it| &it.0), Type::TEXT),
+        (&(max_tasks - 1), Type::INT8),
+    ];
     let row = caller.query_one(sql.never_repeated(), parameters).await?;
-    let task = Task::from_row(&row)?.ok_or_else(|| Error::Internal("the new task was not returned".to_owned()))?;
+    let task = Task::from_row(&row)?.ok_or(Error::LimitReached(Limit::Tasks(max_tasks)))?;
     caller.log_task(task.id);
     Ok(task)
 }
@@ -158,17 +235,28 @@ pub async fn create(caller: &Caller, new: &NewTask) -> Result<Task, Error> {
 /// true if it was created earlier.
 ///
 /// # Errors
-/// [`Error::Invalid`] if the key was used for a different task; otherwise as [`create`].
+/// [`Error::Invalid`] if the key was used for a different task, [`Error::LimitReached`] if the user has as many keys as tasks
+/// are allowed; otherwise as [`create`].
 pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -> Result<(Task, bool), Error> {
     // Of two simultaneous requests, the second waits until the first has committed, and then conflicts with its row. A
     // key that has expired is treated as absent. The row holds no copy of the task: a replay must send the same body,
-    // so the first response can be rebuilt from it.
+    // so the first response can be rebuilt from it. A request that is replayed or refused takes no id from the sequence.
     let sql = authorised!(
-        ", key as (
-            insert into public.idempotency_keys as k (user_id, key, request_hash, task_id, created_at)
-            select s.user_id, $3, $4, nextval(pg_get_serial_sequence('public.tasks', 'id')), clock_timestamp() at time zone 'utc'
+        ", known as (
+            select k.request_hash, k.task_id, k.created_at, true as is_replay
+            from s join public.idempotency_keys k on k.user_id = s.user_id and k.key = $3
+            where s.mine and k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'),
+        room as (
+            select s.user_id,
+                not exists (select from public.tasks own where own.user_id = s.user_id offset $7 limit 1) as for_task,
+                not exists (select from public.idempotency_keys k where k.user_id = s.user_id offset $7 limit 1) as for_key
             from s
-            where s.mine
+            where s.mine and not exists (select from known)),
+        key as (
+            insert into public.idempotency_keys as k (user_id, key, request_hash, task_id, created_at)
+            select room.user_id, $3, $4, nextval(pg_get_serial_sequence('public.tasks', 'id')), clock_timestamp() at time zone 'utc'
+            from room
+            where room.for_task and room.for_key
             on conflict (user_id, key) do update set (request_hash, task_id, created_at, made_by) = (
                 select old.* from (select k.request_hash, k.task_id, k.created_at, k.made_by) old
                 where k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'
@@ -179,14 +267,29 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
         made as (
             insert into public.tasks (", columns!(), ")
             select task_id, user_id, $5, $6, false, created_at, created_at from key where made_by = pg_current_xact_id())
-        select ", caller_columns!(), ", key.request_hash = $4 as is_same, made_by <> pg_current_xact_id() as is_replay,
-            key.task_id as id, key.created_at
-        from s left join key on true"
+        select ", caller_columns!(), ", room.for_task, used.request_hash = $4 as is_same, used.is_replay, used.task_id as id,
+            used.created_at
+        from s left join room on true left join (
+            select * from known
+            union all
+            select request_hash, task_id, created_at, made_by <> pg_current_xact_id() from key
+        ) used on true"
     );
     let description = new.description.as_ref().map(|it| &it.0);
-    let parameters: Parameters<'_> =
-        &[(&key.0, Type::TEXT), (&new.hash(), Type::BYTEA), (&new.title.0, Type::TEXT), (&description, Type::TEXT)];
+    let max_tasks = caller.max_tasks();
+    let parameters: Parameters<'_> = &[
+        (&key.0, Type::TEXT),
+        (&new.hash(), Type::BYTEA),
+        (&new.title.0, Type::TEXT),
+        (&description, Type::TEXT),
+        (&(max_tasks - 1), Type::INT8),
+    ];
     let row = caller.query_one(sql, parameters).await?;
+    let Some(id) = row.try_get("id")? else {
+        let has_room_for_task = row.try_get::<_, Option<bool>>("for_task")?.unwrap_or_default();
+        let limit = if has_room_for_task { Limit::Keys(max_tasks) } else { Limit::Tasks(max_tasks) };
+        return Err(Error::LimitReached(limit));
+    };
     if !row.try_get::<_, bool>("is_same")? {
         return Err(Error::invalid(
             "Idempotency-Key",
@@ -195,7 +298,7 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
     }
     let created_at = row.try_get("created_at")?;
     let task = Task {
-        id: row.try_get("id")?,
+        id,
         user_id: row.try_get("user_id")?,
         title: new.title.0.clone(),
         description: description.cloned(),

@@ -56,6 +56,8 @@ enum Action {
     List {
         status: &'static str,
         sort: &'static str,
+        /// The text to search for; empty is no search.
+        q: &'static str,
         limit: Option<usize>,
         cursor: Option<(Index, bool)>,
     },
@@ -128,10 +130,11 @@ fn action() -> impl Strategy<Value = Action> {
         5 => (
             select(&["all", "pending", "completed"][..]),
             select(&["-created_at", "created_at", "-updated_at", "updated_at", "title", "-title"][..]),
+            prop_oneof![3 => Just(""), 2 => select(&["EA", "a", "bread", "%"][..])],
             option::of(1..4_usize),
             option::of((any::<Index>(), prop::bool::weighted(0.8))),
         )
-            .prop_map(|(status, sort, limit, cursor)| Action::List { status, sort, limit, cursor }),
+            .prop_map(|(status, sort, q, limit, cursor)| Action::List { status, sort, q, limit, cursor }),
         3 => (task(), tag()).prop_map(|(task, if_none_match)| Action::Get { task, if_none_match }),
         3 => (task(), option::of(title()), option::of(any::<bool>()), tag())
             .prop_map(|(task, title, completed, if_match)| Action::Put { task, title, completed, if_match }),
@@ -168,12 +171,37 @@ impl Task {
     }
 }
 
+/// The parameters that choose a list and its order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct List {
+    status: &'static str,
+    sort: &'static str,
+    q: &'static str,
+}
+
+impl List {
+    fn query(&self) -> String {
+        let Self { status, sort, q } = self;
+        format!("status={status}&sort={sort}&q={}", q.replace('%', "%25"))
+    }
+
+    fn has(&self, task: &Task) -> bool {
+        let has_status = match self.status {
+            "pending" => !task.is_completed(),
+            "completed" => task.is_completed(),
+            _ => true,
+        };
+        let texts = [&task.json["title"], &task.json["description"]];
+        let wanted = self.q.to_lowercase();
+        has_status && texts.iter().any(|text| text.as_str().unwrap_or_default().to_lowercase().contains(&wanted))
+    }
+}
+
 /// A cursor that some user has received, with the list it belongs to and its position.
 #[derive(Debug, Clone)]
 struct Cursor {
     text: String,
-    status: &'static str,
-    sort: &'static str,
+    list: List,
     after: (String, i64),
 }
 
@@ -204,16 +232,11 @@ impl Model {
     }
 
     /// Returns a user's list, in order.
-    fn list(&self, person: usize, status: &str, sort: &str) -> Vec<&Task> {
-        let is_listed = |task: &&Task| match status {
-            "pending" => !task.is_completed(),
-            "completed" => task.is_completed(),
-            _ => true,
-        };
-        let mut listed: Vec<_> =
-            self.tasks.iter().filter(|task| task.owner == person && task.exists).filter(is_listed).collect();
-        listed.sort_by_key(|task| task.sort_key(sort));
-        if sort.starts_with('-') {
+    fn list(&self, person: usize, list: List) -> Vec<&Task> {
+        let is_listed = |task: &&Task| task.owner == person && task.exists && list.has(task);
+        let mut listed: Vec<_> = self.tasks.iter().filter(is_listed).collect();
+        listed.sort_by_key(|task| task.sort_key(list.sort));
+        if list.sort.starts_with('-') {
             listed.reverse();
         }
         listed
@@ -274,8 +297,8 @@ impl Series<'_> {
                     None => request,
                 }
             }
-            Action::List { status, sort, limit, cursor: wanted } => {
-                let mut path = format!("{base}?status={status}&sort={sort}");
+            Action::List { status, sort, q, limit, cursor: wanted } => {
+                let mut path = format!("{base}?{}", List { status, sort, q }.query());
                 if let Some(limit) = limit {
                     path += &format!("&limit={limit}");
                 }
@@ -286,8 +309,8 @@ impl Series<'_> {
                 }
                 match (&cursor, wanted) {
                     // Append the parameters of the cursor's own list: the last value of a parameter counts.
-                    (Some(Cursor { status, sort, text, .. }), Some((_, true))) => {
-                        get(&format!("{path}&status={status}&sort={sort}&cursor={text}"))
+                    (Some(Cursor { list, text, .. }), Some((_, true))) => {
+                        get(&format!("{path}&{}&cursor={text}", list.query()))
                     }
                     (Some(cursor), _) => get(&format!("{path}&cursor={}", cursor.text)),
                     (None, _) => get(&path),
@@ -333,16 +356,17 @@ impl Series<'_> {
                 assert_eq!((answer.status, &answer.body["user_id"]), (200, &json!(self.people[person].id)))
             }
             Action::Create { title, key } => self.check_creation(person, title, *key, &answer),
-            Action::List { status, sort, limit, cursor: wanted } => {
-                let (status, sort, after) = match (&cursor, wanted) {
-                    (Some(cursor), Some((_, true))) => (cursor.status, cursor.sort, Some(cursor)),
-                    (Some(cursor), _) if (cursor.status, cursor.sort) != (*status, *sort) => {
+            Action::List { status, sort, q, limit, cursor: wanted } => {
+                let asked = List { status, sort, q };
+                let (list, after) = match (&cursor, wanted) {
+                    (Some(cursor), Some((_, true))) => (cursor.list, Some(cursor)),
+                    (Some(cursor), _) if cursor.list != asked => {
                         assert_eq!(answer.status, 422, "{answer:?}");
                         return;
                     }
-                    (cursor, _) => (*status, *sort, cursor.as_ref()),
+                    (cursor, _) => (asked, cursor.as_ref()),
                 };
-                self.check_page(person, status, sort, limit.unwrap_or(1000), after, &answer);
+                self.check_page(person, list, limit.unwrap_or(1000), after, &answer);
             }
             Action::Get { .. } => {
                 let Some(known) = self.own_task(person, task, &answer) else { return };
@@ -464,16 +488,9 @@ impl Series<'_> {
         self.model.record(person, answer);
     }
 
-    fn check_page(
-        &mut self,
-        person: usize,
-        status: &'static str,
-        sort: &'static str,
-        limit: usize,
-        after: Option<&Cursor>,
-        answer: &Answer,
-    ) {
-        let mut listed = self.model.list(person, status, sort);
+    fn check_page(&mut self, person: usize, list: List, limit: usize, after: Option<&Cursor>, answer: &Answer) {
+        let sort = list.sort;
+        let mut listed = self.model.list(person, list);
         if let Some(after) = after {
             let is_after =
                 |key: (String, i64)| if sort.starts_with('-') { key < after.after } else { key > after.after };
@@ -487,7 +504,7 @@ impl Series<'_> {
         assert_eq!(next.is_some(), has_more, "{answer:?}");
         if let (Some(next), Some(after)) = (next, last) {
             let (_, text) = next.rsplit_once("cursor=").expect("a cursor");
-            self.model.cursors.push(Cursor { text: text.to_owned(), status, sort, after });
+            self.model.cursors.push(Cursor { text: text.to_owned(), list, after });
         }
     }
 
@@ -497,7 +514,7 @@ impl Series<'_> {
             let rows = "select json_build_array(id, title, description, completed)::text from tasks where user_id = $1 order by id";
             let rows = self.api.database.sql(rows, &[&user.id]).await;
             let rows: Vec<Value> = rows.iter().map(|row| serde_json::from_str(row.get(0)).expect("JSON")).collect();
-            let mut known = self.model.list(person, "all", "created_at");
+            let mut known = self.model.list(person, List { status: "all", sort: "created_at", q: "" });
             known.sort_by_key(|task| task.id());
             let known: Vec<_> = known
                 .iter()

@@ -5,6 +5,7 @@ mod api;
 mod conditional;
 mod contract;
 mod credentials;
+mod fair_shares;
 mod front_ends;
 mod fuzz;
 mod idempotency;

@@ -324,6 +324,7 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
         "METRICS_NAMESPACE",
         "AUTH_SCHEMA",
         "AUTH_TABLES",
+        "MAX_TASKS_PER_USER",
         "OWNER_SECRET_ID",
         "PREPARED_STATEMENTS",
         "REQUIRE_SIGNED_TOKENS",

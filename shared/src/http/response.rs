@@ -1,6 +1,6 @@
 //! The common forms of responses. Those of a resource are in its own `response.rs`.
 use crate::{
-    error::{AuthFailure, Error, FieldError},
+    error::{AuthFailure, Error, FieldError, Limit},
     http::body::Body,
 };
 use lambda_http::{
@@ -27,6 +27,10 @@ pub struct Response {
 
 /// Seconds after which a client may retry when the database or the settings are unavailable.
 const RETRY_AFTER_S: &str = "1";
+/// Seconds after which a client may retry while another search of the same user is running: few take longer.
+const RETRY_SEARCH_AFTER_S: &str = "1";
+/// Seconds after which a client may retry when the user has used up the idempotency keys: the purge runs every hour.
+const RETRY_KEY_AFTER_S: &str = "3600";
 
 /// The content security policy of our pages: they may load files from this origin, and call the API there.
 const FILE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -87,7 +91,7 @@ impl Response {
             status: status.as_u16(),
             detail: &error.detail(),
             instance: path,
-            errors: if let Error::Invalid(fields) = error { fields } else { &[] },
+            errors: &error.fields(),
         };
         let response = Self::with_media_type(status, "application/problem+json", Body::json(&body));
         match error {
@@ -98,6 +102,8 @@ impl Response {
             }
             Error::Unauthenticated(_) => response.with_static(WWW_AUTHENTICATE, "Bearer"),
             Error::Unavailable(_) | Error::NoSettings(_) => response.with_static(RETRY_AFTER, RETRY_AFTER_S),
+            Error::LimitReached(Limit::Searches) => response.with_static(RETRY_AFTER, RETRY_SEARCH_AFTER_S),
+            Error::LimitReached(Limit::Keys(_)) => response.with_static(RETRY_AFTER, RETRY_KEY_AFTER_S),
             _ => response,
         }
     }

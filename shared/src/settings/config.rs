@@ -16,6 +16,10 @@ const BETTER_AUTH_DEFAULT_SECRETS: [&str; 2] =
 /// Minimum length of a secret. Better Auth warns below it, and counts as JavaScript does: in UTF-16 code units.
 const MIN_SECRET_UNITS: usize = 32;
 
+/// How many tasks a user may have if `MAX_TASKS_PER_USER` is not set: far more than anybody keeps in a list, and little enough
+/// that one user's tasks, at 41 kB each, fill no database of the usual size.
+const DEFAULT_MAX_TASKS_PER_USER: i64 = 10_000;
+
 /// The error for prepared statements on a host that is not Neon's. Behind PgBouncer 1.18 we have seen a user's read run
 /// another function's delete.
 const PREPARED_OUTSIDE_NEON: &str = "PREPARED_STATEMENTS is true, and the host of DATABASE_URL is not under .neon.tech: behind a pooler that does not track prepared statements, a statement's name can reach another function's statement and run it";
@@ -26,6 +30,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// The rules for credentials. `BETTER_AUTH_*`, `TRUSTED_ORIGINS`, `REQUIRE_SIGNED_TOKENS`, `ACCEPT_JWT`, `JWT_*`.
     pub session_rules: SessionRules,
+    /// How many tasks a user may have, and how many idempotency keys. `MAX_TASKS_PER_USER`.
+    pub max_tasks_per_user: i64,
 }
 
 /// All problems with the settings, one sentence each. None contains a value that could be secret.
@@ -56,6 +62,7 @@ impl Config {
             ok_or_collect(trusted_origins(get("TRUSTED_ORIGINS")), &mut errors).unwrap_or_default();
         let require_signed =
             ok_or_collect(parse_bool("REQUIRE_SIGNED_TOKENS", get("REQUIRE_SIGNED_TOKENS"), false), &mut errors);
+        let max_tasks = ok_or_collect(max_tasks_per_user(get("MAX_TASKS_PER_USER")), &mut errors);
         let jwt = JwtConfig::read(&get, base_url.as_ref(), &mut errors);
         if secret == Some(None) && require_signed == Some(true) && matches!(jwt, Some(None)) {
             errors.push(
@@ -64,10 +71,16 @@ impl Config {
             );
         }
 
-        match (database, secret, base_url, prefix, require_signed, jwt) {
-            (Some(database), Some(secret), Some(base), Some(prefix), Some(require_signed), Some(jwt))
-                if errors.is_empty() =>
-            {
+        match (database, secret, base_url, prefix, require_signed, jwt, max_tasks) {
+            (
+                Some(database),
+                Some(secret),
+                Some(base),
+                Some(prefix),
+                Some(require_signed),
+                Some(jwt),
+                Some(max_tasks_per_user),
+            ) if errors.is_empty() => {
                 let cookie_name = format!("{}{prefix}.session_token", if base.is_https { "__Secure-" } else { "" });
                 // Better Auth also trusts its own base URL.
                 trusted_origins.push(base.origin);
@@ -76,7 +89,7 @@ impl Config {
                     Some(jwt) => rules.with_jwts(jwt.rules, jwt.needs_session),
                     None => rules,
                 };
-                Ok(Self { database, session_rules })
+                Ok(Self { database, session_rules, max_tasks_per_user })
             }
             _ => Err(ConfigErrors(errors)),
         }
@@ -293,6 +306,16 @@ fn parse_bool(name: &str, value: Option<String>, default: bool) -> Result<bool, 
     }
 }
 
+/// Every task has another id, so the largest id is the same as no limit. 0 could mean that too, or no task at all, and is
+/// refused.
+fn max_tasks_per_user(value: Option<String>) -> Result<i64, String> {
+    match value.map(|value| value.parse::<i32>()) {
+        None => Ok(DEFAULT_MAX_TASKS_PER_USER),
+        Some(Ok(number @ 1..)) => Ok(number.into()),
+        Some(_) => Err(format!("MAX_TASKS_PER_USER is not a whole number from 1 to {}", i32::MAX)),
+    }
+}
+
 fn max_concurrency(value: Option<String>) -> Result<usize, String> {
     match value.map(|value| value.parse::<usize>()) {
         None => Ok(1),
@@ -360,6 +383,9 @@ mod tests {
             ("PREPARED_STATEMENTS", "yes, please", "PREPARED_STATEMENTS"),
             ("PREPARED_STATEMENTS", "true", "not under .neon.tech"),
             ("AWS_LAMBDA_MAX_CONCURRENCY", "0", "AWS_LAMBDA_MAX_CONCURRENCY"),
+            ("MAX_TASKS_PER_USER", "0", "MAX_TASKS_PER_USER is not a whole number from 1 to 2147483647"),
+            ("MAX_TASKS_PER_USER", "2147483648", "MAX_TASKS_PER_USER"),
+            ("MAX_TASKS_PER_USER", "unlimited", "MAX_TASKS_PER_USER"),
             ("LOG_LEVEL", "loud", "LOG_LEVEL"),
             ("AWS_LAMBDA_LOG_LEVEL", "loud", "AWS_LAMBDA_LOG_LEVEL"),
         ] {

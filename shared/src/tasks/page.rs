@@ -34,6 +34,24 @@ const SMALL_PAGE_LIMIT: i64 = 150;
 /// Maximum `offset`. Each skipped task costs the database a row.
 const MAX_OFFSET: i64 = 10_000;
 
+/// How many tasks one page of a search looks at. Each costs the database up to 0.25 ms (10,000 characters), so a page
+/// takes half a second at most.
+macro_rules! search_window {
+    () => {
+        "2000"
+    };
+}
+pub(crate) use search_window;
+
+/// How many tasks somebody has at most who may run several searches at once, as while they type. A search among them takes
+/// about 0.1 s at most.
+macro_rules! many_tasks {
+    () => {
+        "500"
+    };
+}
+pub(crate) use many_tasks;
+
 /// Maximum length of a search text in characters.
 const MAX_SEARCH_CHARACTERS: usize = 200;
 
@@ -200,8 +218,9 @@ impl ListQuery {
         self.limit.unwrap_or(MAX_LIMIT)
     }
 
+    /// How many of the listed tasks to skip.
     pub(crate) fn offset(&self) -> i64 {
-        self.offset.unwrap_or_default()
+        self.cursor.as_ref().map(|cursor| cursor.skip).or(self.offset).unwrap_or_default()
     }
 
     /// The key and id of the last task on the previous page.
@@ -219,8 +238,8 @@ impl ListQuery {
         name
     }
 
-    /// The query string of the page that starts after `last`.
-    fn next(&self, last: &Task<&str>) -> String {
+    /// The query string of the page that starts after `last` and skips `skip` tasks there.
+    fn next(&self, last: &Task<&str>, skip: i64) -> String {
         let mut next = String::new();
         if self.status != Status::All {
             next += &format!("status={}&", self.status.name());
@@ -234,7 +253,7 @@ impl ListQuery {
         if let Some(limit) = self.limit {
             next += &format!("limit={limit}&");
         }
-        let cursor = Cursor { list: self.list_name(), key: self.sort.key(last), id: last.id };
+        let cursor = Cursor { list: self.list_name(), key: self.sort.key(last), id: last.id, skip };
         next + "cursor=" + &cursor.encode()
     }
 }
@@ -277,11 +296,14 @@ struct Cursor {
     list: String,
     key: SortKey,
     id: i32,
+    /// How many tasks to skip after this position: the part of an `offset` that a search has not passed yet.
+    skip: i64,
 }
 
 impl Cursor {
     fn encode(&self) -> String {
-        let Self { list, key, id } = self;
+        let Self { list, key, id, skip } = self;
+        let id = if *skip == 0 { id.to_string() } else { format!("{id}+{skip}") };
         URL_SAFE_NO_PAD.encode(match key {
             SortKey::Time(time) => format!("{list} {} {id}", time.and_utc().timestamp_micros()),
             // No title contains U+0000.
@@ -305,7 +327,11 @@ impl Cursor {
         if sort.is_by_title() != title.is_some() {
             return None;
         }
-        Some(Self { list: list.to_owned(), key, id: id.parse().ok()? })
+        let (id, skip) = match id.split_once('+') {
+            Some((id, skip)) => (id, parse_number(skip, 1..=MAX_OFFSET).ok()?),
+            None => (id, 0),
+        };
+        Some(Self { list: list.to_owned(), key, id: id.parse().ok()?, skip })
     }
 }
 
@@ -322,31 +348,57 @@ fn parse_title_key(title: &str) -> Option<SortKey> {
 /// A page of tasks: the response body, and the query string of the next page.
 pub struct Page {
     pub(crate) body: Body,
-    /// The query string of the next page, if there are more tasks.
+    /// The query string of the next page, if there may be more tasks.
     pub(crate) next: Option<String>,
 }
 
 impl Page {
     /// Cuts the rows off at the limit and at the size of a response. `rows` holds one row more than the limit if there
-    /// are more tasks, and fewer rows if those that follow would be too large for one response.
+    /// are more tasks, and fewer rows if those that follow would be too large for one response. A search's rows end with
+    /// the last task that it looked at.
     pub(crate) fn new(rows: &[Row], query: &ListQuery) -> Result<Self, Error> {
         let failed = |error: serde_json::Error| Error::Internal(error.to_string());
         // Each task is serialised straight into the body and then dropped: most of a list's time goes into its texts.
         let mut page = Array::with_capacity(TASK_CAPACITY_BYTES * rows.len());
+        let mut count = 0;
         let mut last: Option<Task<&str>> = None;
-        let mut has_more = false;
-        for (index, row) in (0..).zip(rows) {
+        // How many tasks the next page skips, if there is one.
+        let mut next_skips = None;
+        for row in rows {
             let Some(task) = Task::from_row(row)? else { break };
-            page.push(&task).map_err(failed)?;
-            if index == query.limit() || (last.is_some() && page.len() > MAX_PAGE_BYTES as usize) {
-                page.pop();
-                has_more = true;
-                break;
+            let looked_at = query.search.as_ref().map(|_| LookedAt::from_row(row)).transpose()?;
+            if looked_at.as_ref().is_none_or(|it| it.is_result) {
+                page.push(&task).map_err(failed)?;
+                if count == query.limit() || (count > 0 && page.len() > MAX_PAGE_BYTES as usize) {
+                    page.pop();
+                    next_skips = Some(0);
+                    break;
+                }
+                count += 1;
             }
             last = Some(task);
+            if let Some(LookedAt { is_end: true, found, .. }) = looked_at {
+                next_skips = Some((query.offset() - found).max(0));
+            }
         }
-        let next = last.filter(|_| has_more).map(|task| query.next(&task));
+        let next = last.zip(next_skips).map(|(task, skip)| query.next(&task, skip));
         Ok(Self { body: page.finish().map_err(failed)?, next })
+    }
+}
+
+/// What a search reports about a task that it looked at.
+struct LookedAt {
+    /// Whether the task belongs to the page.
+    is_result: bool,
+    /// Whether the search ended here, and there may be more tasks.
+    is_end: bool,
+    /// How many tasks up to this one match, with those that were skipped.
+    found: i64,
+}
+
+impl LookedAt {
+    fn from_row(row: &Row) -> Result<Self, Error> {
+        Ok(Self { is_result: row.try_get("is_result")?, is_end: row.try_get("is_end")?, found: row.try_get("found")? })
     }
 }
 
@@ -363,10 +415,12 @@ mod tests {
             ("title all", SortKey::Title("Buy milk 7\n".to_owned())),
             ("-title completed 0123456789abcdef", SortKey::Title(longest)),
         ] {
-            let cursor = Cursor { list: list.to_owned(), key, id: i32::MAX };
-            let encoded = cursor.encode();
-            assert!(encoded.len() <= 1200, "openapi.yaml: the cursor's maxLength: {}", encoded.len());
-            assert_eq!(Cursor::decode(&encoded), Some(cursor));
+            for skip in [0, MAX_OFFSET] {
+                let cursor = Cursor { list: list.to_owned(), key: key.clone(), id: i32::MAX, skip };
+                let encoded = cursor.encode();
+                assert!(encoded.len() <= 1200, "openapi.yaml: the cursor's maxLength: {}", encoded.len());
+                assert_eq!(Cursor::decode(&encoded), Some(cursor));
+            }
         }
     }
 
@@ -383,6 +437,11 @@ mod tests {
             encoded("-created_at all 9223372036854775807 2"),
             encoded("-created_at all -9223372036854775808 2"),
             encoded("-created_at all 2\0x"),
+            encoded("-created_at all 1 2+"),
+            encoded("-created_at all 1 2+0"),
+            encoded("-created_at all 1 2+-1"),
+            encoded("-created_at all 1 2+10001"),
+            encoded("title all 2+x\0x"),
             encoded("title all 1 2"),
             encoded("title all\0x"),
             encoded("title all 2\0x\0"),
