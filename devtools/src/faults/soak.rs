@@ -222,8 +222,10 @@ const AUDIT: [&str; 3] = [
 ];
 
 fn settings(database: &Database) -> Vec<(String, String)> {
-    let secret = testing::SECRET;
-    [("BETTER_AUTH_SECRET", secret), ("DATABASE_URL", &database.api_url())]
+    // Few users write as much as many would.
+    let max_tasks = &i32::MAX.to_string();
+    let (secret, url) = (testing::SECRET, &database.api_url());
+    [("BETTER_AUTH_SECRET", secret), ("DATABASE_URL", url), ("MAX_TASKS_PER_USER", max_tasks)]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into()
 }
