@@ -315,6 +315,8 @@ pub enum Subject {
     Scale,
     /// A list by JWT beside one by the session's token
     Credentials,
+    /// One person's lists while another person searches among many large tasks
+    Fair,
 }
 
 #[derive(Args)]
