@@ -24,27 +24,6 @@ as $$
   limit 1
 $$;
 
--- The roles that may write to that table, or let others do so: each of them can sign in as anybody. Superusers are not named.
-create function migration_tools.key_writers()
-returns setof name
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select rolname
-  from pg_roles
-  where not rolsuper and rolname !~ '^pg_' and exists (
-    select from pg_roles writer
-    join pg_class jwks on jwks.oid = migration_tools.jwks_table()
-    where not writer.rolsuper and pg_has_role(pg_roles.oid, writer.oid, 'member') and (
-      writer.oid = relowner
-      or has_any_column_privilege(writer.oid, jwks.oid, 'insert, update')
-      or has_table_privilege(writer.oid, jwks.oid, 'trigger')
-    )
-  )
-  order by rolname
-$$;
-
 -- For the functions: the newest public halves. No row where there is no such table, or where this role may not read it.
 create function public.jwt_keys()
 returns table (id text, public_key text, algorithm text, expires_at bigint)

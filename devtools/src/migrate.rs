@@ -1,7 +1,8 @@
 //! `cargo xtask migrate up|down|status|check`.
 use crate::servers::schema;
 use anyhow::{Result, anyhow};
-use migrations::State;
+use migrations::{AuthOptions, State};
+use serde_json::json;
 use sqlx::Connection as _;
 use xtask::{cli::Migrate, place::variable};
 
@@ -13,26 +14,34 @@ pub async fn migrate(action: &Migrate) -> Result<()> {
     })?;
     let mut connection = schema::connect(&url).await?;
     match action {
-        Migrate::Up { auth } => {
+        Migrate::Up { auth, rls } => {
             let api_url = variable("DATABASE_URL");
             let api_url = api_url.map(|url| schema::parse("DATABASE_URL", &url)).transpose()?;
-            schema::up(&mut connection, api_url.as_ref(), schema::auth_options(auth)?).await?;
+            let auth = AuthOptions { closes_adopted_tables: *rls, ..schema::auth_options(auth)? };
+            schema::up(&mut connection, api_url.as_ref(), auth).await?;
         }
         Migrate::Down { to } => {
             migrations::down(&mut connection, *to, |it| println!("reverted {it}")).await?;
         }
-        Migrate::Check => {
+        Migrate::Check { json } => {
             let differences = migrations::check(&mut connection).await?;
-            for difference in &differences {
-                println!("{difference}");
-            }
-            if let Some((table, roles)) = migrations::key_writers(&mut connection).await? {
-                println!("JWTs of the keys in {table} are accepted. Roles that may write to it: {}", roles.join(", "));
+            let notes = migrations::notes(&mut connection).await?;
+            if *json {
+                println!("{}", json!({"differences": differences, "notes": notes}));
+            } else {
+                for difference in &differences {
+                    println!("{difference}");
+                }
+                for note in &notes {
+                    println!("note: {note}");
+                }
             }
             if !differences.is_empty() {
                 return Err(anyhow!("the database is not what the migrations made of it"));
             }
-            println!("the database is what the migrations made of it");
+            if !json {
+                println!("the database is what the migrations made of it");
+            }
         }
         Migrate::Status => {
             let mut is_sound = true;

@@ -264,7 +264,8 @@ async fn a_given_database_and_given_settings_are_used(env: &HashMap<String, Stri
 /// Tests `cargo xtask migrate` with the running database.
 fn migrate_commands_work(env: &HashMap<String, String>) {
     let migrate = |action: &str, url: &str| {
-        let output = command().args(["migrate", action]).env("DATABASE_URL_UNPOOLED", url).output().unwrap();
+        let output =
+            command().arg("migrate").args(action.split(' ')).env("DATABASE_URL_UNPOOLED", url).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let (code, status, _) = migrate("status", &env["DATABASE_URL_UNPOOLED"]);
@@ -274,6 +275,8 @@ fn migrate_commands_work(env: &HashMap<String, String>) {
     assert_eq!((code, up.trim()), (Some(0), &*format!("nothing is pending\n{found}")));
     let (code, check, _) = migrate("check", &env["DATABASE_URL_UNPOOLED"]);
     assert_eq!((code, check.trim()), (Some(0), "the database is what the migrations made of it"));
+    let (code, check, _) = migrate("check --json", &env["DATABASE_URL_UNPOOLED"]);
+    assert_eq!((code, check.trim()), (Some(0), r#"{"differences":[],"notes":[]}"#));
     let (code, _, error) = migrate("up", "postgresql://a:s3cret@ep-x-1-pooler.eu.aws.neon.tech/db");
     assert!(code == Some(1) && error.contains("DATABASE_URL_UNPOOLED") && error.contains("-pooler"), "{error}");
     assert!(!error.contains("s3cret"), "{error}");

@@ -18,8 +18,12 @@ pub enum Command {
     Status,
     /// Check whether the database still matches the migrations.
     Check,
-    /// Apply pending migrations, and set the API role's password to the one in the API's secret.
-    Up,
+    /// Apply pending migrations, and set the API role's password to the one in the API's secret. With `rls`, close the
+    /// tables that were there before to other roles, too.
+    Up {
+        #[serde(default)]
+        rls: bool,
+    },
     /// Revert the last migration, or all migrations after version `to`.
     Down { to: Option<i64> },
 }
@@ -34,14 +38,11 @@ pub async fn run(command: &Command, time_left: Duration) -> Result<Value> {
                 let migrations = migrations::status(&mut connection).await?;
                 Ok(json!({"migrations": migrations.iter().map(describe).collect::<Vec<_>>()}))
             }
-            Command::Check => {
-                let mut result = json!({"differences": migrations::check(&mut connection).await?});
-                if let Some((table, roles)) = migrations::key_writers(&mut connection).await? {
-                    result["key_writers"] = json!({table: roles});
-                }
-                Ok(result)
-            }
-            Command::Up => Ok(json!({"applied": up(&mut connection, &secrets).await?})),
+            Command::Check => Ok(json!({
+                "differences": migrations::check(&mut connection).await?,
+                "notes": migrations::notes(&mut connection).await?,
+            })),
+            Command::Up { rls } => Ok(json!({"applied": up(&mut connection, &secrets, *rls).await?})),
             Command::Down { to } => {
                 let mut reverted = Vec::new();
                 migrations::down(&mut connection, *to, |it| reverted.push(it.to_string())).await?;
@@ -65,7 +66,7 @@ pub async fn deploy(time_left: Duration) -> Result<String> {
             // the stack with no way to roll back.
             return Ok("the database is ahead of this version, and stays as it is".to_owned());
         }
-        let applied = up(&mut connection, &secrets).await?;
+        let applied = up(&mut connection, &secrets, false).await?;
         Ok(if applied.is_empty() {
             "nothing was pending".to_owned()
         } else {
@@ -75,8 +76,9 @@ pub async fn deploy(time_left: Duration) -> Result<String> {
     .await
 }
 
-async fn up(connection: &mut PgConnection, secrets: &Secrets) -> Result<Vec<String>> {
+async fn up(connection: &mut PgConnection, secrets: &Secrets, rls: bool) -> Result<Vec<String>> {
     let auth = AuthOptions::from_settings(|name| std::env::var(name).ok()).map_err(|error| anyhow!("{error}"))?;
+    let auth = AuthOptions { closes_adopted_tables: rls, ..auth };
     let applied: Vec<_> = migrations::up(connection, auth).await?.iter().map(Migration::to_string).collect();
     let api_url = secrets.api_url().await?;
     if api_url.user() != API_ROLE {

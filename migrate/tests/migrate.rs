@@ -472,7 +472,16 @@ async fn every_command_works_by_hand() {
     assert_eq!(status["migrations"][0], json!({"version": 1, "description": "migration tools", "state": "pending"}));
     let up = function.invoke(json!({"command": "up"})).await;
     assert_eq!(up["applied"][0], "0001 migration tools");
-    assert_eq!(function.invoke(json!({"command": "check"})).await, json!({"differences": []}));
+    assert_eq!(function.invoke(json!({"command": "check"})).await, json!({"differences": [], "notes": []}));
+    // Another role reads a table without row-level security: it stays open, with a note, until the command closes it.
+    let open = "do $$ begin create role reporting login; exception when duplicate_object then null; end $$;
+        grant select on session to reporting; alter table session disable row level security";
+    stack.database.batch(open).await;
+    function.invoke(json!({"command": "up"})).await;
+    let notes = function.invoke(json!({"command": "check"})).await["notes"].clone();
+    assert!(notes.to_string().contains("row-level security is off for session"), "{notes}");
+    function.invoke(json!({"command": "up", "rls": true})).await;
+    assert_eq!(function.invoke(json!({"command": "check"})).await, json!({"differences": [], "notes": []}));
     let last = up["applied"].as_array().and_then(|applied| applied.last()).cloned();
     assert_eq!(function.invoke(json!({"command": "down"})).await["reverted"][0], last.expect("the last"));
     let down = function.invoke(json!({"command": "down", "to": 1})).await;

@@ -133,6 +133,31 @@ select format('the function %s is missing', signature)
 from function_should_be
 where to_regprocedure('public.' || signature) is null
 union all
+select format('row-level security was switched off for %s, and ''up'' switches it on', regexp_replace(tab::text, '^public\.', ''))
+from migration_tools.secured_tables join pg_class on pg_class.oid = tab
+where not relrowsecurity
+union all
+select format('row-level security hides %s from the role tasks_api, and ''up'' makes its policy', name)
+from own join known using (tab) join pg_class on pg_class.oid = tab
+where relrowsecurity and not exists (
+  select from pg_policy where polrelid = tab and polpermissive and polroles && array[0::oid, to_regrole('tasks_api')]
+)
+union all
+select format('row-level security hides %s from %s, whose rights the session check has', name, current_user)
+from auth join known using (tab) join pg_class on pg_class.oid = tab
+where kind in ('session', 'user') and relrowsecurity and (relforcerowsecurity or not pg_has_role(relowner, 'usage'))
+  and not exists (select from pg_roles where rolname = current_user and (rolsuper or rolbypassrls))
+union all
+select format('%s should not have the rights %s on %s, and ''up'' takes them', case role_id when 0 then 'everybody' else 'the role ' || role_id::regrole end,
+  string_agg(distinct lower(privilege), ', '), regexp_replace(tab::text, '^public\.', ''))
+from migration_tools.tables_to_close() cross join lateral migration_tools.rights_of_others('table', tab)
+where rule = 'closed' or rule = 'shared' and is_default
+group by role_id, tab
+union all
+select format('the role %s may call %s, and ''up'' takes that right', role_id::regrole, signature)
+from function_should_be cross join lateral migration_tools.rights_of_others('function', to_regprocedure('public.' || signature))
+where role_id <> 0
+union all
 select format('the function %s does not run with its owner''s rights, or may be called by everybody', signature)
 from function_should_be
 join pg_proc on pg_proc.oid = to_regprocedure('public.' || signature)
@@ -153,10 +178,6 @@ from (
   union all select tab, name from auth join known using (tab) where kind = 'user'
 ) as tabs
 where exists (select from keys_table) and not has_table_privilege(tab, 'select')
-union all
-select format('the role tasks_api may write to %s, and could make a key with which it is anybody', name)
-from keys_table
-where tab = migration_tools.jwks_table() and 'tasks_api' in (select * from migration_tools.key_writers())
 union all
 select format('the function caller(text[]) does not read the column %s.banned: ''up'' recreates it', name)
 from auth

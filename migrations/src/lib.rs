@@ -183,6 +183,9 @@ pub struct AuthOptions {
     pub tables: AuthTables,
     /// The only schema to search, instead of `public` and `neon_auth`. `AUTH_SCHEMA`.
     pub schema: Option<String>,
+    /// Takes the rights that other roles have on tables that were there before, and switches row-level security on for
+    /// these, too.
+    pub closes_adopted_tables: bool,
 }
 
 impl AuthOptions {
@@ -196,6 +199,7 @@ impl AuthOptions {
         Ok(Self {
             tables: tables.map_err(|error| format!("AUTH_TABLES: {error}"))?.unwrap_or_default(),
             schema: get("AUTH_SCHEMA"),
+            closes_adopted_tables: false,
         })
     }
 }
@@ -214,22 +218,8 @@ pub async fn auth_tables(connection: &mut PgConnection) -> Result<Vec<(String, S
     Ok(tables.fetch_all(connection).await?)
 }
 
-/// The table of the keys whose JWTs are accepted, and the roles that may write to it: each of them can sign in as anybody.
-/// `None` if there is no such table. Superusers are not named.
-///
-/// # Errors
-/// [`Error::Database`], also before [`up`].
-pub async fn key_writers(connection: &mut PgConnection) -> Result<Option<(String, Vec<String>)>, Error> {
-    let writers = sqlx::query_as(
-        "select pg_catalog.format('%I.%I', nspname, relname), array(select writer::text from migration_tools.key_writers() as writer)
-        from pg_catalog.pg_class join pg_catalog.pg_namespace on pg_namespace.oid = relnamespace
-        where pg_class.oid = migration_tools.jwks_table()",
-    );
-    Ok(writers.fetch_optional(connection).await?)
-}
-
-/// Finds Better Auth's tables, applies the pending migrations in order, adapts the session check to the tables, and returns
-/// what it applied.
+/// Finds Better Auth's tables, applies the pending migrations in order, adapts the session check to the tables, closes the
+/// tables to other roles, and returns what it applied.
 ///
 /// Everything runs in one transaction, so a failure leaves the database as it was. The exception is a pending migration
 /// that is marked `-- no-transaction`: then each pending migration commits on its own.
@@ -282,7 +272,9 @@ async fn apply(connection: &mut PgConnection, auth: &AuthOptions) -> Result<Vec<
     // Nothing is pending now, but this call checks the applied migrations against their checksums.
     migrator.run(&mut *connection).await?;
     // Better Auth may have renamed its tables or columns since the last run.
-    sqlx::raw_sql("select migration_tools.install_caller()").execute(connection).await?;
+    sqlx::raw_sql("select migration_tools.install_caller()").execute(&mut *connection).await?;
+    // After it, because what is made anew gets the rights that roles have by default.
+    sqlx::raw_sql("select migration_tools.settle_rights()").execute(connection).await?;
     Ok(pending.into_iter().map(|it| Migration { state: State::Applied, ..it }).collect())
 }
 
@@ -311,13 +303,15 @@ async fn ledger(connection: &mut PgConnection) -> Result<Option<String>, Error> 
     Ok(ledger.fetch_optional(connection).await?)
 }
 
-/// Passes the options to the functions of migration 0013.
+/// Passes the options to the functions of migrations 0013 and 0017.
 async fn choose_auth_tables(connection: &mut PgConnection, auth: &AuthOptions) -> Result<(), Error> {
     sqlx::query(
-        "select set_config('migration_tools.auth_tables', $1, false), set_config('migration_tools.auth_schema', $2, false)",
+        "select set_config('migration_tools.auth_tables', $1, false), set_config('migration_tools.auth_schema', $2, false),
+            set_config('migration_tools.row_security', $3, false)",
     )
     .bind(auth.tables.setting())
     .bind(auth.schema.as_deref().unwrap_or_default())
+    .bind(if auth.closes_adopted_tables { "force" } else { "" })
     .execute(connection)
     .await?;
     Ok(())
@@ -398,6 +392,17 @@ pub async fn check(connection: &mut PgConnection) -> Result<Vec<String>, Error> 
             Some(pending) => Err(Error::Pending(pending.version)),
             None => differences(connection).await,
         }
+    })
+    .await
+}
+
+/// Returns what an operator should know, although it may be intended: tables without row-level security. Changes nothing.
+///
+/// # Errors
+/// [`Error::Database`], also before [`up`].
+pub async fn notes(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
+    with_own_names(connection, async |connection| {
+        Ok(sqlx::query_scalar(include_str!("row_security.sql")).fetch_all(connection).await?)
     })
     .await
 }

@@ -273,7 +273,7 @@ pub enum Part {
     /// The real Better Auth in front of the API, on its own tables and on those of the schema specification (1 min 10
     /// s)
     BetterAuth,
-    /// Twelve kinds of databases: migrate up, sign in, call every route, migrate down and up again (1 min 30 s)
+    /// Thirteen kinds of databases: migrate up, sign in, call every route, migrate down and up again (1 min 40 s)
     Databases,
     /// The API and migration tests on other PostgreSQL versions and with PgBouncer's session pooling; and a theft from
     /// prepared statements, behind a PgBouncer that tracks them (4 min 30 s)
@@ -363,6 +363,10 @@ pub enum Migrate {
     Up {
         #[command(flatten)]
         auth: AuthTables,
+        /// Take the rights that other roles have on tables that were there before, and switch row-level security on for
+        /// these, too. A front end that connects as such a role can no longer sign anybody in
+        #[arg(long)]
+        rls: bool,
     },
     /// Revert the last migration. Tables that contain rows are kept
     Down {
@@ -373,7 +377,11 @@ pub enum Migrate {
     /// Show which migrations are applied, pending, or changed after they were applied
     Status,
     /// Check whether columns, indexes, constraints and privileges still match the migrations
-    Check,
+    Check {
+        /// Print one JSON object, with the lists 'differences' and 'notes'
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[cfg(test)]

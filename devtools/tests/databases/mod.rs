@@ -366,7 +366,8 @@ async fn two_spellings_in_one_table_are_refused_until_one_is_left() {
     front_end.database.execute(SPECIFICATION_TABLES).await;
     front_end.migrate_better_auth();
     let before = front_end.tables().await;
-    let error = migrate_up_by_command(&front_end.database);
+    let (succeeded, error) = migrate_by_command(&front_end.database, &["up"]);
+    assert!(!succeeded);
     let sentence = "the table public.session has both columns user_id and userId, expires_at and expiresAt";
     assert_eq!(error.matches(sentence).count(), 1, "{error}");
     assert_same(&before, &front_end.tables().await, "by the refused up");
@@ -384,12 +385,12 @@ async fn two_spellings_in_one_table_are_refused_until_one_is_left() {
     front_end.up().await;
 }
 
-/// Runs `cargo xtask migrate up`, which has to fail, and returns its output.
-fn migrate_up_by_command(database: &Database) -> String {
+/// Runs `cargo xtask migrate`, and returns whether it succeeded, and what it printed.
+fn migrate_by_command(database: &Database, arguments: &[&str]) -> (bool, String) {
     let mut command = harness::command();
-    let output = command.args(["migrate", "up"]).env("DATABASE_URL_UNPOOLED", &database.owner_url).output().unwrap();
-    assert!(!output.status.success());
-    String::from_utf8(output.stderr).unwrap()
+    command.arg("migrate").args(arguments).env("DATABASE_URL_UNPOOLED", &database.owner_url);
+    let output = command.output().unwrap();
+    (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
 
 #[tokio::test]
@@ -401,13 +402,47 @@ async fn better_auth_may_connect_as_a_role_with_rights_on_its_tables_alone() {
         alter default privileges revoke execute on functions from public";
     front_end.database.execute(rights).await;
     front_end.in_use_lives_with_our_migrations().await;
+
+    // It is warned of, until somebody takes its rights.
+    let database = &front_end.database;
+    let (_, up) = migrate_by_command(database, &["up"]);
+    assert!(
+        up.contains("row-level security stays off for public.session, on which other roles have rights: front_end"),
+        "{up}"
+    );
+    let (succeeded, check) = migrate_by_command(database, &["check"]);
+    assert!(succeeded && check.contains("note: row-level security is off for session, on which these have rights: front_end"), "{check}");
+    let (_, up) = migrate_by_command(database, &["up", "--rls"]);
+    assert!(!up.contains("row-level security"), "{up}");
+    let (succeeded, check) = migrate_by_command(database, &["check", "--json"]);
+    assert!(succeeded && check.contains(r#"{"differences":[],"notes":[]}"#), "{check}");
+}
+
+#[tokio::test]
+async fn better_auth_may_connect_as_a_role_with_policies_on_tables_of_ours() {
+    let mut front_end = FrontEnd::configured("policies", "export const tables = {};").await;
+    front_end.auth.tables = AuthTables::BetterAuth;
+    front_end.comes_back = false;
+    front_end.up().await;
+    front_end.connect_as("front_end", "").await;
+    for table in ["\"user\"", "session", "account", "verification"] {
+        let let_in = format!(
+            "grant select, insert, update, delete on {table} to front_end;
+            create policy front_end on {table} to front_end using (true) with check (true)"
+        );
+        front_end.database.execute(&let_in).await;
+    }
+    front_end.in_use_lives_with_our_migrations().await;
+    let secured =
+        "select relname::text from pg_class where relnamespace = 'public'::regnamespace and relrowsecurity order by 1";
+    assert_eq!(front_end.query(secured).await.len(), 7);
 }
 
 #[tokio::test]
 async fn better_auth_may_make_its_tables_after_up() {
     let front_end = FrontEnd::configured("none", "export const tables = {};").await;
     let mut owner = front_end.owner().await;
-    migrations::up(&mut owner, AuthOptions { tables: AuthTables::None, schema: None }).await.unwrap();
+    migrations::up(&mut owner, AuthOptions { tables: AuthTables::None, ..AuthOptions::default() }).await.unwrap();
     let differences = migrations::check(&mut owner).await.unwrap();
     assert!(differences[0].contains("run its own migration"), "{differences:?}");
     front_end.migrate_better_auth();

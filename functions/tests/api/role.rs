@@ -112,6 +112,10 @@ async fn the_apis_role_changes_nothing_but_tasks_and_idempotency_keys() {
         ("create trigger spy before insert on tasks for each row execute function suppress_redundant_updates_trigger()", "42501 permission denied for table tasks"),
         ("create rule spy as on select to tasks do instead select * from session", "42501 must be owner of table tasks"),
         ("create policy spy on tasks using (true)", "42501 must be owner of table tasks"),
+        ("alter policy tasks_api on tasks using (false)", "42501 must be owner of table tasks"),
+        ("drop policy tasks_api on tasks", "42501 must be owner of relation tasks"),
+        ("alter table tasks disable row level security", "42501 must be owner of table tasks"),
+        ("alter table idempotency_keys force row level security", "42501 must be owner of table idempotency_keys"),
         ("comment on table tasks is 'x'", "42501 must be owner of table tasks"),
         ("create table public.x (id int)", "42501 permission denied for schema public"),
         ("create table pg_temp.tasks (id int)", "42501 permission denied to create temporary tables in database \"the_tests\""),
@@ -284,7 +288,7 @@ async fn the_apis_role_does_not_see_what_others_are_doing() {
 
 /// What a thief can try to leave in a server connection for the pooler's next client. loot.rs tests what is prepared where
 /// the functions prepare too.
-const LEFT_BEHIND: [&str; 23] = [
+const LEFT_BEHIND: [&str; 22] = [
     "prepare s0 (bytea, text) as select true as mine, 'eve' as user_id, now() as expires_at",
     "prepare \"PGBOUNCER_1\" (bytea, text) as select true as mine",
     "deallocate all",
@@ -300,7 +304,6 @@ const LEFT_BEHIND: [&str; 23] = [
     "set log_parameter_max_length_on_error = -1",
     "set debug_print_plan = on",
     "set client_min_messages = debug5",
-    "set row_security = off",
     "set timezone = 'Pacific/Kiritimati'",
     "set timezone = 'Etc/GMT+12'",
     "set datestyle = 'SQL, DMY'",
@@ -352,6 +355,20 @@ async fn what_a_thief_leaves_in_the_poolers_connections_changes_nothing_for_the_
         leave_behind(&thief, statement).await;
         assert_served(&mut api, &ada, task, &bob, statement).await;
     }
+}
+
+#[tokio::test]
+async fn row_security_that_a_thief_switches_off_ends_calls_and_opens_nothing() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    api.make_task(&ada, "Ada's").await;
+    let connect = async || api.database.connect_as_api(SERVICES.pooler_port).await.expect("the API's role can connect");
+    let thief = [connect().await, connect().await];
+    leave_behind(&thief, "set row_security = off").await;
+    let refused = api.call(get("/api/tasks").bearer(&ada.token)).await;
+    assert_eq!((refused.status, refused.body["title"].as_str()), (500, Some("Internal Server Error")), "{refused:?}");
+    leave_behind(&thief, "reset row_security").await;
+    assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.status, 200);
 }
 
 #[tokio::test]

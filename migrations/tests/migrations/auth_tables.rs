@@ -151,7 +151,7 @@ async fn better_auths_tables_are_found_under_every_name() {
 async fn neon_auths_tables_are_found_and_left_as_they_are() {
     let (_database, mut connection) = neon_auth().await;
     let everything =
-        "select (select count(*) from pg_index where indrelid = c.oid), relname, relacl::text, relowner::regrole::text,
+        "select (select count(*) from pg_index where indrelid = c.oid), relname, relacl::text, relowner::regrole::text, relrowsecurity,
             (select count(*) from pg_trigger where tgrelid = c.oid and not tgisinternal)
         from pg_class c where relnamespace = 'neon_auth'::regnamespace order by 2";
     let before = rows(&mut connection, everything).await;
@@ -259,7 +259,7 @@ async fn the_named_schema_decides_and_the_choice_stays() {
 async fn the_tables_of_an_empty_database_are_a_choice() {
     for tables in [AuthTables::Schema, AuthTables::BetterAuth, AuthTables::None] {
         let mut connection = connected().await;
-        let auth = AuthOptions { tables, schema: None };
+        let auth = AuthOptions { tables, ..AuthOptions::default() };
         up(&mut connection, auth.clone()).await.unwrap();
         let column = "select attname from pg_attribute where attrelid = to_regclass('public.session') and attname in ('user_id', 'userId')";
         let (columns, lookup) = match tables {
@@ -293,7 +293,7 @@ async fn tables_that_down_dropped_come_back_in_better_auths_spelling() {
     let uuid = uuid.split("insert into").next().unwrap();
     for (tables, id_type) in [("", "text"), (uuid, "uuid")] {
         let mut connection = with_tables(tables).await;
-        let auth = AuthOptions { tables: AuthTables::BetterAuth, schema: None };
+        let auth = AuthOptions { tables: AuthTables::BetterAuth, ..AuthOptions::default() };
         up(&mut connection, auth).await.unwrap();
         execute(
             &mut connection,

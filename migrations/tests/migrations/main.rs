@@ -1,6 +1,7 @@
 //! The migrations, on a real PostgreSQL, which `cargo xtask test migrations` starts.
 mod auth_tables;
 mod jwt;
+mod row_security;
 
 use migrations::{AuthOptions, Error, State};
 use shared::DatabaseUrl;
@@ -8,12 +9,25 @@ use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use std::sync::LazyLock;
 use testing::{Database, SERVICES};
 
-/// The last migration's number: how many there are in the folder.
-static LAST: LazyLock<i64> = LazyLock::new(|| {
+/// The numbers of the migrations in the folder, in order.
+static VERSIONS: LazyLock<Vec<i64>> = LazyLock::new(|| {
     let files = std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).expect("the folder of the migrations");
-    let is_up = |name: &str| name.ends_with(".up.sql");
-    files.filter(|file| is_up(&file.as_ref().expect("a file").file_name().to_string_lossy())).count() as i64
+    let names = files.map(|file| file.expect("a file").file_name().into_string().expect("a name in UTF-8"));
+    let ups = names.filter(|name| name.ends_with(".up.sql"));
+    let mut versions: Vec<_> = ups.map(|name| name[..4].parse().expect("a number")).collect();
+    versions.sort();
+    versions
 });
+
+/// The last migration's number.
+fn last() -> i64 {
+    *VERSIONS.last().expect("a migration")
+}
+
+/// The numbers of the migrations after `version`, the last one first.
+fn after(version: i64) -> Vec<i64> {
+    VERSIONS.iter().rev().copied().filter(|it| *it > version).collect()
+}
 
 /// The tables of the schema specification.
 const SPECIFICATION_TABLES: &str = include_str!("../document.sql");
@@ -58,6 +72,15 @@ async fn empty_database() -> DatabaseUrl {
 
 async fn connected() -> PgConnection {
     migrations::connect(&empty_database().await).await.unwrap()
+}
+
+async fn superuser(database: &Database) -> PgConnection {
+    let port = SERVICES.postgres_port;
+    let url = format!(
+        "postgresql://postgres:{}@127.0.0.1:{port}/{}?sslmode=disable",
+        SERVICES.superuser_password, database.name
+    );
+    migrations::connect(&DatabaseUrl::parse(&url).unwrap()).await.unwrap()
 }
 
 async fn execute(connection: &mut PgConnection, statements: &str) {
@@ -275,9 +298,9 @@ async fn down_goes_one_step_or_to_a_version() {
     let mut reverted = Vec::new();
     migrations::down(&mut connection, None, |it| reverted.push(it.version)).await.unwrap();
     migrations::down(&mut connection, Some(2), |it| reverted.push(it.version)).await.unwrap();
-    assert_eq!(reverted, (3..=*LAST).rev().collect::<Vec<_>>());
+    assert_eq!(reverted, after(2));
     migrations::down(&mut connection, Some(0), |it| reverted.push(it.version)).await.unwrap();
-    assert_eq!(reverted, (1..=*LAST).rev().collect::<Vec<_>>());
+    assert_eq!(reverted, after(0));
     let error = migrations::down(&mut connection, None, |_| {}).await.unwrap_err();
     assert!(matches!(error, Error::NothingApplied), "{error}");
 }
@@ -457,9 +480,9 @@ async fn two_runs_at_once_apply_each_migration_once() {
     );
     let mut counts = [one.unwrap().len(), other.unwrap().len()];
     counts.sort();
-    assert_eq!(counts, [0, *LAST as usize]);
+    assert_eq!(counts, [0, VERSIONS.len()]);
     let applied = rows(&mut first, "select version, count(*) from _sqlx_migrations group by 1 order by 1").await;
-    assert_eq!(applied, (1..=*LAST).map(|version| format!("{version} 1")).collect::<Vec<_>>());
+    assert_eq!(applied, VERSIONS.iter().map(|version| format!("{version} 1")).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -469,12 +492,13 @@ async fn status_reports_applied_pending_changed_and_unknown() {
         |migrations: Vec<migrations::Migration>| migrations.iter().map(|it| (it.version, it.state)).collect::<Vec<_>>();
     let (applied, pending) = (State::Applied, State::Pending);
     let status = migrations::status(&mut connection).await.unwrap();
-    assert_eq!(states(status), (1..=*LAST).map(|version| (version, pending)).collect::<Vec<_>>());
+    assert_eq!(states(status), VERSIONS.iter().map(|version| (*version, pending)).collect::<Vec<_>>());
     assert!(objects(&mut connection).await.is_empty(), "status changes nothing");
 
     up(&mut connection).await;
-    migrations::down(&mut connection, Some(*LAST - 1), |_| {}).await.unwrap();
-    let mut expected: Vec<_> = (1..*LAST).map(|version| (version, applied)).chain([(*LAST, pending)]).collect();
+    migrations::down(&mut connection, Some(last() - 1), |_| {}).await.unwrap();
+    let mut expected: Vec<_> =
+        VERSIONS.iter().map(|version| (*version, if *version == last() { pending } else { applied })).collect();
     let status = migrations::status(&mut connection).await.unwrap();
     assert_eq!(states(status), expected);
 
@@ -590,6 +614,10 @@ async fn check_names_what_was_changed() {
         ("revoke execute on function caller(text) from tasks_api", "may not call caller(text)"),
         ("revoke usage on sequence tasks_id_seq from tasks_api", "may not use the sequence"),
         ("drop table verification", "the table verification is missing"),
+        ("alter table session disable row level security", "row-level security was switched off for session"),
+        ("drop policy tasks_api on tasks", "row-level security hides tasks from the role tasks_api"),
+        ("alter table session force row level security", "row-level security hides session from tasks_owner"),
+        ("grant execute on function caller(text) to pg_monitor", "the role pg_monitor may call caller(text)"),
     ] {
         let mut connection = connected().await;
         up(&mut connection).await;
