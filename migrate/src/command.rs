@@ -16,7 +16,7 @@ const LOCK_TIMEOUT_S: u64 = 10;
 pub enum Command {
     /// List the migrations that are applied and pending.
     Status,
-    /// Check whether the database still matches the migrations.
+    /// Check whether the database still matches the migrations, and who can reach sessions, passwords or signing keys.
     Check,
     /// Apply pending migrations, and set the API role's password to the one in the API's secret. With `rls`, close the
     /// tables that were there before to other roles, too.

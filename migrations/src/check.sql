@@ -210,6 +210,12 @@ from function_should_be
 where to_regprocedure('public.' || signature) is not null and to_regrole('tasks_api') is not null
   and not has_function_privilege(to_regrole('tasks_api'), to_regprocedure('public.' || signature), 'execute')
 union all
+select format('the role tasks_api should not have rights on columns of %s', name)
+from auth join known using (tab)
+where kind = 'user' and to_regrole('tasks_api') is not null
+  and has_any_column_privilege(to_regrole('tasks_api'), tab, 'select, insert, update, references')
+  and not has_table_privilege(to_regrole('tasks_api'), tab, 'select, insert, update, references')
+union all
 select 'the role tasks_api may not use the sequence of tasks.id'
 where to_regrole('tasks_api') is not null and pg_get_serial_sequence('public.tasks', 'id') is not null
   and not has_sequence_privilege(to_regrole('tasks_api'), pg_get_serial_sequence('public.tasks', 'id'), 'usage')

@@ -382,7 +382,8 @@ async fn states(connection: &mut PgConnection) -> Result<Vec<Migration>, Error> 
     Ok(migrations.into_values().collect())
 }
 
-/// Compares the database with what the migrations create. Returns a sentence for each difference. Changes nothing.
+/// Compares the database with what the migrations create. Returns a sentence for each difference, and for each way in which
+/// the API's role can reach sessions, passwords or signing keys. Changes nothing.
 ///
 /// # Errors
 /// [`Error::Pending`] if a migration is pending, and any error of the connection.
@@ -396,16 +397,66 @@ pub async fn check(connection: &mut PgConnection) -> Result<Vec<String>, Error> 
     .await
 }
 
-/// Returns what an operator should know, although it may be intended: tables without row-level security. Changes nothing.
+/// Returns what an operator should know, although it may be intended: the ways in which other roles than the API's can reach
+/// sessions, passwords or signing keys, tables without row-level security, and sessions from the future. Changes nothing.
 ///
 /// # Errors
 /// [`Error::Database`], also before [`up`].
 pub async fn notes(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
     with_own_names(connection, async |connection| {
-        Ok(sqlx::query_scalar(include_str!("row_security.sql")).fetch_all(connection).await?)
+        let mut notes = ways_in(connection, Who::Others).await?;
+        notes.extend(
+            sqlx::query_scalar::<_, String>(include_str!("row_security.sql")).fetch_all(&mut *connection).await?,
+        );
+        notes.extend(sessions_from_the_future(connection).await?);
+        Ok(notes)
     })
     .await
 }
+
+/// Whose access is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// The API's role.
+    Api,
+    /// All roles but the API's, the owner's and superusers.
+    Others,
+}
+
+/// The ways to sessions, passwords and signing keys.
+async fn ways_in(connection: &mut PgConnection, who: Who) -> Result<Vec<String>, Error> {
+    let ways: Vec<(bool, String)> = sqlx::query_as(include_str!("access.sql")).fetch_all(connection).await?;
+    Ok(ways.into_iter().filter(|(is_api, _)| *is_api == (who == Who::Api)).map(|(_, sentence)| sentence).collect())
+}
+
+/// A sentence about sessions that began later than now, if there are any: node-postgres writes local time into a column
+/// without a time zone, so that a session ends hours too late.
+async fn sessions_from_the_future(connection: &mut PgConnection) -> Result<Option<String>, Error> {
+    // Only among the sessions that end last: an index finds these.
+    let query: Option<String> = sqlx::query_scalar(
+        "select format('select max(extract(epoch from %1$I - %4$s))::float8 from (select %1$I from %3$s order by %2$I desc limit 1000) newest',
+            creation, expiry, tab,
+            case when (select atttypid = 'timestamptz'::regtype from pg_attribute where attrelid = tab and attname = creation)
+                then 'now()' else 'now() at time zone ''utc''' end)
+        from migration_tools.auth_tables
+        cross join lateral (select migration_tools.column_name(tab, '{created_at,createdAt}') as creation,
+            migration_tools.column_name(tab, '{expires_at,expiresAt}') as expiry) as columns
+        where kind = 'session' and creation is not null and expiry is not null",
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(query) = query else { return Ok(None) };
+    let ahead_s: Option<f64> = sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(connection).await?;
+    Ok(ahead_s.filter(|ahead| *ahead > MAX_CLOCK_DIFFERENCE_S).map(|ahead| {
+        format!(
+            "a session began {:.0} minutes from now: does the front end write local time instead of UTC? See docs/authentication.md",
+            ahead / 60.0
+        )
+    }))
+}
+
+/// Seconds by which the clock of a front end may be ahead of the database's.
+const MAX_CLOCK_DIFFERENCE_S: f64 = 300.0;
 
 async fn differences(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
     let moved: Result<Vec<String>, sqlx::Error> = sqlx::query_scalar(
@@ -440,6 +491,7 @@ async fn differences(connection: &mut PgConnection) -> Result<Vec<String>, Error
     }
     let mut differences: Vec<String> =
         sqlx::query_scalar(include_str!("check.sql")).fetch_all(&mut *connection).await?;
+    differences.extend(ways_in(connection, Who::Api).await?);
     // PostgreSQL resolves a function's columns only when it runs, so they may be gone.
     for (signature, call) in [("caller(text)", "caller(''::text)"), ("caller(text[])", "caller(array['', '0'])")] {
         let call = AssertSqlSafe(format!("select from public.{call}"));

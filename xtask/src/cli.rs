@@ -376,7 +376,8 @@ pub enum Migrate {
     },
     /// Show which migrations are applied, pending, or changed after they were applied
     Status,
-    /// Check whether columns, indexes, constraints and privileges still match the migrations
+    /// Check whether columns, indexes, constraints and privileges still match the migrations, and list every role that can
+    /// reach sessions, passwords or signing keys
     Check {
         /// Print one JSON object, with the lists 'differences' and 'notes'
         #[arg(long)]

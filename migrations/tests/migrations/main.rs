@@ -1,4 +1,5 @@
 //! The migrations, on a real PostgreSQL, which `cargo xtask test migrations` starts.
+mod access;
 mod auth_tables;
 mod jwt;
 mod row_security;
@@ -617,6 +618,11 @@ async fn check_names_what_was_changed() {
         ("alter table session disable row level security", "row-level security was switched off for session"),
         ("drop policy tasks_api on tasks", "row-level security hides tasks from the role tasks_api"),
         ("alter table session force row level security", "row-level security hides session from tasks_owner"),
+        (
+            "grant select (email) on \"user\" to tasks_api",
+            "the role tasks_api should not have rights on columns of \"user\"",
+        ),
+        ("grant truncate on tasks to pg_monitor", "the role pg_monitor should not have the rights truncate on tasks"),
         ("grant execute on function caller(text) to pg_monitor", "the role pg_monitor may call caller(text)"),
     ] {
         let mut connection = connected().await;
