@@ -2,5 +2,6 @@
 pub mod elf;
 pub mod logs;
 pub mod openapi;
+pub mod orm;
 pub mod sam;
 pub mod supply_chain;

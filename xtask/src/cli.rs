@@ -273,7 +273,8 @@ pub enum Part {
     /// The real Better Auth in front of the API, on its own tables and on those of the schema specification (1 min 10
     /// s)
     BetterAuth,
-    /// Thirteen kinds of databases: migrate up, sign in, call every route, migrate down and up again (1 min 40 s)
+    /// Thirteen kinds of databases: migrate up, sign in, call every route, migrate down and up again; and what Drizzle's and
+    /// Prisma's 'push' does to them (2 min 10 s)
     Databases,
     /// The API and migration tests on other PostgreSQL versions and with PgBouncer's session pooling; and a theft from
     /// prepared statements, behind a PgBouncer that tracks them (4 min 30 s)

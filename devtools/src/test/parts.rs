@@ -1,6 +1,6 @@
 //! The parts of `cargo xtask test`.
 use crate::{
-    checks::{openapi, sam, supply_chain},
+    checks::{openapi, orm, sam, supply_chain},
     faults::{matrix, soak},
     fuzz, generate,
     servers::{better_auth, pgbouncer::Pooling, services::Services},
@@ -154,6 +154,7 @@ async fn quick_fuzz(context: &Context<'_>) -> Result<()> {
 
 async fn databases(context: &Context<'_>) -> Result<()> {
     better_auth::install().await?;
+    orm::install().await?;
     let names = context.filter.unwrap_or(DATABASES);
     context.with_services(&mut cargo_test(&["--test", "better_auth", names])).await
 }

@@ -1,5 +1,7 @@
 //! Every kind of database that users have: made by the real Better Auth, in use before the first migration, and migrated up,
 //! down and up again. `cargo xtask test databases` runs these tests.
+mod orm;
+
 use crate::{
     Database, PASSWORD, SECRET, Servers, Session, better_auth_alone, better_auth_folder, execute, free_port, harness,
 };
@@ -35,12 +37,6 @@ const MAPPED_COLUMNS: &str = r#"
     create index session_user_id_idx on session (user_id);
     create index account_user_id_idx on account (user_id);
 "#;
-
-/// In the form that Prisma gives the models of Better Auth's documentation, which have no `@@map`. Written by hand.
-const PRISMA_TABLES: &str = include_str!("prisma.sql");
-
-/// In the form that drizzle-kit gives Better Auth's schema. Written by hand.
-const DRIZZLE_TABLES: &str = include_str!("drizzle.sql");
 
 /// Drizzle's column names, as options of Better Auth.
 const SNAKE_CASE: &str = r#"
@@ -331,32 +327,6 @@ async fn users_under_another_name_are_adopted() {
     let tables = "export const tables = { user: { modelName: \"users\" } };";
     let front_end = FrontEnd::configured("users", tables).await;
     front_end.migrate_better_auth();
-    front_end.in_use_lives_with_our_migrations().await;
-}
-
-#[tokio::test]
-async fn prismas_tables_are_adopted() {
-    let tables = "export const tables = {
-      user: { modelName: \"User\" },
-      session: { modelName: \"Session\" },
-      account: { modelName: \"Account\" },
-      verification: { modelName: \"Verification\" },
-    };";
-    let front_end = FrontEnd::configured("prisma", tables).await;
-    front_end.database.execute(PRISMA_TABLES).await;
-    front_end.in_use_lives_with_our_migrations().await;
-}
-
-#[tokio::test]
-async fn drizzles_tables_are_adopted() {
-    let tables = "export const tables = {
-      user: { fields: fields.user },
-      session: { fields: fields.session },
-      account: { fields: fields.account },
-      verification: { fields: fields.verification },
-    };";
-    let front_end = FrontEnd::configured("drizzle", &format!("{SNAKE_CASE}{tables}")).await;
-    front_end.database.execute(DRIZZLE_TABLES).await;
     front_end.in_use_lives_with_our_migrations().await;
 }
 
