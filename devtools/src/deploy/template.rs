@@ -67,7 +67,7 @@ mod tests {
         template.check("MemorySize", "512").unwrap();
         template.check("DeploymentId", "1790000000abcdef012345d").unwrap();
         for (parameter, value, reason) in [
-            ("BetterAuthUrl", "app.example.com", "An address like https://app.example.com."),
+            ("BetterAuthUrl", "app.example.com", "An address like https://app.example.com;"),
             ("ApiSecretArn", "task-api/dev/api", "The whole ARN of a secret"),
             ("MemorySize", "300", "One of: 128, 256, 512, 1024, 1769."),
             ("MemroySize", "512", "the template has no parameter MemroySize"),
