@@ -55,6 +55,26 @@ async fn a_description_has_at_most_10000_characters() {
 }
 
 #[tokio::test]
+async fn a_body_cannot_choose_the_owner_the_id_or_the_times() {
+    let mut api = Api::start().await;
+    let ada = api.database.sign_up("ada").await;
+    let bob = api.database.sign_up("bob").await;
+    let long_ago = "2000-01-01T00:00:00.000000Z";
+    let body = json!({"title": "x", "id": 7, "user_id": bob.id, "created_at": long_ago, "updated_at": long_ago});
+    let created = api.call(post("/api/tasks").bearer(&ada.token).json(body.clone())).await;
+    assert_eq!(created.status, 201);
+    let path = format!("/api/tasks/{}", created.body["id"]);
+    let changed = api.call(put(&path).bearer(&ada.token).json(body.clone())).await;
+    let patched = api.call(patch(&path).bearer(&ada.token).json(body)).await;
+    for answer in [&created, &changed, &patched] {
+        assert_eq!(answer.body["user_id"], ada.id, "{answer:?}");
+        assert_ne!(answer.body["id"], 7);
+        assert!(answer.body["created_at"].as_str() > Some("2020") && answer.body["updated_at"].as_str() > Some("2020"));
+    }
+    assert_eq!((&created.body["id"], &created.body["created_at"]), (&patched.body["id"], &patched.body["created_at"]));
+}
+
+#[tokio::test]
 async fn an_invalid_field_is_rejected_by_name() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
