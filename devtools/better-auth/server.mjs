@@ -1,5 +1,5 @@
-// Better Auth and a page to try the API with, on one origin. Better Auth answers /api/auth/; other requests are
-// forwarded to the task API, like a front end's rewrite does.
+// Better Auth without a front end, for tests. It answers /api/auth/; other requests are forwarded to the task API, like a
+// front end's rewrite does.
 //
 //   DATABASE_URL          the owner's URL of the database
 //   PORT                  port on 127.0.0.1
@@ -10,7 +10,6 @@
 //   BETTER_AUTH_PACKAGE        the package of another release of Better Auth
 //
 // Arguments: "migrate" creates Better Auth's tables and exits, "plan" prints what "migrate" would run.
-import { readFileSync } from "node:fs";
 import { createServer, request as httpRequest } from "node:http";
 import { pathToFileURL } from "node:url";
 import pg from "pg";
@@ -97,7 +96,6 @@ if (process.argv[2]) {
 }
 
 const handleAuth = toNodeHandler(betterAuth(options));
-const page = readFileSync(new URL("index.html", import.meta.url));
 const api = new URL(env.API_URL);
 
 function forward(request, response) {
@@ -112,13 +110,7 @@ function forward(request, response) {
 
 const server = createServer((request, response) => {
   const path = request.url.split("?")[0];
-  if (path === "/") {
-    response.writeHead(200, {
-      "content-type": "text/html; charset=utf-8",
-      "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:",
-    });
-    response.end(page);
-  } else if (path.startsWith("/api/auth/")) {
+  if (path.startsWith("/api/auth/")) {
     handleAuth(request, response).catch((error) => {
       console.error(error.message);
       if (!response.headersSent) response.writeHead(500);

@@ -4,7 +4,7 @@ mod call_log;
 use self::call_log::CallLog;
 use crate::{
     servers::{
-        better_auth,
+        better_auth, front_end,
         functions::{Functions, Print, Sources},
         gateway::{Backend, Gateway, TIMEOUT, Watch},
         postgres::{Postgres, Purpose, secret, write_private},
@@ -45,6 +45,9 @@ use xtask::{
 /// Maximum number of processes per function. Like Lambda, the local server starts another one if calls overlap.
 const INSTANCES: usize = 2;
 
+/// The host in every address that is printed: a browser keeps the cookies of `localhost` and `127.0.0.1` apart.
+const HOST: &str = "localhost";
+
 /// Timeout for the first answers of the built API, in seconds.
 const START_TIMEOUT_S: u64 = 120;
 
@@ -54,13 +57,13 @@ pub async fn dev(options: &Dev) -> Result<()> {
     let folder = dev_folder(options.folder.as_deref())?;
     let _lock = lock_folder(&folder, "end it, or name another folder by --folder and another port by --port")?;
     let port = api_port(options)?;
-    let auth_port = options.better_auth.then_some(port + 1);
+    let sign_in_port = options.sign_in_port(port);
     let env_file = EnvFile::new(&folder);
     let postgres_folder = folder.join("postgres");
     let given = Given::find(&postgres_folder)?;
 
     // Validate the settings first: the rest can take minutes.
-    let mut settings = Settings::new(&folder, port, auth_port)?;
+    let mut settings = Settings::new(&folder, port, sign_in_port)?;
     settings.set("DATABASE_URL", given.as_ref().map_or("postgresql://a@localhost/tasks", |given| &given.url));
     let config = settings.read()?;
     if let Some(given) = &given {
@@ -68,6 +71,7 @@ pub async fn dev(options: &Dev) -> Result<()> {
     }
 
     let better_auth = if options.better_auth { Some(better_auth::install().await?) } else { None };
+    let front_end = if options.front_end { Some(front_end::install().await?) } else { None };
     let sources = Sources::scan();
     let binaries = build_functions().await?;
     let mut postgres = start_database(options, &postgres_folder, given.is_some()).await?;
@@ -82,17 +86,31 @@ pub async fn dev(options: &Dev) -> Result<()> {
 
     let log = Arc::new(CallLog::new(options.json, &folder.join(cli::Log::Functions.file()))?);
     let (backend, mut watched) = start_functions(options.watch, binaries, sources, &settings, log.clone()).await?;
-    let base_url = format!("http://127.0.0.1:{port}");
+    let base_url = format!("http://{HOST}:{port}");
     let _gateway = Gateway::start(port, backend, settings.get("TRUSTED_ORIGINS")).await?;
     wait_until_ready(watched.as_mut(), &base_url).await?;
-    let mut auth_server = None;
-    if let Some((better_auth, port)) = better_auth.zip(auth_port) {
-        step(format!("Starting Better Auth on 127.0.0.1:{port}"));
-        auth_server = Some(better_auth.start(port, &base_url, &owner_url, &settings.0).await?);
+    let variables = front_end_variables(&settings, &owner_url, &base_url).await?;
+    let mut sign_in_server = None;
+    if let Some(port) = sign_in_port {
+        if let Some(better_auth) = better_auth {
+            step(format!("Starting Better Auth on {HOST}:{port}"));
+            sign_in_server = Some(better_auth.start(port, &base_url, &owner_url, &settings.0).await?);
+        } else if let Some(front_end) = front_end {
+            step(format!("Starting the front end on {HOST}:{port}"));
+            sign_in_server = Some(front_end.start(port, &variables).await?);
+        }
     }
+    let env_local = env_local(&variables);
+    write_private(&folder.join("env.local"), env_local.as_bytes())?;
     env_file.write(&settings, &config, users.as_ref(), &base_url, &owner_url)?;
     step(format!("Ready after {}", Short(began.elapsed())));
-    let welcome = Welcome { env_file: &env_file.0, folder: options.folder.as_deref(), base_url: &base_url, auth_port };
+    let welcome = Welcome {
+        env_file: &env_file.0,
+        env_local: &env_local,
+        folder: options.folder.as_deref(),
+        base_url: &base_url,
+        front_end: sign_in_port.filter(|_| options.front_end),
+    };
     welcome.print(users.as_ref().map(|[first, _]| first), postgres.is_some());
     // The log lines of the calls above arrive after their answers.
     sleep(Duration::from_millis(200)).await;
@@ -101,7 +119,7 @@ pub async fn dev(options: &Dev) -> Result<()> {
     let server = postgres.as_mut().and_then(Postgres::server);
     tokio::select! {
         status = ended(watched.as_mut()) => bail!("cargo lambda watch ended: {}", status?),
-        status = ended(auth_server.as_mut()) => bail!("Better Auth ended: {}", status?),
+        status = ended(sign_in_server.as_mut()) => bail!("what people sign in to has ended: {}", status?),
         status = ended(server) => {
             bail!("PostgreSQL ended: {}; its last lines are in {}", status?, postgres_folder.join("postgres.log").display())
         }
@@ -224,16 +242,15 @@ async fn prepare_database(
 struct Settings(BTreeMap<String, String>);
 
 impl Settings {
-    fn new(folder: &Path, port: u16, auth_port: Option<u16>) -> Result<Self> {
+    fn new(folder: &Path, port: u16, sign_in_port: Option<u16>) -> Result<Self> {
         let mut settings = Self(BTreeMap::new());
         if std::env::var_os("BETTER_AUTH_SECRETS").is_none() {
             settings.set_default("BETTER_AUTH_SECRET", || stored_secret(folder))?;
         }
-        settings.set_default("BETTER_AUTH_URL", || {
-            Ok(auth_port.map_or_else(|| "http://localhost:3000".to_owned(), |port| format!("http://127.0.0.1:{port}")))
-        })?;
+        let front_end = format!("http://{HOST}:{}", sign_in_port.unwrap_or(3000));
+        settings.set_default("BETTER_AUTH_URL", || Ok(front_end.clone()))?;
         settings.set_default("TRUSTED_ORIGINS", || {
-            Ok(format!("http://localhost:3000,http://localhost:{port},http://127.0.0.1:{port}"))
+            Ok(format!("http://localhost:3000,{front_end},http://localhost:{port},http://127.0.0.1:{port}"))
         })?;
         Ok(settings)
     }
@@ -260,6 +277,29 @@ impl Settings {
         let get = |name: &str| self.0.get(name).cloned().or_else(|| std::env::var(name).ok());
         Ok(Config::from_settings(get)?)
     }
+}
+
+/// The variables of a front end beside this API.
+async fn front_end_variables(
+    settings: &Settings,
+    owner_url: &str,
+    base_url: &str,
+) -> Result<Vec<(&'static str, String)>> {
+    let mut variables = vec![("DATABASE_URL", owner_url.to_owned())];
+    for name in ["BETTER_AUTH_SECRETS", "BETTER_AUTH_SECRET", "BETTER_AUTH_URL"] {
+        let value = Some(settings.get(name)).filter(|value| !value.is_empty()).map(str::to_owned);
+        variables.extend(value.or_else(|| variable(name)).map(|value| (name, value)));
+    }
+    variables.push(("TASKS_API_URL", base_url.to_owned()));
+    if schema::has_specification_names(&mut schema::connect(owner_url).await?).await? {
+        variables.push(("AUTH_TABLES", "schema".to_owned()));
+    }
+    Ok(variables)
+}
+
+/// Writes variables as Next.js reads them from `.env.local`, where `$` would name another variable.
+fn env_local(variables: &[(&str, String)]) -> String {
+    variables.iter().map(|(name, value)| format!("{name}='{}'\n", value.replace('$', r"\$"))).collect()
 }
 
 /// Returns the stored secret, or creates it. The same secret keeps cookies valid between runs.
@@ -328,10 +368,11 @@ impl EnvFile {
             values.push(("TASKS_USER_ID", first.id.clone()));
             values.push(("TASKS_TOKEN_2", second.token.clone()));
         }
-        values.push(("DATABASE_URL_UNPOOLED", owner_url.to_owned()));
-        for name in ["DATABASE_URL", "BETTER_AUTH_SECRET", "BETTER_AUTH_URL"] {
-            values.push((name, settings.get(name).to_owned()));
-        }
+        // Not by their own names: `next dev` in the same shell would prefer them to its .env.local.
+        values.push(("TASKS_DATABASE_URL_UNPOOLED", owner_url.to_owned()));
+        values.push(("TASKS_DATABASE_URL", settings.get("DATABASE_URL").to_owned()));
+        values.push(("TASKS_BETTER_AUTH_SECRET", settings.get("BETTER_AUTH_SECRET").to_owned()));
+        values.push(("TASKS_BETTER_AUTH_URL", settings.get("BETTER_AUTH_URL").to_owned()));
         let mut lines = String::from("# Written by cargo xtask dev. To be sourced: . target/dev/env\n");
         for (name, value) in values {
             lines += &format!("export {name}={}\n", shell_quoted(&value));
@@ -355,17 +396,20 @@ impl Drop for EnvFile {
 /// The message that is printed once everything runs.
 struct Welcome<'w> {
     env_file: &'w Path,
+    env_local: &'w str,
     /// The value of `--folder`.
     folder: Option<&'w Path>,
     base_url: &'w str,
-    auth_port: Option<u16>,
+    /// The front end's port, if it runs.
+    front_end: Option<u16>,
 }
 
 impl Welcome<'_> {
     fn print(&self, user: Option<&SeededUser>, has_own_database: bool) {
-        let Self { env_file, folder, base_url, auth_port } = self;
-        if let Some(port) = auth_port {
-            println!("\nSign up and try the tasks in a browser: http://127.0.0.1:{port}/");
+        let Self { env_file, env_local, folder, base_url, front_end } = self;
+        match front_end {
+            Some(port) => println!("\nSign up and keep tasks in a browser: http://{HOST}:{port}"),
+            None => println!("\nFor the .env.local of a front end, such as examples/nextjs:\n\n{env_local}"),
         }
         match user {
         Some(SeededUser { token, .. }) => println!(

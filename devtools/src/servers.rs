@@ -1,6 +1,7 @@
 //! The servers that commands and tests start on this machine, with their gateway, schema and seed data.
 pub mod better_auth;
 pub mod cluster;
+pub mod front_end;
 pub mod functions;
 pub mod gateway;
 pub mod moto;

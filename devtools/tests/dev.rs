@@ -63,7 +63,10 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     let port = free_port();
     let mut dev = Dev::start(&folder, port, &[], &[]);
     let env = dev.environment();
-    assert_eq!(env["TASKS_URL"], format!("http://127.0.0.1:{port}"));
+    assert_eq!(env["TASKS_URL"], format!("http://localhost:{port}"));
+    for name in ["DATABASE_URL", "DATABASE_URL_UNPOOLED", "BETTER_AUTH_SECRET", "BETTER_AUTH_URL"] {
+        assert!(!env.contains_key(name), "{name} would win over a front end's .env.local");
+    }
     let kept = every_route_works(&env).await;
     migrate_commands_work(&env);
     a_second_one_in_the_same_folder_is_refused(&folder);
@@ -74,14 +77,13 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     a_given_database_and_given_settings_are_used(&env).await;
     dev.stop();
 
-    // Restart with cargo lambda watch, from a shell that has sourced the env file: database, tokens and tasks are the
-    // same.
-    let settings: Vec<_> =
-        env.iter().filter(|(name, _)| name.starts_with("DATABASE") || name.starts_with("BETTER")).collect();
-    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    // Restart with cargo lambda watch, from a shell that has exported the same variables: database, tokens and tasks are
+    // the same.
+    let settings = ["DATABASE_URL", "DATABASE_URL_UNPOOLED", "BETTER_AUTH_SECRET", "BETTER_AUTH_URL"];
+    let settings = settings.map(|name| (name, env[&format!("TASKS_{name}")].as_str()));
     let mut dev = Dev::start(&folder, port, &settings, &["--watch", "cargo-lambda"]);
     let again = dev.environment();
-    for name in ["TASKS_TOKEN", "TASKS_COOKIE", "TASKS_USER_ID", "TASKS_TOKEN_2", "BETTER_AUTH_SECRET"] {
+    for name in ["TASKS_TOKEN", "TASKS_COOKIE", "TASKS_USER_ID", "TASKS_TOKEN_2", "TASKS_BETTER_AUTH_SECRET"] {
         assert_eq!(again[name], env[name], "{name}");
     }
     assert_eq!(get(&again, &kept).await, StatusCode::OK);
@@ -91,7 +93,7 @@ async fn a_newcomer_gets_a_working_api_that_keeps_its_data() {
     // Start with an empty database, on any port.
     let mut dev = Dev::start(&folder, 0, &settings, &["--reset"]);
     let anew = dev.environment();
-    assert!(anew["TASKS_TOKEN"] != env["TASKS_TOKEN"] && anew["TASKS_URL"] != "http://127.0.0.1:0", "{anew:?}");
+    assert!(anew["TASKS_TOKEN"] != env["TASKS_TOKEN"] && anew["TASKS_URL"] != "http://localhost:0", "{anew:?}");
     assert_eq!(get(&anew, "/health").await, StatusCode::OK);
     // If PostgreSQL ends, dev ends.
     let pid = std::fs::read_to_string(folder.join("postgres/data/postmaster.pid")).unwrap();
@@ -216,17 +218,21 @@ fn a_second_one_in_the_same_folder_is_refused(folder: &Path) {
 /// it must not change any row. Seeding would extend the sessions.
 async fn a_given_database_is_not_written_to(env: &HashMap<String, String>) {
     let rows = async || {
-        let mut owner = PgConnection::connect(&env["DATABASE_URL_UNPOOLED"]).await.unwrap();
+        let mut owner = PgConnection::connect(&env["TASKS_DATABASE_URL_UNPOOLED"]).await.unwrap();
         let digest = "select md5((select string_agg(s::text, ',' order by s.id) from session s)
             || (select string_agg(u::text, ',' order by u.id) from \"user\" u)
             || (select string_agg(t::text, ',' order by t.id) from tasks t))";
         sqlx::query_scalar::<_, String>(digest).fetch_one(&mut owner).await.unwrap()
     };
     let before = rows().await;
-    let urls = ["DATABASE_URL", "DATABASE_URL_UNPOOLED"].map(|name| (name, env[name].as_str()));
+    let urls = ["DATABASE_URL", "DATABASE_URL_UNPOOLED"].map(|name| (name, env[&format!("TASKS_{name}")].as_str()));
     let mut dev = Dev::start(&new_folder("dev-unseeded"), free_port(), &urls, &[]);
     let given = dev.environment();
-    assert!(!given.contains_key("TASKS_TOKEN") && given["DATABASE_URL"] == env["DATABASE_URL"], "{:?}", given.keys());
+    assert!(
+        !given.contains_key("TASKS_TOKEN") && given["TASKS_DATABASE_URL"] == env["TASKS_DATABASE_URL"],
+        "{:?}",
+        given.keys()
+    );
     let client = Client::new(&given["TASKS_URL"], "authorization", format!("Bearer {}", env["TASKS_TOKEN"]));
     assert_eq!(client.call(Method::GET, "/api/tasks", None).await.0, StatusCode::OK);
     dev.stop();
@@ -237,16 +243,16 @@ async fn a_given_database_is_not_written_to(env: &HashMap<String, String>) {
 async fn a_given_database_and_given_settings_are_used(env: &HashMap<String, String>) {
     let folder = new_folder("dev-given");
     let settings = [
-        ("DATABASE_URL", env["DATABASE_URL"].as_str()),
-        ("DATABASE_URL_UNPOOLED", env["DATABASE_URL_UNPOOLED"].as_str()),
+        ("DATABASE_URL", env["TASKS_DATABASE_URL"].as_str()),
+        ("DATABASE_URL_UNPOOLED", env["TASKS_DATABASE_URL_UNPOOLED"].as_str()),
         ("BETTER_AUTH_SECRET", testing::SECRET),
         ("BETTER_AUTH_URL", "https://app.example.com"),
         ("TRUSTED_ORIGINS", "https://other.example.com"),
     ];
     let mut dev = Dev::start(&folder, free_port(), &settings, &["--seed"]);
     let given = dev.environment();
-    assert_eq!(given["BETTER_AUTH_SECRET"], settings[2].1);
-    for name in ["DATABASE_URL", "DATABASE_URL_UNPOOLED", "TASKS_TOKEN", "TASKS_USER_ID"] {
+    assert_eq!(given["TASKS_BETTER_AUTH_SECRET"], settings[2].1);
+    for name in ["TASKS_DATABASE_URL", "TASKS_DATABASE_URL_UNPOOLED", "TASKS_TOKEN", "TASKS_USER_ID"] {
         assert_eq!(given[name], env[name], "{name}");
     }
     let cookie = given["TASKS_COOKIE"].clone();
@@ -268,12 +274,12 @@ fn migrate_commands_work(env: &HashMap<String, String>) {
             command().arg("migrate").args(action.split(' ')).env("DATABASE_URL_UNPOOLED", url).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
-    let (code, status, _) = migrate("status", &env["DATABASE_URL_UNPOOLED"]);
+    let (code, status, _) = migrate("status", &env["TASKS_DATABASE_URL_UNPOOLED"]);
     assert!(code == Some(0) && status.contains("0001") && !status.contains("pending"), "{status}");
-    let (code, up, _) = migrate("up", &env["DATABASE_URL_UNPOOLED"]);
+    let (code, up, _) = migrate("up", &env["TASKS_DATABASE_URL_UNPOOLED"]);
     let found = "found Better Auth's sessions in public.session, users in public.\"user\"";
     assert_eq!((code, up.trim()), (Some(0), &*format!("nothing is pending\n{found}")));
-    let (code, check, _) = migrate("check", &env["DATABASE_URL_UNPOOLED"]);
+    let (code, check, _) = migrate("check", &env["TASKS_DATABASE_URL_UNPOOLED"]);
     assert_eq!((code, check.trim()), (Some(0), "the database is what the migrations made of it"));
     let (code, check, _) = migrate("check --json", &env["DATABASE_URL_UNPOOLED"]);
     assert_eq!((code, check.trim()), (Some(0), r#"{"differences":[],"notes":[]}"#));
@@ -318,7 +324,7 @@ fn wrong_settings_are_reported_before_anything_is_started() {
 /// Wrong passwords are reported before the functions are built.
 async fn wrong_passwords_are_named(env: &HashMap<String, String>) {
     let folder = new_folder("dev-passwords");
-    let (url, owner) = (&env["DATABASE_URL"], &env["DATABASE_URL_UNPOOLED"]);
+    let (url, owner) = (&env["TASKS_DATABASE_URL"], &env["TASKS_DATABASE_URL_UNPOOLED"]);
     let spoilt = |url: &str| {
         let (start, rest) = url.split_once("://").unwrap();
         let (user, rest) = rest.split_once(':').unwrap();

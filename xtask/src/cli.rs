@@ -41,13 +41,21 @@ pub enum Command {
     Migrate(Migrate),
 }
 
+/// Default port of the API.
+const API_PORT: u16 = 9000;
+/// Default port of Next.js.
+const FRONT_END_PORT: u16 = 3000;
+
 #[derive(Args)]
 pub struct Dev {
     /// Port of the API on 127.0.0.1; 0 chooses a free one
-    #[arg(long, default_value_t = 9000)]
+    #[arg(long, default_value_t = API_PORT)]
     pub port: u16,
-    /// Also run Better Auth and a sign-in page, on the port after the API's
+    /// Also run the front end in examples/nextjs, on port 3000; with --port, on the port after the API's
     #[arg(long)]
+    pub front_end: bool,
+    /// Also run Better Auth without a front end, on the port after the API's: what the tests sign in with
+    #[arg(long, conflicts_with = "front_end")]
     pub better_auth: bool,
     /// Major version of PostgreSQL, installed or from npm [default: any]
     #[arg(long, value_name = "MAJOR")]
@@ -71,6 +79,17 @@ pub struct Dev {
     /// What runs the functions and rebuilds them after a change
     #[arg(long, value_enum, default_value_t = Watch::Gateway)]
     pub watch: Watch,
+}
+
+impl Dev {
+    /// The port of what people sign in to, if it is started: the front end, or Better Auth alone.
+    pub fn sign_in_port(&self, api_port: u16) -> Option<u16> {
+        match (self.front_end, self.better_auth) {
+            (true, _) if api_port == API_PORT => Some(FRONT_END_PORT),
+            (false, false) => None,
+            _ => api_port.checked_add(1),
+        }
+    }
 }
 
 /// Which of Better Auth's tables the migrations make.
@@ -270,6 +289,9 @@ pub enum Part {
     Soak,
     /// Thousands of requests generated from openapi.yaml, and the API reference in a browser (2 min 30 s)
     Reference,
+    /// examples/nextjs: its types, TypeScript, ESLint, 'next build', and every function in a browser, with each credential
+    /// (6 min)
+    FrontEnd,
     /// The real Better Auth in front of the API, on its own tables and on those of the schema specification (1 min 10
     /// s)
     BetterAuth,

@@ -23,8 +23,8 @@ pub struct Given {
 impl Given {
     /// Reads the URLs from the environment; `None` if neither is set. Fails if only one is set.
     ///
-    /// URLs of the server in `postgres_folder` are ignored: a shell has them if it sourced the env file of an earlier
-    /// `cargo xtask dev`.
+    /// URLs of the server in `postgres_folder` are ignored: a shell has them if it exported the front end's `.env.local`,
+    /// as an earlier `cargo xtask dev` printed it.
     pub fn find(postgres_folder: &Path) -> Result<Option<Self>> {
         let own = fs::read_to_string(postgres_folder.join("settings.json")).unwrap_or_default();
         // That server's passwords are random, so a URL with one of them belongs to it.

@@ -93,14 +93,13 @@ fn require_release_tools() -> Result<()> {
 fn check_dev(options: &Dev) -> Result<bool> {
     let folder = dev_folder(options.folder.as_deref())?;
     if options.port != 0 {
-        let auth_port = options.better_auth.then_some(options.port.saturating_add(1));
-        for port in [Some(options.port), auth_port].into_iter().flatten() {
+        for port in [Some(options.port), options.sign_in_port(options.port)].into_iter().flatten() {
             if TcpListener::bind(("127.0.0.1", port)).is_err() {
                 bail!("port {port} is taken: choose another with --port, or a free one with --port 0");
             }
         }
     }
-    if options.better_auth {
+    if options.better_auth || options.front_end {
         require_program("node", "Node.js 20 or newer", "nodejs npm")?;
     }
     if options.watch == Watch::CargoLambda && find_in_path("cargo-lambda").is_none() {
@@ -148,7 +147,8 @@ fn build_devtools(with_bench: bool, with_functions: bool) -> Result<()> {
 /// Replaces this process with psql on the database of a running `cargo xtask dev`.
 fn psql(options: &Psql) -> Result<Never> {
     let folder = dev_folder(options.folder.as_deref())?;
-    let url = exported_value(&folder.join("env"), "DATABASE_URL_UNPOOLED").with_context(|| not_running(&folder))?;
+    let url =
+        exported_value(&folder.join("env"), "TASKS_DATABASE_URL_UNPOOLED").with_context(|| not_running(&folder))?;
     let psql = find_in_path("psql")
         .context("psql is missing: install it with 'sudo apt install postgresql-client' or 'brew install libpq'")?;
     let error = Process::new(psql).arg(url).args(&options.arguments).exec();

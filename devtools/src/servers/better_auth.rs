@@ -18,8 +18,7 @@ use xtask::place::{root, target};
 const START_TIMEOUT_S: u64 = 60;
 
 /// What runs Better Auth, in devtools/better-auth.
-const FILES: [&str; 7] =
-    ["package.json", "package-lock.json", "server.mjs", "index.html", "judge.mjs", "jwt-judge.mjs", "browser-test.mjs"];
+const FILES: [&str; 5] = ["package.json", "package-lock.json", "server.mjs", "judge.mjs", "jwt-judge.mjs"];
 
 /// An installed Better Auth.
 pub struct BetterAuth {

@@ -45,6 +45,13 @@ pub async fn up(connection: &mut PgConnection, api_url: Option<&DatabaseUrl>, au
     Ok(())
 }
 
+/// Whether Better Auth's sessions have the names of the schema specification, so that Better Auth needs a mapping.
+pub async fn has_specification_names(connection: &mut PgConnection) -> Result<bool> {
+    let column = "select exists (select from pg_attribute
+        where attrelid = to_regclass('public.session') and attname = 'user_id' and not attisdropped)";
+    Ok(sqlx::query_scalar(column).fetch_one(connection).await?)
+}
+
 /// Reads `AUTH_TABLES` and `AUTH_SCHEMA`. The option `--auth-tables` takes precedence.
 pub fn auth_options(arguments: &AuthTables) -> Result<AuthOptions> {
     let get = |name: &str| match name {

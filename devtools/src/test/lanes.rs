@@ -64,6 +64,7 @@ pub const ALL: Plan = Plan {
         Part::Faults,
         Part::Soak,
         Part::Reference,
+        Part::FrontEnd,
         Part::BetterAuth,
         Part::Databases,
         Part::Versions,

@@ -3,7 +3,7 @@ use crate::{
     checks::{openapi, orm, sam, supply_chain},
     faults::{matrix, soak},
     fuzz, generate,
-    servers::{better_auth, pgbouncer::Pooling, services::Services},
+    servers::{better_auth, front_end, pgbouncer::Pooling, services::Services},
     system::{
         build::{cargo_test, workspace_cargo},
         process::{run_command, run_tests},
@@ -129,6 +129,7 @@ pub fn definition(part: Part) -> Definition {
         Part::Faults => Definition::alone(|context| Box::pin(matrix::faults(context.filter))),
         Part::Soak => Definition::alone(|_| Box::pin(soak::soak(&QUICK_SOAK))),
         Part::Reference => Definition::alone(|context| Box::pin(reference(context))),
+        Part::FrontEnd => Definition::alone(|context| Box::pin(front_end(context))),
         Part::BetterAuth => Definition::with_services(|context| Box::pin(better_auth(context))),
         Part::Databases => Definition::with_services(|context| Box::pin(databases(context))),
         Part::Versions => Definition::alone(|context| Box::pin(versions(context))),
@@ -200,13 +201,19 @@ async fn reference(context: &Context<'_>) -> Result<()> {
     run_tests(command.args(["--", "--nocapture"])).await
 }
 
+async fn front_end(context: &Context<'_>) -> Result<()> {
+    let mut command = context.test(&["--test", "front_end"]);
+    command.env("FRONT_END", front_end::install_copy().await?).env("CHROMIUM", chromium().await?);
+    run_tests(command.args(["--", "--nocapture"])).await
+}
+
 async fn better_auth(context: &Context<'_>) -> Result<()> {
     let better_auth = better_auth::install().await?;
     let mut command = cargo_test(&["--test", "api", "better_auth_agrees"]);
     command.args(["--", "--ignored", "--nocapture"]).env("BETTER_AUTH", better_auth.folder());
     context.with_services(&mut command).await?;
     let mut command = context.test(&["--test", "better_auth"]);
-    command.args(["--", "--skip", DATABASES]).env("CHROMIUM", chromium().await?);
+    command.args(["--", "--skip", DATABASES]);
     context.with_services(&mut command).await
 }
 
