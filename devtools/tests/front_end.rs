@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Values of `TASKS_CREDENTIAL`: the cookie through the front end's host, or a bearer at the API's own host.
-const CREDENTIALS: [&str; 2] = ["cookie", "session"];
+const CREDENTIALS: [&str; 3] = ["cookie", "session", "jwt"];
 /// Maximum number of lines of the example's own TypeScript and CSS: it is there to be read.
 const MAX_LINES: usize = 860;
 /// Timeout of the front end's start, in seconds.
@@ -78,7 +78,8 @@ fn a_person_uses_every_function_with_each_credential() {
     let front_end = format!("http://localhost:{front_port}");
     let dev_folder = new_folder("front-end");
     let settings = [("BETTER_AUTH_URL", &*front_end), ("TRUSTED_ORIGINS", &*front_end)];
-    let mut dev = Dev::start(&dev_folder, free_port(), &settings, &[]);
+    let port = free_port();
+    let mut dev = Dev::start(&dev_folder, port, &settings, &[]);
     let api = dev.environment()["TASKS_URL"].clone();
     let mut variables = env_local(&dev_folder.join("env.local"));
     assert_eq!((&variables["TASKS_API_URL"], &variables["BETTER_AUTH_URL"]), (&api, &front_end));
@@ -87,6 +88,20 @@ fn a_person_uses_every_function_with_each_credential() {
     the_adapter_in_the_documentation_works(&dev.environment());
     run(&["npm", "run", "check"], &variables);
     run(&["npm", "run", "build"], &variables);
+
+    // The front end makes the table of the keys with which it signs JWTs. The API finds it when it migrates once more.
+    let mut with_tables = variables.clone();
+    with_tables.extend(
+        [("AUTH_MIGRATE", "true"), ("TASKS_CREDENTIAL", "jwt")].map(|(name, value)| (name.into(), value.into())),
+    );
+    let server = Server::start(front_port, &with_tables);
+    let keys =
+        format!("const {{ status }} = await fetch('{front_end}/api/auth/jwks'); if (status !== 200) throw status;");
+    run(&["node", "--input-type=module", "--eval", &keys], &variables);
+    drop(server);
+    dev.stop();
+    let mut dev = Dev::start(&dev_folder, port, &settings, &[]);
+    assert_eq!(dev.environment()["TASKS_URL"], api);
 
     let pictures = new_folder("front-end-pictures");
     for credential in CREDENTIALS {

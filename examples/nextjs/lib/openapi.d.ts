@@ -208,7 +208,7 @@ export interface paths {
         };
         /**
          * Get the caller's session
-         * @description Returns the caller's user id and when the session expires. The request does not extend the session.
+         * @description Returns the caller's user id and when the session expires or, if it comes first, the JWT. The request does not extend the session.
          */
         get: operations["getSession"];
         put?: never;
@@ -751,7 +751,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The request has no valid session. The response does not say why. */
+        /** @description The request has no valid session. The response does not say why, unless the bearer is a JWT. */
         Unauthenticated: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1095,8 +1095,11 @@ export interface components {
         "Idempotent-Replayed": "true";
         /** @description The compression of the file, if it is compressed. */
         "Content-Encoding": "gzip";
-        /** @description The authentication scheme to use. */
-        "WWW-Authenticate": "Bearer";
+        /**
+         * @description The authentication scheme to use. If the bearer is a JWT, also why it is refused.
+         * @example Bearer error="invalid_token", error_description="The JWT has expired"
+         */
+        "WWW-Authenticate": string;
         /** @description The number of seconds to wait before you try again. */
         "Retry-After": "1";
     };
