@@ -16,6 +16,10 @@ export interface paths {
          * @description Returns one page of the caller's tasks, newest first by default. The `Link` header has the URL of the next page, with
          *     the same order and filters. The last page has no `Link` header. Without parameters, a page has up to 1000 tasks.
          *
+         *     A search (`q`) looks at 2000 tasks for each page, in the order of the list. Such a page can have fewer tasks than
+         *     `limit`, or none, and still a `Link` header: follow it for the rest. If you have more than 500 tasks, only one of your
+         *     searches runs at a time; another one meanwhile is 429.
+         *
          *     A parameter with an invalid value is 422. So are `order` and `search`, whose names here are `sort` and `q`. If a
          *     parameter is sent twice, the last value counts.
          */
@@ -25,6 +29,9 @@ export interface paths {
          * Add a task
          * @description Adds a task that is not completed. With an `Idempotency-Key`, a repeated request adds no second task and returns the
          *     first response again.
+         *
+         *     Each deployment sets how many tasks one user can have, such as 10000. A request for one more is 422. The same number of
+         *     idempotency keys is kept for a user; a request with one more is 429.
          */
         post: operations["createTask"];
         /**
@@ -113,6 +120,10 @@ export interface paths {
          * @description Returns one page of the caller's tasks, newest first by default. The `Link` header has the URL of the next page, with
          *     the same order and filters. The last page has no `Link` header. Without parameters, a page has up to 1000 tasks.
          *
+         *     A search (`q`) looks at 2000 tasks for each page, in the order of the list. Such a page can have fewer tasks than
+         *     `limit`, or none, and still a `Link` header: follow it for the rest. If you have more than 500 tasks, only one of your
+         *     searches runs at a time; another one meanwhile is 429.
+         *
          *     A parameter with an invalid value is 422. So are `order` and `search`, whose names here are `sort` and `q`. If a
          *     parameter is sent twice, the last value counts.
          */
@@ -122,6 +133,9 @@ export interface paths {
          * Add a task
          * @description Adds a task that is not completed. With an `Idempotency-Key`, a repeated request adds no second task and returns the
          *     first response again.
+         *
+         *     Each deployment sets how many tasks one user can have, such as 10000. A request for one more is 422. The same number of
+         *     idempotency keys is kept for a user; a request with one more is 429.
          */
         post: operations["createTaskOfUser"];
         /**
@@ -328,8 +342,8 @@ export interface components {
         UserId: string;
         NewTask: {
             /**
-             * @description White space at the start and end is removed first. Length is counted in Unicode scalar values. U+0000 is not
-             *     allowed.
+             * @description White space at the start and end is removed first. At least one character must be visible: a zero-width space alone
+             *     is no title. Length is counted in Unicode scalar values. U+0000 is not allowed.
              */
             title: string;
             /** @description Stored unchanged. U+0000 is not allowed. */
@@ -338,8 +352,8 @@ export interface components {
         /** @description Fields that are absent or null stay unchanged. If all fields are unknown, the response is 422. */
         TaskChanges: {
             /**
-             * @description White space at the start and end is removed first. Length is counted in Unicode scalar values. U+0000 is not
-             *     allowed.
+             * @description White space at the start and end is removed first. At least one character must be visible: a zero-width space alone
+             *     is no title. Length is counted in Unicode scalar values. U+0000 is not allowed.
              */
             title?: string | null;
             description?: string | null;
@@ -348,8 +362,8 @@ export interface components {
         /** @description A JSON Merge Patch (RFC 7396). Absent fields stay unchanged. If all fields are unknown, the response is 422. */
         TaskPatch: {
             /**
-             * @description White space at the start and end is removed first. Length is counted in Unicode scalar values. U+0000 is not
-             *     allowed.
+             * @description White space at the start and end is removed first. At least one character must be visible: a zero-width space alone
+             *     is no title. Length is counted in Unicode scalar values. U+0000 is not allowed.
              */
             title?: string;
             /** @description Null deletes the description. */
@@ -428,10 +442,10 @@ export interface components {
         FieldError: {
             /**
              * @description The name of the field, parameter or header. It is `body` if the body is JSON but not an object, or if all of its
-             *     fields are unknown.
+             *     fields are unknown. It is `tasks` if the user has too many of them.
              * @enum {string}
              */
-            field: "body" | "title" | "description" | "completed" | "status" | "sort" | "q" | "limit" | "cursor" | "offset" | "order" | "search" | "Idempotency-Key" | "If-Match" | "If-None-Match";
+            field: "body" | "title" | "description" | "completed" | "status" | "sort" | "q" | "limit" | "cursor" | "offset" | "order" | "search" | "Idempotency-Key" | "If-Match" | "If-None-Match" | "tasks";
             /** @description What is wrong. `field` and `message` together are a sentence. */
             message: string;
         };
@@ -443,6 +457,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control-of-own"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -472,6 +487,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control-of-own"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -499,6 +515,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control-of-own"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -513,6 +530,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -540,6 +558,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -569,6 +588,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -598,6 +618,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -618,6 +639,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -631,6 +653,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control-of-own"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -652,6 +675,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -672,6 +696,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy-of-files"];
                 "Cache-Control": components["headers"]["Cache-Control-of-files"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -698,6 +723,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy-of-files"];
                 "Cache-Control": components["headers"]["Cache-Control-of-files"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -714,6 +740,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy-of-files"];
                 "Cache-Control": components["headers"]["Cache-Control-of-files"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -733,6 +760,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -757,6 +785,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -782,6 +811,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -806,6 +836,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -830,6 +861,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -854,6 +886,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -878,6 +911,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -902,6 +936,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -926,6 +961,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -935,12 +971,89 @@ export interface components {
                 "application/problem+json": components["schemas"]["InvalidProblem"];
             };
         };
+        /**
+         * @description A field or header has an invalid value, or the user has as many tasks as one user can have. `errors` lists each one.
+         *     Nothing was changed.
+         */
+        InvalidOrTooManyTasks: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["InvalidProblem"];
+            };
+        };
+        /**
+         * @description Another search of the same user is running, and the user has more than 500 tasks. API Gateway returns its own 429 for
+         *     too many requests, without `Retry-After`.
+         */
+        SearchRunning: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
+                "Retry-After": components["headers"]["Retry-After"];
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "about:blank",
+                 *       "title": "Too Many Requests",
+                 *       "status": 429,
+                 *       "detail": "Another search of yours is still running: try again.",
+                 *       "instance": "/api/tasks"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description The user has as many idempotency keys as one user can have. Nothing was added. API Gateway returns its own 429 for too
+         *     many requests, without `Retry-After`.
+         */
+        TooManyKeys: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
+                "Retry-After": components["headers"]["Retry-After-of-keys"];
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "about:blank",
+                 *       "title": "Too Many Requests",
+                 *       "status": 429,
+                 *       "detail": "One user can have at most 10000 idempotency keys, each for a day: try again later, or add the task without a key.",
+                 *       "instance": "/api/tasks"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description A bug in the API. */
         Internal: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -965,6 +1078,7 @@ export interface components {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
                 "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
                 "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
                 "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
                 "Cache-Control": components["headers"]["Cache-Control"];
                 "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
@@ -1002,10 +1116,10 @@ export interface components {
         sort: "created_at" | "-created_at" | "updated_at" | "-updated_at" | "title" | "-title" | "created" | "updated";
         /**
          * @description Returns only tasks whose title or description contains this text. Upper and lower case are the same. There are no
-         *     wildcards: `%` and `_` are ordinary characters. An empty text is ignored.
+         *     wildcards: `%` and `_` are ordinary characters. An empty text is ignored. Each page covers 2000 tasks: see above.
          */
         q: string;
-        /** @description The maximum number of tasks on a page. A page with very large tasks has fewer, and a link to the next page. */
+        /** @description The maximum number of tasks on a page. A page with very large tasks, or of a search, can have fewer, and a link to the next page. */
         limit: number;
         /**
          * @description Where the page begins. Copy it unchanged from the `Link` header of the previous page. With a different `sort`,
@@ -1050,10 +1164,12 @@ export interface components {
         /** @description The body has the type in `Content-Type`; browsers do not guess another. */
         "X-Content-Type-Options": "nosniff";
         /**
-         * @description Browsers use only HTTPS for this host. Browsers ignore this header in HTTP responses.
-         * @example max-age=63072000
+         * @description Browsers use only HTTPS for this host and its subdomains. They ignore this header in HTTP responses.
+         * @example max-age=63072000; includeSubDomains
          */
         "Strict-Transport-Security": string;
+        /** @description A browser that follows a link in this response does not tell the next site where it came from. */
+        "Referrer-Policy": "no-referrer";
         /** @description A browser that shows this response as a page loads and runs nothing. */
         "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'";
         /**
@@ -1102,6 +1218,8 @@ export interface components {
         "WWW-Authenticate": string;
         /** @description The number of seconds to wait before you try again. */
         "Retry-After": "1";
+        /** @description The number of seconds after which some keys may have been forgotten. */
+        "Retry-After-of-keys": "3600";
     };
     pathItems: never;
 }
@@ -1120,10 +1238,10 @@ export interface operations {
                 sort?: components["parameters"]["sort"];
                 /**
                  * @description Returns only tasks whose title or description contains this text. Upper and lower case are the same. There are no
-                 *     wildcards: `%` and `_` are ordinary characters. An empty text is ignored.
+                 *     wildcards: `%` and `_` are ordinary characters. An empty text is ignored. Each page covers 2000 tasks: see above.
                  */
                 q?: components["parameters"]["q"];
-                /** @description The maximum number of tasks on a page. A page with very large tasks has fewer, and a link to the next page. */
+                /** @description The maximum number of tasks on a page. A page with very large tasks, or of a search, can have fewer, and a link to the next page. */
                 limit?: components["parameters"]["limit"];
                 /**
                  * @description Where the page begins. Copy it unchanged from the `Link` header of the previous page. With a different `sort`,
@@ -1145,6 +1263,7 @@ export interface operations {
             200: components["responses"]["TaskPage"];
             401: components["responses"]["Unauthenticated"];
             422: components["responses"]["Invalid"];
+            429: components["responses"]["SearchRunning"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1176,7 +1295,8 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            422: components["responses"]["Invalid"];
+            422: components["responses"]["InvalidOrTooManyTasks"];
+            429: components["responses"]["TooManyKeys"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1375,10 +1495,10 @@ export interface operations {
                 sort?: components["parameters"]["sort"];
                 /**
                  * @description Returns only tasks whose title or description contains this text. Upper and lower case are the same. There are no
-                 *     wildcards: `%` and `_` are ordinary characters. An empty text is ignored.
+                 *     wildcards: `%` and `_` are ordinary characters. An empty text is ignored. Each page covers 2000 tasks: see above.
                  */
                 q?: components["parameters"]["q"];
-                /** @description The maximum number of tasks on a page. A page with very large tasks has fewer, and a link to the next page. */
+                /** @description The maximum number of tasks on a page. A page with very large tasks, or of a search, can have fewer, and a link to the next page. */
                 limit?: components["parameters"]["limit"];
                 /**
                  * @description Where the page begins. Copy it unchanged from the `Link` header of the previous page. With a different `sort`,
@@ -1404,6 +1524,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             422: components["responses"]["Invalid"];
+            429: components["responses"]["SearchRunning"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1438,7 +1559,8 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            422: components["responses"]["Invalid"];
+            422: components["responses"]["InvalidOrTooManyTasks"];
+            429: components["responses"]["TooManyKeys"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
