@@ -281,7 +281,7 @@ fn migrate_commands_work(env: &HashMap<String, String>) {
     assert_eq!((code, up.trim()), (Some(0), &*format!("nothing is pending\n{found}")));
     let (code, check, _) = migrate("check", &env["TASKS_DATABASE_URL_UNPOOLED"]);
     assert_eq!((code, check.trim()), (Some(0), "the database is what the migrations made of it"));
-    let (code, check, _) = migrate("check --json", &env["DATABASE_URL_UNPOOLED"]);
+    let (code, check, _) = migrate("check --json", &env["TASKS_DATABASE_URL_UNPOOLED"]);
     assert_eq!((code, check.trim()), (Some(0), r#"{"differences":[],"notes":[]}"#));
     let (code, _, error) = migrate("up", "postgresql://a:s3cret@ep-x-1-pooler.eu.aws.neon.tech/db");
     assert!(code == Some(1) && error.contains("DATABASE_URL_UNPOOLED") && error.contains("-pooler"), "{error}");
