@@ -12,8 +12,8 @@ use testing::{Database, Lambda, OpenApi, SERVICES, Secret, User, logical_id};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 /// Maximum size of a function's program and of its package, in bytes. The compression is about the same as SAM's.
-const PROGRAM_LIMIT: u64 = 8_400_000;
-const PACKAGE_LIMIT: u64 = 3_450_000;
+const PROGRAM_LIMIT: u64 = 8_500_000;
+const PACKAGE_LIMIT: u64 = 3_500_000;
 
 /// Instructions per call, as last measured. A change by more than [`TOLERANCE`] must be intended: copy the new number
 /// from the test's output.
