@@ -163,7 +163,7 @@ impl Error {
     }
 
     /// The kind of a refusal that can be an attack, in the words of OWASP's Logging Vocabulary, for the log. A request without
-    /// any credential is none.
+    /// any credential is not counted as one.
     pub(crate) fn security_event(&self) -> Option<&'static str> {
         match self {
             Self::Unauthenticated(AuthFailure::Missing) => None,

@@ -76,7 +76,8 @@ impl Statement {
 }
 
 /// Creates a statement that begins with `s`: the caller's row, or no row without a live session. `$1` is the token's digest
-/// or, in other types, the token or a verified JWT's user, and `$2` the user id in the path or null. The statement's own parameters begin at `$3`.
+/// or, in other types, the token or a verified JWT's user, and `$2` the user id in the path or null. The statement's own
+/// parameters begin at `$3`.
 ///
 /// It returns `mine` and `user_id`, the caller's: [`caller_columns`]. No row means 401, and `mine` = false means 403. The meaning
 /// of other nulls is up to the statement.

@@ -118,9 +118,9 @@ fn list_statement(sort: Sort) -> Statement {
 /// [`many_tasks!`] tasks, only one of their searches runs at a time: for the others, `has_turn` is false.
 fn search_statement(sort: Sort) -> Statement {
     // A page looks at no more tasks than the innermost query returns. Its limit is a query, so that PostgreSQL does not know
-    // it: otherwise it expects most users to have fewer tasks, and reads and sorts all of them. `offset 0` keeps PostgreSQL from computing `is_match`,
-    // which costs the most, twice. The windows have the order of the rows below them, so that nothing is sorted again and
-    // the search ends as soon as the page is full.
+    // it: otherwise it expects most users to have fewer tasks, and reads and sorts all of them. `offset 0` keeps PostgreSQL
+    // from computing `is_match`, which costs the most, twice. The windows have the order of the rows below them, so that
+    // nothing is sorted again and the search ends as soon as the page is full.
     macro_rules! search {
         ($key:expr, $after_key:expr, $direction:literal, $after:literal) => {
             authorised_read!(

@@ -8,7 +8,7 @@ use tokio_postgres::types::{FromSql, Type};
 pub struct Timestamp(pub(crate) NaiveDateTime);
 
 impl Timestamp {
-    /// The point in time so many seconds after the epoch, if there is a date for it.
+    /// Converts seconds since the epoch. `None` if they are outside of the range of dates.
     pub(crate) fn from_unix_seconds(seconds: i64) -> Option<Self> {
         DateTime::from_timestamp(seconds, 0).map(|at| Self(at.naive_utc()))
     }

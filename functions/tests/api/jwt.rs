@@ -310,7 +310,7 @@ async fn a_jwt_that_is_not_quite_right_is_refused_and_the_log_says_why() {
         (complete(&unsigned(&json!({"alg": "NoNe", "kid": it.key.id}), &of_ada), b""), "jwt_algorithm"),
         (with_header(json!({"alg": "ES256"})), "jwt_algorithm"),
         (with_header(json!({"alg": "RS256", "kid": it.key.id})), "jwt_algorithm"),
-        // The header's own key is none.
+        // A key in the token's own header is not used.
         (other.sign_with(json!({"alg": "EdDSA", "jwk": other.jwk()}), &of_ada), "jwt_unknown_key"),
         (
             other.sign_with(json!({"alg": "EdDSA", "kid": "x", "jku": "https://evil.example.com"}), &of_ada),

@@ -26,7 +26,7 @@ async fn keys(connection: &mut PgConnection) -> Vec<String> {
         .await
 }
 
-/// Whether the user of a JWT that was made so many seconds ago is let in.
+/// Whether `caller` accepts a JWT that was issued this many seconds ago.
 async fn is_let_in(connection: &mut PgConnection, sub: &str, seconds_ago: i32) -> bool {
     let jwt = format!("array['{sub}', (floor(extract(epoch from now()))::bigint - {seconds_ago})::text]");
     let users = rows(connection, &format!("select user_id from public.caller({jwt})")).await;

@@ -34,8 +34,8 @@ pub(crate) enum Algorithm {
 pub(crate) struct Key {
     id: String,
     public: PublicKey,
-    /// `None` for an RSA key of which only the type is known: Better Auth 1.4 stores no algorithm. It counts for both
-    /// of RSA's algorithms. A signature of one is none of the other, so the token gains nothing by choosing.
+    /// `None` for an RSA key of which only the type is known: Better Auth 1.4 stores no algorithm. Such a key verifies both
+    /// RS256 and PS256. A signature of one is not valid for the other, so a forger gains nothing by choosing.
     algorithm: Option<Algorithm>,
     counts_until: Option<i64>,
 }
