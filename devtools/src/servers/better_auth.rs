@@ -1,24 +1,28 @@
 //! The real Better Auth, from npm, for `cargo xtask dev --better-auth`: see devtools/better-auth/server.mjs.
 use crate::{
     system::process::Running,
-    system::tools::{from_npm, lock, node},
+    system::tools::{copied_from_npm, node},
 };
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 use tokio::process::Command;
-use xtask::place::{root, target};
 
 /// Timeout of the server's start, in seconds.
 const START_TIMEOUT_S: u64 = 60;
 
-/// What runs Better Auth, in devtools/better-auth.
-const FILES: [&str; 5] = ["package.json", "package-lock.json", "server.mjs", "judge.mjs", "jwt-judge.mjs"];
+/// What runs Better Auth.
+const FILES: [&str; 5] = [
+    "devtools/better-auth/package.json",
+    "devtools/better-auth/package-lock.json",
+    "devtools/better-auth/server.mjs",
+    "devtools/better-auth/judge.mjs",
+    "devtools/better-auth/jwt-judge.mjs",
+];
 
 /// An installed Better Auth.
 pub struct BetterAuth {
@@ -29,14 +33,7 @@ pub struct BetterAuth {
 /// Installs the packages of package-lock.json into a folder under target/, unless they are there already.
 pub async fn install() -> Result<BetterAuth> {
     let node = node("node")?;
-    let source = root().join("devtools/better-auth");
-    let folder = target().join("tools/better-auth");
-    fs::create_dir_all(&folder)?;
-    let _lock = lock("better-auth")?;
-    for file in FILES {
-        fs::copy(source.join(file), folder.join(file))?;
-    }
-    from_npm("Better Auth", &folder).await?;
+    let folder = copied_from_npm("Better Auth", "better-auth", &FILES).await?;
     Ok(BetterAuth { folder, node })
 }
 

@@ -11,7 +11,7 @@ use std::{
 use tokio::process::Command;
 use xtask::{
     apt,
-    place::{find_in_path, target},
+    place::{find_in_path, root, target},
 };
 
 /// The version that the local server was tested with.
@@ -144,6 +144,20 @@ pub async fn from_crates_io(package: &str) -> Result<PathBuf> {
     let _ = std::fs::remove_dir_all(folder.join("target"));
     std::fs::write(installed, package)?;
     Ok(program)
+}
+
+/// Copies files of the project, a package-lock.json among them, into the folder `name` of target/tools, and installs the
+/// packages there, if needed. Returns the folder.
+pub async fn copied_from_npm(what: &str, name: &str, files: &[&str]) -> Result<PathBuf> {
+    let folder = target().join("tools").join(name);
+    std::fs::create_dir_all(&folder)?;
+    let _lock = lock(name)?;
+    for file in files {
+        let source = root().join(file);
+        std::fs::copy(&source, folder.join(source.file_name().unwrap_or_default()))?;
+    }
+    from_npm(what, &folder).await?;
+    Ok(folder)
 }
 
 /// Installs the packages of a folder's package-lock.json into that folder, if needed.
