@@ -8,12 +8,11 @@ import { outcome, tagOf, type Problem, type Task } from "@/lib/tasks";
 export interface Saved { task?: Task; problem?: Problem; theirs?: { task: Task; tag: string } }
 
 /** Adds a task. All tries have the same `key`, so that only one of them adds it. */
-export async function addTask(title: string, key: string): Promise<{ problem?: Problem }> {
+export async function addTask(title: string, key: string): Promise<{ problem: Problem | undefined }> {
   const { api } = await signedIn();
   const { problem } = await outcome(api.POST("/api/tasks", { params: { header: { "Idempotency-Key": key } }, body: { title } }));
-  if (problem) return { problem };
-  refresh();
-  return {};
+  if (!problem) refresh();
+  return { problem };
 }
 
 /** Saves a change of the version with this tag. If it is no longer the newest, nothing is saved. */

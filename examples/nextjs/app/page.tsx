@@ -5,7 +5,6 @@ import { outcome } from "@/lib/tasks";
 import { addressOf, readView } from "@/lib/view";
 
 const TASKS_ON_A_PAGE = 20;
-
 export default async function Page({ searchParams }: PageProps<"/">) {
   const view = readView(await searchParams);
   const { user: { name, email }, token, api } = await signedIn();

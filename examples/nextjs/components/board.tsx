@@ -12,8 +12,8 @@ import { Composer, Toolbar } from "./forms";
 import { Blank, Empty, Icon, Mark, Row } from "./parts";
 import { useDeletion } from "./use-deletion";
 
-interface List { tasks: Task[]; problem: Problem | undefined; view: View; nextPage: string | undefined }
-interface Props extends List { user: { name: string; email: string }; access: Access }
+interface Person { name: string; email: string }
+interface Props { user: Person; tasks: Task[]; problem: Problem | undefined; view: View; nextPage: string | undefined; access: Access }
 
 /** The page of a signed-in person: the server's list, with what was changed here since. */
 export function Board({ user, tasks, problem, view, nextPage, access }: Props) {
@@ -35,7 +35,6 @@ export function Board({ user, tasks, problem, view, nextPage, access }: Props) {
     if (problem.status === 404) deletion.forget(task);
     report(problem);
   };
-
   const newest = tasks.map((task) => [task, saved[task.id] ?? task].reduce((one, other) => (other.updated_at > one.updated_at ? other : one)));
   const [optimistic, show] = useOptimistic(newest, (tasks, change: Task) =>
     tasks.some(({ id }) => id === change.id) ? tasks.map((task) => (task.id === change.id ? change : task)) : [change, ...tasks]);
@@ -66,7 +65,6 @@ export function Board({ user, tasks, problem, view, nextPage, access }: Props) {
     if (problem?.status === 401) report(problem);
     resolve(problem);
   }));
-
   const complete = (task: Task, completed: boolean) => startChange(async () => {
     show({ ...task, completed });
     const path = { id: task.id };
@@ -117,10 +115,8 @@ export function Board({ user, tasks, problem, view, nextPage, access }: Props) {
         {pending && <p className="toast" key={pending.id}><span>Deleted “{pending.title}”</span><button onClick={undo}>Undo</button></p>}
         {message && <p className="toast" data-problem><span>{message}</span><button onClick={() => setMessage("")}>Dismiss</button></p>}
       </div>
-      {editing && (
-        <Editor key={editing.id} task={editing} api={api} onSaved={keep} onProblem={(problem) => fail(problem, editing)}
-          onClose={() => setEditing(undefined)} />
-      )}
+      {editing && <Editor key={editing.id} task={editing} api={api} onSaved={keep} onProblem={(problem) => fail(problem, editing)}
+        onClose={() => setEditing(undefined)} />}
     </>
   );
 }

@@ -15,7 +15,6 @@ export function Editor({ task: { id, ...task }, api, onSaved, onProblem, onClose
   const [problem, setProblem] = useState<Problem>();
   const [theirs, setTheirs] = useState<Saved["theirs"]>();
   const [isBusy, setBusy] = useState(false);
-
   // Closing gives the focus back to the task.
   const finish = (task: Task) => { dialog.current?.close(); onSaved(task); };
   const report = (problem: Problem) => {
@@ -23,7 +22,6 @@ export function Editor({ task: { id, ...task }, api, onSaved, onProblem, onClose
     dialog.current?.close();
     onProblem(problem);
   };
-
   useEffect(() => {
     let isOpen = true;
     dialog.current?.showModal();
@@ -50,7 +48,6 @@ export function Editor({ task: { id, ...task }, api, onSaved, onProblem, onClose
     if (saved.problem) report(saved.problem);
     setTheirs(saved.theirs);
   }
-
   const { title: badTitle, description: badDescription } = problem?.fields ?? {};
   return (
     <dialog ref={dialog} aria-labelledby="editor" onClose={onClose}>

@@ -9,7 +9,6 @@ import { Icon } from "./parts";
 
 /** How long the typing pauses before a search is sent, in milliseconds: no other call costs the database as much. */
 const PAUSE_MS = 350;
-
 /** A random key. crypto.randomUUID exists only on https and localhost. */
 const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
@@ -20,7 +19,6 @@ export function Composer({ onAdd }: { onAdd: (title: string, key: string) => Pro
   const input = useRef<HTMLInputElement>(null);
   // The task that may or may not have been added. With its key, another try cannot add it twice.
   const unsure = useRef<{ title: string; key: string }>(undefined);
-
   async function submit(event: FormEvent) {
     event.preventDefault();
     input.current?.focus();
@@ -53,12 +51,10 @@ export function Toolbar({ view, retryAfter = 0 }: { view: View; retryAfter: numb
   const [isSearching, startSearch] = useTransition();
   const input = useRef<HTMLInputElement>(null);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
-
   useEffect(() => {
     // The field follows the address, such as after Back, but never while somebody types.
     if (input.current && document.activeElement !== input.current) input.current.value = view.q;
   }, [view.q]);
-
   function search(pause: number) {
     clearTimeout(timer.current);
     const go = () => router.replace(addressOf(view, { q: input.current?.value.trim() ?? "" }), { scroll: false });

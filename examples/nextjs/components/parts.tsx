@@ -16,11 +16,9 @@ export const Icon = ({ name }: { name: keyof typeof PATHS }) => (
 export const Mark = () => (
   <svg className="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9" /><path d="m9.5 16.5 4.5 4.5 8.5-10" /></svg>
 );
-
 const DAY = new Intl.DateTimeFormat("en", { month: "short", day: "numeric" });
 
 interface RowProps { task: Task; onComplete: (task: Task, completed: boolean) => void; onEdit: (task: Task) => void; onDelete: (task: Task, button: HTMLElement) => void }
-
 export function Row({ task, onComplete, onEdit, onDelete }: RowProps) {
   const { id, title, description, completed, created_at } = task;
   const isNew = id < 0; // The API has not confirmed it yet.

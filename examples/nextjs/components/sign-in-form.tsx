@@ -8,7 +8,6 @@ import { authClient } from "@/lib/browser";
 export function SignInForm({ isNew, notice }: { isNew: boolean; notice: string | undefined }) {
   const [[isBusy, problem], setState] = useState([false, ""]);
   const [isShown, setShown] = useState(false);
-
   async function submit(event: FormEvent<HTMLFormElement>) {
     event.preventDefault();
     if (isBusy) return;
@@ -38,8 +37,7 @@ export function SignInForm({ isNew, notice }: { isNew: boolean; notice: string |
         <p className="problem" role="alert" id="problem">{problem}</p>
         <button className="primary" aria-disabled={isBusy}>{isNew ? "Create account" : "Sign in"}</button>
       </form>
-      {isNew ? <p className="muted">Already here? <Link href="/sign-in">Sign in</Link></p>
-        : <p className="muted">New here? <Link href="/sign-in?new">Create an account</Link></p>}
+      <p className="muted">{isNew ? <>Already here? <Link href="/sign-in">Sign in</Link></> : <>New here? <Link href="/sign-in?new">Create an account</Link></>}</p>
     </section>
   );
 }

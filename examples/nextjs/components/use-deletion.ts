@@ -9,7 +9,6 @@ export function useDeletion(api: TasksApi, onProblem: (problem: Problem) => void
   const [pending, setPending] = useState<Task>();
   const [gone, setGone] = useState<readonly number[]>([]);
   const [isHeld, setHeld] = useState(false);
-
   const send = useCallback(async ({ id }: Task, keepalive = false) => {
     setGone((gone) => [...gone, id]);
     setPending((pending) => (pending?.id === id ? undefined : pending));
@@ -18,7 +17,6 @@ export function useDeletion(api: TasksApi, onProblem: (problem: Problem) => void
     setGone((gone) => gone.filter((other) => other !== id));
     onProblem(problem);
   }, [api, onProblem]);
-
   useEffect(() => {
     if (!pending) return;
     const leave = () => void send(pending, true);

@@ -7,7 +7,6 @@ export const authClient = createAuthClient({ plugins: [jwtClient()] });
 
 /** How long a bearer is kept, in milliseconds. Better Auth's JWTs end after 15 minutes. */
 const BEARER_LIFE_MS = 5 * 60_000;
-
 export interface Access { url: string; credential: Credential; token?: string }
 
 /** A client that begins with the page's token, and what renews the token ahead of a call that cannot wait. */

@@ -10,10 +10,8 @@ export const connection = () => ({
   credential: (process.env.TASKS_CREDENTIAL || "cookie") as Credential,
 });
 
-/**
- * The signed-in person, and a client that sends a bearer, even if the browser sends the cookie: the API refuses a write by
- * cookie without an Origin, and a server has none.
- */
+// The signed-in person, and a client that sends a bearer, even if the browser sends the cookie: the API refuses a write by
+// cookie without an Origin, and a server has none.
 export async function signedIn() {
   const { url, credential } = connection();
   const request = { headers: await headers() };

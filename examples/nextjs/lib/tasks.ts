@@ -11,25 +11,14 @@ export type Credential = "cookie" | "session" | "jwt";
 export interface Problem { status: number; message: string; fields: Record<string, string>; retryAfter?: number }
 type Result<T> = { data: T; response: Response; problem?: never } | { problem: Problem; data?: never; response?: never };
 
-/** The longest Retry-After, in seconds, after which a read is repeated by itself, once. */
-const PATIENCE_S = 2;
 /** Seconds until the next try, if the answer names none. */
 const RETRY_S = 5;
-
 const UNREACHABLE: Problem = { status: 0, message: "The task service cannot be reached.", fields: {}, retryAfter: RETRY_S };
 
 export function createTasksApi(baseUrl: string, token?: () => Promise<string>) {
-  return createClient<paths>({
-    baseUrl,
-    fetch: async (request) => {
-      if (token) request.headers.set("Authorization", `Bearer ${await token()}`);
-      const answer = await fetch(request.clone());
-      const wait = Number(answer.headers.get("Retry-After"));
-      if (request.method !== "GET" || !wait || wait > PATIENCE_S) return answer;
-      await new Promise((resolve) => setTimeout(resolve, wait * 1000));
-      return fetch(request);
-    },
-  });
+  const client = createClient<paths>({ baseUrl });
+  if (token) client.use({ onRequest: async ({ request }) => request.headers.set("Authorization", `Bearer ${await token()}`) });
+  return client;
 }
 
 /** Waits for a call, and turns each way in which it can fail into a problem. */

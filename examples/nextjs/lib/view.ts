@@ -7,7 +7,7 @@ const FIRST: View = { status: "all", sort: "-created_at", q: "", cursor: "" };
 
 export function readView(parameters: Record<string, string | string[] | undefined>): View {
   const read = (name: keyof View) => [parameters[name]].flat()[0] ?? FIRST[name];
-  const { status, sort } = { status: read("status") as View["status"], sort: read("sort") as View["sort"] };
+  const [status, sort] = [read("status") as View["status"], read("sort") as View["sort"]];
   return { status: status in STATUSES ? status : FIRST.status, sort: sort in SORTS ? sort : FIRST.sort, q: read("q"), cursor: read("cursor") };
 }
 

@@ -3,7 +3,6 @@ import { Mark } from "@/components/parts";
 import { SignInForm } from "@/components/sign-in-form";
 
 export const metadata: Metadata = { title: "Sign in" };
-
 const NOTICES = {
   ended: "You were signed out. Sign in to go on.",
   refused: "The task service does not accept this session. It needs the same database and BETTER_AUTH_SECRET.",
