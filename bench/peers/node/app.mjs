@@ -4,7 +4,15 @@ import { HTTPException } from 'hono/http-exception'
 import { handle } from 'hono/aws-lambda'
 import pg from 'pg'
 
-const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max: 1 })
+// The URL from the environment or, if SECRET_ID is set, from that secret in AWS Secrets Manager.
+async function databaseUrl() {
+  if (!process.env.SECRET_ID) return process.env.DATABASE_URL
+  const { GetSecretValueCommand, SecretsManagerClient } = await import('@aws-sdk/client-secrets-manager')
+  const secret = await new SecretsManagerClient({}).send(new GetSecretValueCommand({ SecretId: process.env.SECRET_ID }))
+  return JSON.parse(secret.SecretString).DATABASE_URL
+}
+
+const pool = new pg.Pool({ connectionString: await databaseUrl(), max: 1 })
 const COLUMNS = 'id, user_id, title, description, completed, created_at, updated_at'
 
 const app = new Hono()

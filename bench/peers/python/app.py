@@ -1,6 +1,7 @@
 """The task API in FastAPI + SQLModel + psycopg2, in the style of SQLModel's own guide
 (sync endpoints, a session dependency, separate models per direction), behind Mangum."""
 
+import json
 import os
 from datetime import datetime, timezone
 from enum import Enum
@@ -77,8 +78,18 @@ class TaskStatus(str, Enum):
     completed = "completed"
 
 
+def database_url() -> str:
+    """The URL from the environment or, if SECRET_ID is set, from that secret in AWS Secrets Manager."""
+    if "SECRET_ID" not in os.environ:
+        return os.environ["DATABASE_URL"]
+    import boto3
+
+    secret = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["SECRET_ID"])
+    return json.loads(secret["SecretString"])["DATABASE_URL"]
+
+
 # Since SQLAlchemy 2.1, a bare postgresql:// selects psycopg 3, so Neon's connection string must name psycopg2.
-DATABASE_URL = os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg2://", 1)
+DATABASE_URL = database_url().replace("postgresql://", "postgresql+psycopg2://", 1)
 engine = create_engine(DATABASE_URL, pool_pre_ping=True)
 
 
