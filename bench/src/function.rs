@@ -3,7 +3,7 @@
 //!
 //! The tests have another Runtime API, built on a web framework. This one blocks on plain sockets, because its own
 //! overhead is part of every measured time and makes programs look more alike than they are.
-use crate::{cpus::Cpus, quota::Quota};
+use crate::{cpus::Cpus, http::read_request, quota::Quota};
 use anyhow::{Context as _, Result, bail};
 use nix::{
     time::{ClockId, clock_gettime},
@@ -11,7 +11,7 @@ use nix::{
 };
 use std::{
     fs::{self, File},
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufReader, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
@@ -225,7 +225,7 @@ fn serve(stream: TcpStream, sender: &Sender<Request>) -> Option<()> {
     let mut writer = stream.try_clone().ok()?;
     let mut reader = BufReader::new(stream);
     loop {
-        let (path, body) = read_request(&mut reader).ok()?;
+        let (path, body) = read_request(&mut reader).ok()?.into_path_and_body();
         let at = Instant::now();
         let request = if path.ends_with("/next") {
             // `invoke` sends the event on this stream.
@@ -239,50 +239,6 @@ fn serve(stream: TcpStream, sender: &Sender<Request>) -> Option<()> {
         sender.send(request).ok()?;
         if is_answered_now {
             writer.write_all(ACCEPTED).ok()?;
-        }
-    }
-}
-
-/// Reads a request. Returns its path and body.
-fn read_request(reader: &mut BufReader<TcpStream>) -> io::Result<(String, Vec<u8>)> {
-    let mut head = Vec::with_capacity(512);
-    while !head.ends_with(b"\r\n\r\n") {
-        if reader.read_until(b'\n', &mut head)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut request = httparse::Request::new(&mut headers);
-    request.parse(&head).map_err(io::Error::other)?;
-    let path = request.path.unwrap_or_default().to_owned();
-    let header = |name: &str| {
-        let header = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-        header.and_then(|header| std::str::from_utf8(header.value).ok())
-    };
-    let mut body = Vec::new();
-    if header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
-        read_chunks(reader, &mut body)?;
-    } else {
-        let length = header("content-length").map_or(Ok(0), str::parse).map_err(io::Error::other)?;
-        body.resize(length, 0);
-        reader.read_exact(&mut body)?;
-    }
-    Ok((path, body))
-}
-
-/// Reads a chunked body (RFC 9112, section 7.1), which the Node.js and Python clients send.
-fn read_chunks(reader: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> io::Result<()> {
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let digits = line.split(';').next().unwrap_or_default().trim();
-        let length = usize::from_str_radix(digits, 16).map_err(io::Error::other)?;
-        let begin = body.len();
-        body.resize(begin + length, 0);
-        reader.read_exact(&mut body[begin..])?;
-        reader.read_line(&mut String::new())?;
-        if length == 0 {
-            return Ok(());
         }
     }
 }

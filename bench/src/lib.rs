@@ -6,14 +6,17 @@
 //! round.
 //!
 //! Linux only: it uses Linux's clocks, control groups and CPU affinity.
+pub mod backends;
 pub mod cpus;
 pub mod event;
 pub mod floor;
 pub mod function;
+mod http;
 pub mod plots;
 pub mod program;
 pub mod quota;
 pub mod relay;
 pub mod report;
+pub mod secrets_manager;
 pub mod statistics;
 pub mod trial;

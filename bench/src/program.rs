@@ -78,6 +78,8 @@ pub struct Program {
     pub commands: HashMap<Route, Vec<String>>,
     /// The command of the function.
     pub command: Vec<String>,
+    /// The command of the function if its settings are in a secret, unless it is the same.
+    pub command_with_secret: Option<Vec<String>>,
     /// The working folder, like Lambda's /var/task.
     pub folder: PathBuf,
     /// The value of Lambda's `_HANDLER`.

@@ -17,8 +17,12 @@ type Column<'r> = (&'static str, Box<dyn Fn(&Program) -> Option<f64> + 'r>);
 
 /// The program that the others are compared with.
 const OURS: &str = "ours";
-/// Maximum size of an API function's package, in bytes.
-const PACKAGE_LIMIT: f64 = 3_400_000.0;
+/// The same with `PREPARED_STATEMENTS=true`.
+const PREPARED: &str = "ours_prepared";
+/// The delay to Secrets Manager, in ms, at which the deployed cold starts are compared.
+const DEPLOYED_DELAY_MS: f64 = 10.0;
+/// Maximum size of an API function's package, in MB of 10^6 bytes.
+const PACKAGE_LIMIT_MB: f64 = 3.8;
 /// Maximum peak memory of a function, in MB.
 const MEMORY_LIMIT_MB: f64 = 10.0;
 
@@ -53,16 +57,26 @@ impl Measured {
         median(self.trials(program).iter().filter_map(measure))
     }
 
-    /// Returns the ratio of our program to another. Each ratio is computed within one round.
-    fn ratio(&self, to: &str, measure: impl Fn(&Trial) -> Option<f64>) -> Option<Estimate> {
-        let pairs = self.trials(OURS).iter().zip(self.trials(to));
-        let ratios: Vec<_> = pairs.filter_map(|(ours, other)| Some(measure(ours)? / measure(other)?)).collect();
+    /// Returns the ratio of one program to another. Each ratio is computed within one round.
+    fn ratio(&self, of: &str, to: &str, measure: impl Fn(&Trial) -> Option<f64>) -> Option<Estimate> {
+        let pairs = self.trials(of).iter().zip(self.trials(to));
+        let ratios: Vec<_> = pairs.filter_map(|(of, to)| Some(measure(of)? / measure(to)?)).collect();
         Estimate::from_values(&ratios)
+    }
+
+    fn estimate(&self, program: &str, measure: impl Fn(&Trial) -> Option<f64>) -> Option<Estimate> {
+        let values: Vec<_> = self.trials(program).iter().filter_map(measure).collect();
+        Estimate::from_values(&values)
     }
 }
 
 pub fn cold_ms(trial: &Trial) -> Option<f64> {
     Some(trial.cold_ms())
+}
+
+/// The cold start without the delays of the network, in ms.
+pub fn own_cold_ms(trial: &Trial) -> Option<f64> {
+    Some(trial.own_cold_ms())
 }
 
 pub fn p50_ms(route: Route) -> impl Fn(&Trial) -> Option<f64> {
@@ -88,10 +102,15 @@ pub struct Report {
     pub programs: Vec<Program>,
     /// Programs that could not be built, with the reason.
     pub not_built: Vec<(&'static str, String)>,
+    /// Cold starts as they are deployed, by the delay to Secrets Manager in ms: the settings are in a secret, and the CPU
+    /// share is that of the template's memory size.
+    pub deployed: Vec<(f64, Measured)>,
     /// Direct connections to the database, no CPU limit.
     pub direct: Measured,
     /// With the CPU share of 128 MB.
     pub small: Measured,
+    /// With the CPU share of 128 MB, and calls that come at a fixed rate. Only the programs that can keep up.
+    pub load: Measured,
     /// Through PgBouncer.
     pub pooled: Measured,
     /// With an added latency per round trip, in ms.
@@ -102,9 +121,13 @@ pub struct Report {
 
 /// A limit and the measured value.
 struct Limit {
+    /// What is measured, for people. Limits with the same text are one row of the table.
     what: String,
+    /// What distinguishes limits with the same text.
+    of: String,
     limit: f64,
     estimate: Estimate,
+    is_ratio: bool,
 }
 
 impl Limit {
@@ -115,6 +138,62 @@ impl Limit {
             "only just"
         } else {
             "DOES NOT HOLD"
+        }
+    }
+
+    fn text(&self, value: f64) -> String {
+        if self.is_ratio { ratio(value) } else { number(value) }
+    }
+
+    /// A row of the table from limits with the same text.
+    fn row(group: &[Self]) -> Option<Vec<String>> {
+        let by_median = |a: &&Self, b: &&Self| a.estimate.median.total_cmp(&b.estimate.median);
+        let (least, most) = (group.iter().min_by(by_median)?, group.iter().max_by(by_median)?);
+        let (median, interval) = if let [only] = group {
+            let Estimate { median, low, high } = only.estimate;
+            (only.text(median), format!("{} to {}", only.text(low), only.text(high)))
+        } else {
+            (format!("{} to {}", least.text(least.estimate.median), most.text(most.estimate.median)), String::new())
+        };
+        let missed: Vec<_> = group.iter().filter(|limit| limit.verdict() == "DOES NOT HOLD").collect();
+        let verdict = match missed.as_slice() {
+            [] if group.iter().all(|limit| limit.verdict() == "holds") => "met".to_owned(),
+            [] => "met, narrowly".to_owned(),
+            _ if group.len() == 1 => "**not met**".to_owned(),
+            missed => {
+                let names: Vec<_> = missed.iter().map(|limit| limit.of.as_str()).collect();
+                format!("**not met**: {}", names.join(", "))
+            }
+        };
+        Some(vec![most.what.clone(), most.text(most.limit), median, interval, verdict])
+    }
+}
+
+/// A table with its title.
+struct Section {
+    /// The name between the markers in docs/performance.md.
+    name: &'static str,
+    title: String,
+    headers: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Section {
+    /// The table as docs/performance.md has it. The texts must not contain `|`.
+    fn markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let rule = format!("|---|{}\n", "---:|".repeat(self.headers.len().saturating_sub(1)));
+        let rows: String = self.rows.iter().map(|row| line(row)).collect();
+        format!("{}:\n\n{}{rule}{rows}", self.title, line(&self.headers))
+    }
+
+    /// Replaces what is between this table's markers in a page. A page without them stays as it is.
+    fn publish(&self, page: &str) -> String {
+        let (begin, end) = (format!("<!-- BEGIN {} -->\n", self.name), format!("<!-- END {} -->", self.name));
+        let parts = page.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+        match parts {
+            Some((before, after)) => format!("{before}{begin}{}{end}{after}", self.markdown()),
+            None => page.to_owned(),
         }
     }
 }
@@ -130,35 +209,83 @@ impl Report {
         Some(fs::metadata(program.packages.first()?).ok()?.len() as f64 / 1000.0)
     }
 
+    /// The deployed cold starts at a delay to Secrets Manager.
+    fn deployed_at(&self, delay_ms: f64) -> Option<&Measured> {
+        self.deployed.iter().find(|(delay, _)| *delay == delay_ms).map(|(_, measured)| measured)
+    }
+
+    /// Returns the median at the delay at which the deployed cold starts are compared.
+    pub fn deployed_median(&self, program: &str, measure: impl Fn(&Trial) -> Option<f64>) -> Option<f64> {
+        self.deployed_at(DEPLOYED_DELAY_MS)?.median(program, measure)
+    }
+
     fn limits(&self) -> Vec<Limit> {
         let mut limits = Vec::new();
-        let mut add = |what: String, limit: f64, estimate: Option<Estimate>| {
-            limits.extend(estimate.map(|estimate| Limit { what, limit, estimate }));
+        let mut add = |what: &str, of: &str, limit: f64, is_ratio: bool, estimate: Option<Estimate>| {
+            let (what, of) = (what.to_owned(), of.to_owned());
+            limits.extend(estimate.map(|estimate| Limit { what, of, limit, estimate, is_ratio }));
         };
-        for (to, limit) in [("floor", 1.15), ("python", 1.0 / 20.0), ("node", 1.0 / 5.0), ("rust_monolith", 1.0 / 4.0)]
-        {
-            add(format!("cold start, of {to}'s"), limit, self.direct.ratio(to, cold_ms));
+        let (direct, small, load) = (&self.direct, &self.small, &self.load);
+        let list = Route::List;
+        for (to, name, limit) in [
+            ("floor", "the floor's", 1.25),
+            ("python", "FastAPI's", 1.0 / 10.0),
+            ("node", "Hono's", 1.0 / 3.0),
+            ("rust_monolith", "axum's", 1.0 / 2.0),
+        ] {
+            let what = format!("deployed cold start without the network's delays / {name}");
+            let deployed = self.deployed_at(DEPLOYED_DELAY_MS);
+            add(&what, to, limit, true, deployed.and_then(|it| it.ratio(OURS, to, own_cold_ms)));
         }
-        add("list p50, of floor's".to_owned(), 1.10, self.direct.ratio("floor", p50_ms(Route::List)));
-        add("list CPU, of floor's".to_owned(), 1.5, self.direct.ratio("floor", cpu_ms(Route::List)));
-        for (to, limit) in [("floor", 1.5), ("rust_monolith", 1.0 / 8.0)] {
-            add(format!("list p50 at 128 MB, of {to}'s"), limit, self.small.ratio(to, p50_ms(Route::List)));
+        for (of, name) in [(OURS, "first call, round trips"), (PREPARED, "first call, prepared, round trips")] {
+            let deployed = self.deployed_at(DEPLOYED_DELAY_MS);
+            add(name, of, 1.0, false, deployed.and_then(|it| it.estimate(of, |trial| trial.first_round_trips)));
         }
-        for to in ["python", "node", "rust_monolith"] {
+        for (to, name, limit) in [
+            ("floor", "the floor's", 1.15),
+            ("python", "FastAPI's", 1.0 / 20.0),
+            ("node", "Hono's", 1.0 / 5.0),
+            ("rust_monolith", "axum's", 1.0 / 4.0),
+        ] {
+            add(&format!("cold start / {name}"), to, limit, true, direct.ratio(OURS, to, cold_ms));
+        }
+        add("list p50 / the floor's", "floor", 1.10, true, direct.ratio(OURS, "floor", p50_ms(list)));
+        add("list CPU / the floor's", "floor", 1.5, true, direct.ratio(OURS, "floor", cpu_ms(list)));
+        let prepared = |to, measure: &dyn Fn(&Trial) -> Option<f64>| direct.ratio(PREPARED, to, measure);
+        add("list p50, prepared / the floor's", "floor", 0.75, true, prepared("floor", &p50_ms(list)));
+        let to = "floor_prepared";
+        add("list p50, prepared / the prepared floor's", to, 1.15, true, prepared(to, &p50_ms(list)));
+        for route in Route::SHARED.into_iter().chain(Route::OURS) {
+            let what = "every route's p50, prepared / unprepared";
+            add(what, route.name(), 0.8, true, prepared(OURS, &p50_ms(route)));
+        }
+        let what = "the database's CPU for a list, prepared / unprepared";
+        add(what, OURS, 0.6, true, prepared(OURS, &|trial| trial.database_cpu_ms));
+        let what = "list p50 at 128 MB / the floor's";
+        add(what, "floor", 1.5, true, small.ratio(OURS, "floor", p50_ms(list)));
+        let axum = "rust_monolith";
+        for (what, estimate) in [
+            ("list mean at 128 MB, one call after the other / axum's", small.ratio(OURS, axum, mean_ms(list))),
+            ("list mean at 128 MB, 200 calls a second / axum's", load.ratio(OURS, axum, mean_ms(list))),
+            ("list p99 at 128 MB, 200 calls a second / axum's", load.ratio(OURS, axum, p99_ms(list))),
+        ] {
+            add(what, axum, 1.0 / 4.0, true, estimate);
+        }
+        for to in ["python", "node", axum] {
             for route in Route::SHARED {
-                add(format!("{} p50, of {to}'s", route.name()), 1.0, self.direct.ratio(to, p50_ms(route)));
+                let of = format!("{} of {to}", route.name());
+                let what = "every route's p50 / each of the others'";
+                add(what, &of, 1.0, true, direct.ratio(OURS, to, p50_ms(route)));
             }
         }
-        let memory: Vec<_> = self.direct.trials(OURS).iter().map(|trial| trial.peak_memory_mb).collect();
-        add("peak memory in MB".to_owned(), MEMORY_LIMIT_MB, Estimate::from_values(&memory));
+        for of in [OURS, PREPARED] {
+            let memory = direct.estimate(of, |trial| Some(trial.peak_memory_mb));
+            add("peak memory, MB", of, MEMORY_LIMIT_MB, false, memory);
+        }
         let packages = self.programs.iter().filter(|program| program.name == OURS).flat_map(|ours| &ours.packages);
-        let largest =
-            packages.filter_map(|package| Some(fs::metadata(package).ok()?.len() as f64)).max_by(f64::total_cmp);
-        add(
-            "largest API function's package in bytes".to_owned(),
-            PACKAGE_LIMIT,
-            Estimate::from_values(largest.as_slice()),
-        );
+        let sizes = packages.filter_map(|package| Some(fs::metadata(package).ok()?.len() as f64 / 1_000_000.0));
+        let largest = Estimate::from_values(sizes.max_by(f64::total_cmp).as_slice());
+        add("the largest API function's package, MB", OURS, PACKAGE_LIMIT_MB, false, largest);
         limits
     }
 
@@ -172,21 +299,60 @@ impl Report {
                 println!("FAILED: {name}, {}: {why}", measured.plan.name);
             }
         }
+        for section in self.sections() {
+            let headers: Vec<_> = section.headers.iter().map(String::as_str).collect();
+            println!("\n{}\n\n{}", section.title, table(&headers, &section.rows));
+        }
+    }
+
+    /// The tables in the form of docs/performance.md.
+    pub fn markdown(&self) -> String {
+        let sections: Vec<_> = self.sections().iter().map(Section::markdown).collect();
+        format!("{}\n\n{}", self.machine, sections.join("\n"))
+    }
+
+    /// Writes the tables into docs/performance.md, between their markers.
+    pub fn publish(&self, page: &str) -> String {
+        self.sections().iter().fold(page.to_owned(), |page, section| section.publish(&page))
+    }
+
+    fn sections(&self) -> Vec<Section> {
+        let mut sections = Vec::new();
+        let mut add = |name, title: String, columns: &[Column<'_>]| sections.extend(self.section(name, title, columns));
+        let deployed = |measure: Measure| move |it: &Program| self.deployed_median(it.name, measure);
+        let mut columns: Vec<Column<'_>> = Vec::new();
+        for (_, measured) in &self.deployed {
+            columns.push((measured.plan.name, Box::new(|it| measured.median(it.name, cold_ms))));
+        }
+        columns.push(("10 ms, without the network", Box::new(deployed(own_cold_ms))));
+        columns.push(("Init ms", Box::new(deployed(|trial| Some(trial.init_ms)))));
+        columns.push(("first call ms", Box::new(deployed(|trial| Some(trial.first_ms)))));
+        columns.push(("round trips to the secret", Box::new(deployed(|trial| trial.secret_round_trips))));
+        columns.push(("to the database, Init", Box::new(deployed(|trial| trial.init_round_trips))));
+        columns.push(("first call", Box::new(deployed(|trial| trial.first_round_trips))));
+        let rounds = self.deployed_at(DEPLOYED_DELAY_MS).map_or(0, |measured| measured.plan.rounds);
+        add("deployed", format!("Deployed cold start in ms, medians of {rounds} rounds"), &columns);
+        sections.push(self.limits_section());
+
+        let mut add = |name, title: String, columns: &[Column<'_>]| sections.extend(self.section(name, title, columns));
         let direct = &self.direct;
-        let columns: [Column<'_>; 11] = [
+        let columns: [Column<'_>; 13] = [
             ("Init ms", Box::new(|it| direct.median(it.name, |trial| Some(trial.init_ms)))),
             ("first call ms", Box::new(|it| direct.median(it.name, |trial| Some(trial.first_ms)))),
             ("cold total ms", Box::new(|it| direct.median(it.name, cold_ms))),
             ("list p50 ms", Box::new(|it| direct.median(it.name, p50_ms(Route::List)))),
             ("list p99 ms", Box::new(|it| direct.median(it.name, p99_ms(Route::List)))),
             ("CPU ms a call", Box::new(|it| direct.median(it.name, cpu_ms(Route::List)))),
+            ("database CPU ms", Box::new(|it| direct.median(it.name, |trial| trial.database_cpu_ms))),
             ("peak MB", Box::new(|it| direct.median(it.name, |trial| Some(trial.peak_memory_mb)))),
             ("package kB", Box::new(Self::package_kb)),
             ("round trips", Box::new(|it| self.round_trips(it.name, Route::List))),
             ("list p50 ms at 128 MB", Box::new(|it| self.small.median(it.name, p50_ms(Route::List)))),
             ("mean", Box::new(|it| self.small.median(it.name, mean_ms(Route::List)))),
+            ("p99, 200 calls a second", Box::new(|it| self.load.median(it.name, p99_ms(Route::List)))),
         ];
-        self.print_table("Cold start and list of 50", &columns);
+        let title = "Settings in the environment, and a list of 50. Medians of";
+        add("direct", format!("{title} {} rounds", direct.plan.rounds), &columns);
 
         let by_route = |value: fn(&Self, &Program, Route) -> Option<f64>| -> Vec<Column<'_>> {
             let routes = Route::SHARED.into_iter().chain(Route::OURS);
@@ -195,46 +361,54 @@ impl Report {
                 .collect()
         };
         let p50 = by_route(|report, it, route| report.direct.median(it.name, p50_ms(route)));
-        self.print_table("p50 by route, ms", &p50);
+        add("p50", "p50 by route, ms".to_owned(), &p50);
         let p99 = by_route(|report, it, route| report.direct.median(it.name, p99_ms(route)));
-        self.print_table("p99 by route, ms", &p99);
+        add("p99", "p99 by route, ms".to_owned(), &p99);
         let cpu = by_route(|report, it, route| report.direct.median(it.name, cpu_ms(route)));
-        self.print_table("CPU by route, ms", &cpu);
+        add("cpu", "CPU by route, ms".to_owned(), &cpu);
         let trips = by_route(|report, it, route| report.round_trips(it.name, route));
-        self.print_table("Round trips by route", &trips);
+        add("round-trips", "Round trips by route".to_owned(), &trips);
         let mut ways: Vec<Column<'_>> =
             vec![("direct", Box::new(|it| self.direct.median(it.name, p50_ms(Route::List))))];
         ways.push(("PgBouncer", Box::new(|it| self.pooled.median(it.name, p50_ms(Route::List)))));
         for (_, measured) in &self.delayed {
             ways.push((measured.plan.name, Box::new(|it| measured.median(it.name, p50_ms(Route::List)))));
         }
-        self.print_table("List p50 by the way to the database, ms", &ways);
-        self.print_limits();
+        add("ways", "List p50 by the way to the database, ms".to_owned(), &ways);
+        sections
     }
 
-    fn print_table(&self, title: &str, columns: &[Column<'_>]) {
-        let headers: Vec<_> = std::iter::once("").chain(columns.iter().map(|(name, _)| *name)).collect();
+    /// A table with a row for each program that has a value. `None` if no program has one.
+    fn section(&self, name: &'static str, title: String, columns: &[Column<'_>]) -> Option<Section> {
+        let headers = std::iter::once("").chain(columns.iter().map(|(name, _)| *name)).map(str::to_owned).collect();
         let row = |program: &Program| {
-            let cells = columns.iter().map(|(_, value)| value(program).map_or_else(|| "–".to_owned(), number));
-            std::iter::once(program.title.to_owned()).chain(cells).collect()
+            let values: Vec<_> = columns.iter().map(|(_, value)| value(program)).collect();
+            values.iter().any(Option::is_some).then(|| {
+                let name = if program.name == OURS { "**ours**".to_owned() } else { program.title.to_owned() };
+                let cells = values.into_iter().map(|value| value.map_or_else(|| "–".to_owned(), number));
+                std::iter::once(name).chain(cells).collect()
+            })
         };
-        let table = table(&headers, &self.programs.iter().map(row).collect::<Vec<_>>());
-        println!("\n{title}\n\n{table}");
+        let rows: Vec<_> = self.programs.iter().filter_map(row).collect();
+        (!rows.is_empty()).then_some(Section { name, title, headers, rows })
     }
 
-    fn print_limits(&self) {
-        let row = |limit: &Limit| {
-            let Estimate { median, low, high } = limit.estimate;
-            let interval = format!("{} to {}", number(low), number(high));
-            vec![limit.what.clone(), number(limit.limit), number(median), interval, limit.verdict().to_owned()]
-        };
-        let rows: Vec<_> = self.limits().iter().map(row).collect();
-        let table = table(&["what", "at most", "median", "95 % interval", ""], &rows);
-        println!("\nOurs against the limits: ratios within each of {} rounds\n\n{table}", self.direct.plan.rounds);
+    fn limits_section(&self) -> Section {
+        let limits = self.limits();
+        let rows = limits.chunk_by(|a, b| a.what == b.what).filter_map(Limit::row).collect();
+        let headers = ["measure", "at most", "median", "95 % interval", ""].map(str::to_owned).into();
+        Section {
+            name: "limits",
+            title: "Our limits: medians of the ratios within each round".to_owned(),
+            headers,
+            rows,
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = &Measured> {
-        [&self.direct, &self.small, &self.pooled].into_iter().chain(self.delayed.iter().map(|(_, measured)| measured))
+        let plans = [&self.direct, &self.small, &self.load, &self.pooled];
+        let by_delay = self.deployed.iter().chain(&self.delayed).map(|(_, measured)| measured);
+        plans.into_iter().chain(by_delay)
     }
 
     /// The contents of results.json.
@@ -244,7 +418,7 @@ impl Report {
         let limits: Vec<_> = self
             .limits()
             .iter()
-            .map(|it| json!({"what": it.what, "limit": it.limit, "measured": it.estimate, "verdict": it.verdict()}))
+            .map(|it| json!({"what": it.what, "of": it.of, "limit": it.limit, "measured": it.estimate, "verdict": it.verdict()}))
             .collect();
         let not_built: Map<_, _> = self.not_built.iter().map(|(name, why)| ((*name).to_owned(), json!(why))).collect();
         json!({"machine": self.machine, "programs": programs, "limits": limits, "not_built": not_built})
@@ -259,10 +433,11 @@ impl Report {
             .filter(|other| name == OURS && other.name != OURS)
             .map(|other| {
                 let ratios = json!({
-                    "cold_total": self.direct.ratio(other.name, cold_ms),
-                    "warm_list_p50": self.direct.ratio(other.name, p50_ms(Route::List)),
-                    "cpu_per_call": self.direct.ratio(other.name, cpu_ms(Route::List)),
-                    "warm_list_p50_128mb": self.small.ratio(other.name, p50_ms(Route::List)),
+                    "cold_total": self.direct.ratio(OURS, other.name, cold_ms),
+                    "warm_list_p50": self.direct.ratio(OURS, other.name, p50_ms(Route::List)),
+                    "cpu_per_call": self.direct.ratio(OURS, other.name, cpu_ms(Route::List)),
+                    "deployed_cold": self.deployed_at(DEPLOYED_DELAY_MS).and_then(|it| it.ratio(OURS, other.name, own_cold_ms)),
+                    "warm_list_p50_128mb": self.small.ratio(OURS, other.name, p50_ms(Route::List)),
                 });
                 (other.name.to_owned(), ratios)
             })
@@ -288,7 +463,27 @@ impl Report {
             .collect();
         let failures: Map<_, _> =
             self.all().filter_map(|it| Some((it.plan.name.to_owned(), json!(it.failures.get(name)?)))).collect();
+        let by_delay = self.deployed.iter();
+        let deployed: Map<_, _> = by_delay
+            .map(|(_, it)| {
+                let values = json!({
+                    "cold_ms": it.median(name, cold_ms),
+                    "cold_ms_without_network": it.median(name, own_cold_ms),
+                    "init_ms": it.median(name, |trial| Some(trial.init_ms)),
+                    "first_call_ms": it.median(name, |trial| Some(trial.first_ms)),
+                    "secret_round_trips": it.median(name, |trial| trial.secret_round_trips),
+                    "init_round_trips": it.median(name, |trial| trial.init_round_trips),
+                    "first_call_round_trips": it.median(name, |trial| trial.first_round_trips),
+                });
+                (it.plan.name.to_owned(), values)
+            })
+            .collect();
         json!({
+            "deployed_cold_ms": self.deployed_median(name, cold_ms),
+            "deployed_cold_ms_without_network": self.deployed_median(name, own_cold_ms),
+            "first_call_round_trips": self.deployed_median(name, |trial| trial.first_round_trips),
+            "deployed": deployed,
+            "database_cpu_ms_per_call": direct(|trial| trial.database_cpu_ms),
             "init_ms": direct(|trial| Some(trial.init_ms)),
             "init_cpu_ms": direct(|trial| Some(trial.init_cpu_ms)),
             "cold_invoke_ms": direct(|trial| Some(trial.first_ms)),
@@ -302,6 +497,8 @@ impl Report {
             "round_trips": self.round_trips(name, Route::List),
             "warm_list_p50_ms_128mb": self.small.median(name, p50_ms(Route::List)),
             "warm_list_mean_ms_128mb": self.small.median(name, mean_ms(Route::List)),
+            "warm_list_mean_ms_128mb_load": self.load.median(name, mean_ms(Route::List)),
+            "warm_list_p99_ms_128mb_load": self.load.median(name, p99_ms(Route::List)),
             "cold_total_ms_128mb": self.small.median(name, cold_ms),
             "warm_list_p50_ms_pgbouncer": self.pooled.median(name, p50_ms(Route::List)),
             "cold_total_ms_pgbouncer": self.pooled.median(name, cold_ms),
@@ -330,5 +527,54 @@ pub fn number(value: f64) -> String {
         10.0..100.0 => format!("{value:.1}"),
         0.1..10.0 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
+    }
+}
+
+/// Formats a ratio: small ones as `1/20`.
+fn ratio(value: f64) -> String {
+    match 1.0 / value {
+        inverse @ 2.0..10.0 => format!("1/{}", format!("{inverse:.1}").trim_end_matches(".0")),
+        inverse @ 10.0.. => format!("1/{inverse:.0}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(of: &str, limit: f64, median: f64, low: f64) -> Limit {
+        let estimate = Estimate { median, low, high: median * 2.0 };
+        Limit { what: "cold start".to_owned(), of: of.to_owned(), limit, estimate, is_ratio: true }
+    }
+
+    #[test]
+    fn a_limit_is_a_row_with_its_interval_and_verdict() {
+        let row = |it: Limit| Limit::row(&[it]).expect("a row").join(" | ");
+        assert_eq!(row(limit("a", 0.05, 0.03, 0.02)), "cold start | 1/20 | 1/33 | 1/50 to 1/17 | met");
+        assert_eq!(row(limit("a", 1.25, 1.5, 1.2)), "cold start | 1.25 | 1.50 | 1.20 to 3.00 | met, narrowly");
+        assert_eq!(row(limit("a", 0.8, 0.9, 0.85)), "cold start | 0.80 | 0.90 | 0.85 to 1.80 | **not met**");
+    }
+
+    #[test]
+    fn limits_of_one_kind_are_a_row_that_names_those_that_are_not_met() {
+        let group = [limit("get", 0.8, 0.3, 0.2), limit("list", 0.8, 0.9, 0.85), limit("create", 0.8, 0.7, 0.6)];
+        let row = Limit::row(&group).expect("a row").join(" | ");
+        assert_eq!(row, "cold start | 0.80 | 1/3.3 to 0.90 |  | **not met**: list");
+        assert!(Limit::row(&[]).is_none());
+    }
+
+    #[test]
+    fn a_table_is_pasted_as_it_is() {
+        let text = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
+        let rows = vec![text(&["**ours**", "1"]), text(&["floor", "2"])];
+        let section = Section { name: "a", title: "A title".to_owned(), headers: text(&["", "ms"]), rows };
+        assert_eq!(section.markdown(), "A title:\n\n|  | ms |\n|---|---:|\n| **ours** | 1 |\n| floor | 2 |\n");
+
+        let page = "before\n<!-- BEGIN a -->\nold\n<!-- END a -->\nafter <!-- BEGIN b -->";
+        let published = section.publish(page);
+        assert_eq!(published, page.replace("old\n", &section.markdown()));
+        assert_eq!(section.publish(&published), published);
+        assert_eq!(section.publish("no markers"), "no markers");
     }
 }

@@ -1,5 +1,6 @@
 //! One trial of a program: start, calls, end.
 use crate::{
+    backends::Backends,
     cpus::Cpus,
     event::Call,
     function::{Function, Invocation, Start},
@@ -14,7 +15,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Idle time before each trial, because the database is still closing the connections of the previous one.
@@ -31,7 +32,7 @@ pub struct Plan {
     pub rounds: usize,
     /// Number of list calls after the first, each by another user.
     pub lists: usize,
-    /// Number of measured calls of every other route. One more per route comes first and is not counted.
+    /// Number of measured calls of every other route. One more per route comes first and is not counted. 0: none.
     pub others: usize,
     /// The memory size whose CPU share the program gets, in MB. `None`: no limit.
     pub memory_mb: Option<u32>,
@@ -42,6 +43,13 @@ pub struct Plan {
     pub database: Option<(String, String)>,
     /// The relay on this route, if there is one. It counts the round trips.
     pub relay: Option<Arc<Relay>>,
+    /// The relay on the route to Secrets Manager, if the programs use one.
+    pub secrets_relay: Option<Arc<Relay>>,
+    /// The database's server processes, if their CPU time is measured.
+    pub backends: Option<Backends>,
+    /// The time from one list call to the next. A call that is late because the one before it took long counts from when
+    /// it was due. `None`: one call after the other.
+    pub interval: Option<Duration>,
     /// The users' session tokens.
     pub tokens: Vec<String>,
     /// The folder for the programs' output.
@@ -66,6 +74,16 @@ pub struct Trial {
     pub init_cpu_ms: f64,
     pub first_ms: f64,
     pub first_cpu_ms: f64,
+    /// Round trips to Secrets Manager in Init and the first call, if a relay counted them.
+    pub secret_round_trips: Option<f64>,
+    /// Round trips to the database in Init, if a relay counted them.
+    pub init_round_trips: Option<f64>,
+    /// Round trips to the database in the first call, if a relay counted them.
+    pub first_round_trips: Option<f64>,
+    /// What the relays delayed Init and the first call by, in ms.
+    pub delayed_ms: f64,
+    /// CPU time of the database for one list, in ms, if it was measured.
+    pub database_cpu_ms: Option<f64>,
     /// The calls after the first.
     pub routes: BTreeMap<Route, Samples>,
     /// The highest peak memory of a process, in MB.
@@ -76,6 +94,11 @@ impl Trial {
     /// Init plus the first call, in ms.
     pub fn cold_ms(&self) -> f64 {
         self.init_ms + self.first_ms
+    }
+
+    /// Init plus the first call without the relays' delays, in ms.
+    pub fn own_cold_ms(&self) -> f64 {
+        self.cold_ms() - self.delayed_ms
     }
 }
 
@@ -107,14 +130,38 @@ fn trial(program: &Program, plan: &Plan, round: usize) -> Result<Trial> {
     let mut deployment = Deployment::new(program, plan)?;
     let mut trial = Trial::default();
 
+    let began = Instant::now();
     let function = deployment.function(Route::List)?;
     (trial.init_ms, trial.init_cpu_ms) = (function.init_ms, function.init_cpu_ms);
+    let ready = Instant::now();
     let (first, _) = deployment.call(Route::List, &list(token(0), "limit=50"))?;
     (trial.first_ms, trial.first_cpu_ms) = (first.latency_ms, first.cpu_ms);
+    // Counted only now: what the program sent in Init may be answered during the first call.
+    let answered = Instant::now();
+    let count = |relay: &Option<Arc<Relay>>, time| Some(relay.as_ref()?.round_trips_in(time) as f64);
+    trial.secret_round_trips = count(&plan.secrets_relay, began..answered);
+    trial.init_round_trips = count(&plan.relay, began..ready);
+    trial.first_round_trips = count(&plan.relay, ready..answered);
+    let delayed = |relay: &Option<Arc<Relay>>| {
+        let relay = relay.as_ref()?;
+        Some(relay.round_trips_in(began..answered) as f64 * relay.round_trip_ms())
+    };
+    trial.delayed_ms = [&plan.relay, &plan.secrets_relay].into_iter().filter_map(delayed).sum();
+
+    let database_cpu_ms = || plan.backends.map(|backends| backends.cpu_ms()).transpose();
+    let before = database_cpu_ms()?;
+    let began = Instant::now();
     for call in 0..plan.lists {
+        let due = plan.interval.map(|interval| began + interval * u32::try_from(call).unwrap_or(u32::MAX));
+        sleep(due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now())));
+        let late_ms = due.map_or(0.0, |due| due.elapsed().as_secs_f64() * 1000.0);
         deployment.measure(&mut trial, Route::List, &list(token(call + 1), "limit=50"))?;
+        if let Some(latency_ms) = trial.routes.get_mut(&Route::List).and_then(|list| list.latency_ms.last_mut()) {
+            *latency_ms += late_ms;
+        }
     }
-    if matches!(program.extent, Extent::Ours | Extent::Shared) {
+    trial.database_cpu_ms = database_cpu_ms()?.zip(before).map(|(after, before)| (after - before) / plan.lists as f64);
+    if plan.others > 0 && matches!(program.extent, Extent::Ours | Extent::Shared) {
         other_routes(&mut deployment, &mut trial, plan, token(0))?;
     }
     // Drop each route's first call: it includes work that the process does only once.

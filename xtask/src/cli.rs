@@ -315,16 +315,16 @@ pub struct Bench {
     /// What to measure
     #[arg(value_enum, default_value_t = Subject::Programs)]
     pub subject: Subject,
-    /// Measure less, for a rough result in about two minutes once everything is built
+    /// Measure less, for a rough result in about three minutes once everything is built
     #[arg(long)]
     pub quick: bool,
-    /// Compare only with these programs: floor, python, node, rust_monolith
+    /// Compare only with these programs: ours_prepared, floor, floor_prepared, python, node, rust_monolith
     #[arg(long, value_name = "PROGRAM", value_delimiter = ',')]
     pub only: Vec<String>,
     /// Also measure functions from an earlier build, in a folder like target/release
     #[arg(long, value_name = "FOLDER")]
     pub before: Option<PathBuf>,
-    /// Write the plots to docs/performance, for docs/performance.md, instead of target/bench
+    /// Write the tables into docs/performance.md, and the plots to docs/performance instead of target/bench
     #[arg(long)]
     pub publish: bool,
 }

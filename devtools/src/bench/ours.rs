@@ -47,6 +47,7 @@ pub fn ours(database_url: String, folder: &Path, built: &Path) -> Result<Program
         title: "ours",
         commands: commands.map(|(route, name)| (route, command(name))).into(),
         command: command("list-tasks"),
+        command_with_secret: None,
         folder: folder.to_owned(),
         handler: "bootstrap",
         environment: our_environment(database_url)?,

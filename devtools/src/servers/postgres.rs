@@ -135,6 +135,14 @@ impl Postgres {
         self.server.as_mut()
     }
 
+    /// The id of the server's first process, the parent of the others.
+    #[cfg_attr(not(feature = "bench"), expect(dead_code, reason = "only benchmarks need it"))]
+    pub fn process_id(&self) -> Result<u32> {
+        let file = self.folder.join("data/postmaster.pid");
+        let text = fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+        Ok(text.lines().next().unwrap_or_default().trim().parse()?)
+    }
+
     pub fn version(&self) -> &str {
         &self.version
     }
