@@ -1,4 +1,4 @@
-//! `cargo xtask migrate up|down|status|check`.
+//! `cargo xtask migrate up|down|status|check|new-epoch`.
 use crate::servers::schema;
 use anyhow::{Result, anyhow};
 use migrations::{AuthOptions, State};
@@ -42,6 +42,10 @@ pub async fn migrate(action: &Migrate) -> Result<()> {
             if !json {
                 println!("the database is what the migrations made of it");
             }
+        }
+        Migrate::NewEpoch => {
+            migrations::new_epoch(&mut connection).await?;
+            println!("a new history has begun: clients of GET /api/tasks/changes start over");
         }
         Migrate::Status => {
             let mut is_sound = true;

@@ -76,6 +76,8 @@ export const verification = pgTable(
 // The role that the API connects as reads and writes all rows.
 const apiPolicy = () => pgPolicy("tasks_api", { to: "tasks_api", using: sql`true`, withCheck: sql`true` });
 
+const xid8 = customType<{ data: string }>({ dataType: () => "xid8" });
+
 export const tasks = pgTable(
   "tasks",
   {
@@ -86,8 +88,10 @@ export const tasks = pgTable(
     completed: boolean("completed").default(false).notNull(),
     createdAt: timestamp("created_at").defaultNow().notNull(),
     updatedAt: timestamp("updated_at").defaultNow().notNull(),
+    changed: xid8("changed").default(sql`pg_current_xact_id()`).notNull(),
   },
   (table) => [
+    index("idx_tasks_user_changed").on(table.userId, table.changed, table.id),
     index("idx_tasks_user_id").on(table.userId),
     index("idx_tasks_completed").on(table.completed),
     index("idx_tasks_user_completed").on(table.userId, table.completed),
@@ -101,7 +105,6 @@ export const tasks = pgTable(
 ).enableRLS();
 
 const bytea = customType<{ data: Uint8Array }>({ dataType: () => "bytea" });
-const xid8 = customType<{ data: string }>({ dataType: () => "xid8" });
 
 // What a client named a creation by.
 export const idempotencyKeys = pgTable(
@@ -118,6 +121,22 @@ export const idempotencyKeys = pgTable(
     primaryKey({ name: "idempotency_keys_pkey", columns: [table.userId, table.key] }),
     foreignKey({ name: "idempotency_keys_user_id_fkey", columns: [table.userId], foreignColumns: [user.id] }).onDelete("cascade"),
     index("idx_idempotency_keys_created_at").on(table.createdAt),
+    apiPolicy(),
+  ],
+).enableRLS();
+
+// The ids of deleted tasks.
+export const removedTasks = pgTable(
+  "removed_tasks",
+  {
+    userId: text("user_id").notNull(),
+    changed: xid8("changed").default(sql`pg_current_xact_id()`).notNull(),
+    taskId: integer("task_id").notNull(),
+    removedAt: timestamp("removed_at").default(sql`(clock_timestamp() AT TIME ZONE 'utc'::text)`).notNull(),
+  },
+  (table) => [
+    primaryKey({ name: "removed_tasks_pkey", columns: [table.userId, table.changed, table.taskId] }),
+    index("idx_removed_tasks_removed_at").on(table.removedAt),
     apiPolicy(),
   ],
 ).enableRLS();

@@ -1,7 +1,7 @@
 -- Compares a database with what the migrations create: one row for each difference.
 with
 auth as (select kind, tab, migration_tools.is_ours(tab) as is_ours from migration_tools.auth_tables where kind <> 'none'),
-own (tab) as (values ('public.tasks'::regclass), ('public.idempotency_keys')),
+own (tab) as (values ('public.tasks'::regclass), ('public.idempotency_keys'), ('public.removed_tasks')),
 -- The names without the schema that they are expected in.
 known as (select tab, regexp_replace(tab::text, '^public\.', '') as name from auth union select tab, regexp_replace(tab::text, '^public\.', '') from own),
 column_is as (
@@ -37,7 +37,9 @@ column_should_be (tab, variants, types, is_required) as (
     ('public.tasks', '{description}', '{text,character varying}', false),
     ('public.tasks', '{completed}', '{boolean}', true),
     ('public.tasks', '{created_at}', '{timestamp without time zone}', true),
-    ('public.tasks', '{updated_at}', '{timestamp without time zone}', true)
+    ('public.tasks', '{updated_at}', '{timestamp without time zone}', true),
+    ('public.tasks', '{changed}', '{xid8}', true),
+    ('public.removed_tasks', '{changed}', '{xid8}', true)
 ),
 index_is as (
   select indrelid as tab, array(
@@ -66,6 +68,9 @@ index_should_be (tab, cols) as (
     ('public.tasks', '{created_at}'),
     ('public.tasks', '{user_id,created_at,id}'),
     ('public.tasks', '{user_id,updated_at,id}'),
+    ('public.tasks', '{user_id,changed,id}'),
+    ('public.removed_tasks', '{user_id,changed,task_id}'),
+    ('public.removed_tasks', '{removed_at}'),
     ('public.idempotency_keys', '{user_id,key}'),
     ('public.idempotency_keys', '{created_at}')
 ),
@@ -78,7 +83,8 @@ keys_table (tab, name, owner, sessions_owner) as (
   where kind = 'session' and jwks.relname in ('jwks', 'jwkss', 'Jwks') and jwks.relkind in ('r', 'p', 'v', 'm', 'f')
 ),
 function_should_be (signature) as (
-  values ('caller(text)'), ('caller(text[])'), ('jwt_keys()'), ('purge_expired(text, integer)'), ('session_lookup()')
+  values ('caller(text)'), ('caller(text[])'), ('jwt_keys()'), ('purge_expired(text, integer)'), ('purge_removed(integer)'),
+    ('session_lookup()'), ('sync_history()')
   union all
   -- Where the sessions cannot be indexed, the token is looked up itself.
   select 'caller(bytea)' where exists (select from auth where kind = 'session' and is_ours)
@@ -90,7 +96,7 @@ right_is as (
     and to_regrole('tasks_api') is not null and has_table_privilege(to_regrole('tasks_api'), pg_class.oid, privilege)
 ),
 right_should_be (allowed) as (values
-  ('tasks select'), ('tasks insert'), ('tasks update'), ('tasks delete'),
+  ('tasks select'), ('tasks insert'), ('tasks update'), ('tasks delete'), ('removed_tasks select'),
   ('idempotency_keys select'), ('idempotency_keys insert'), ('idempotency_keys update'), ('idempotency_keys delete')
 )
 
@@ -116,7 +122,7 @@ where not exists (
 )
 union all
 select format('the rows of %s are not deleted with their user', name)
-from (select tab from own union all select tab from auth where kind in ('session', 'account') and is_ours) as tabs join known using (tab)
+from (select tab from own where tab <> 'public.removed_tasks'::regclass union all select tab from auth where kind in ('session', 'account') and is_ours) as tabs join known using (tab)
 where exists (select from auth where kind = 'user') and not exists (
   select from pg_constraint
   where conrelid = tab and contype = 'f' and confrelid = (select tab from auth where kind = 'user') and confdeltype = 'c'
@@ -185,6 +191,10 @@ join known using (tab)
 join column_is using (tab)
 join pg_proc on pg_proc.oid = to_regprocedure('public.caller(text[])')
 where kind = 'user' and col = 'banned' and column_is.type = 'boolean' and prosrc !~ 'banned' and prosrc !~ '^\s*begin\s+return;'
+union all
+select format('the trigger %s on %s is missing or switched off, so changes are not synced: ''up'' makes it again, and readers start over', name,
+  regexp_replace(tab::text, '^public\.', ''))
+from migration_tools.missing_sync_triggers()
 union all
 select 'the role tasks_api is missing' where to_regrole('tasks_api') is null
 union all

@@ -274,7 +274,8 @@ async fn apply(connection: &mut PgConnection, auth: &AuthOptions) -> Result<Vec<
     // Better Auth may have renamed its tables or columns since the last run.
     sqlx::raw_sql("select migration_tools.install_caller()").execute(&mut *connection).await?;
     // After it, because what is made anew gets the rights that roles have by default.
-    sqlx::raw_sql("select migration_tools.settle_rights()").execute(connection).await?;
+    sqlx::raw_sql("select migration_tools.settle_rights()").execute(&mut *connection).await?;
+    sqlx::raw_sql("select migration_tools.settle_sync()").execute(connection).await?;
     Ok(pending.into_iter().map(|it| Migration { state: State::Applied, ..it }).collect())
 }
 
@@ -473,7 +474,8 @@ async fn differences(connection: &mut PgConnection) -> Result<Vec<String>, Error
     }
     let missing: Vec<String> = sqlx::query_scalar(
         "select format('the table %s is missing', name)
-        from (values ('tasks', to_regclass('public.tasks')), ('idempotency_keys', to_regclass('public.idempotency_keys'))) as own (name, tab)
+        from (values ('tasks', to_regclass('public.tasks')), ('idempotency_keys', to_regclass('public.idempotency_keys')),
+            ('removed_tasks', to_regclass('public.removed_tasks'))) as own (name, tab)
         where tab is null
         union all
         select case when exists (select from migration_tools.auth_tables where kind = 'none')
@@ -502,6 +504,22 @@ async fn differences(connection: &mut PgConnection) -> Result<Vec<String>, Error
         }
     }
     Ok(differences)
+}
+
+/// Begins another history for `GET /api/tasks/changes`, in which every cursor of before is 410. Needed after the cluster was
+/// set back to an earlier moment: it assigns the same transaction ids again.
+///
+/// # Errors
+/// [`Error::Pending`] if a migration is pending, and any error of the connection.
+pub async fn new_epoch(connection: &mut PgConnection) -> Result<(), Error> {
+    with_own_names(connection, async |connection| {
+        if let Some(pending) = states(connection).await?.iter().find(|it| it.state == State::Pending) {
+            return Err(Error::Pending(pending.version));
+        }
+        sqlx::raw_sql("select migration_tools.new_epoch()").execute(connection).await?;
+        Ok(())
+    })
+    .await
 }
 
 /// Lets the API's role log in with this password.

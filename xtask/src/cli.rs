@@ -406,6 +406,9 @@ pub enum Migrate {
         #[arg(long)]
         json: bool,
     },
+    /// Begin another history for GET /api/tasks/changes, so that its clients start over. Run it after the database was set
+    /// back to an earlier moment, before the API serves it again
+    NewEpoch,
 }
 
 #[cfg(test)]

@@ -377,9 +377,9 @@ async fn the_apis_role_has_no_right_on_better_auths_tables() {
         &[],
     );
     let allowed: Vec<String> = allowed.await.iter().map(|row| row.get(0)).collect();
-    assert_eq!(allowed.len(), 8);
+    assert_eq!(allowed.len(), 9);
     let allowed: Vec<_> = allowed.iter().filter(|it| !it.starts_with("idempotency_keys ")).collect();
-    assert_eq!(allowed, ["tasks delete", "tasks insert", "tasks select", "tasks update"]);
+    assert_eq!(allowed, ["removed_tasks select", "tasks delete", "tasks insert", "tasks select", "tasks update"]);
     let is_plain = "select count(*) from pg_roles where rolname = 'tasks_api'
         and not rolsuper and not rolcreaterole and not rolcreatedb and not rolbypassrls and not rolreplication";
     assert_eq!(api.database.number(is_plain).await, 1);

@@ -142,6 +142,10 @@ async fn an_empty_database_gets_the_tables_of_the_specification() {
     idempotency_keys task_id integer NO
     idempotency_keys created_at timestamp without time zone NO
     idempotency_keys made_by xid8 NO pg_current_xact_id()
+    removed_tasks user_id text NO
+    removed_tasks changed xid8 NO pg_current_xact_id()
+    removed_tasks task_id integer NO
+    removed_tasks removed_at timestamp without time zone NO (clock_timestamp() AT TIME ZONE 'utc'::text)
     session id character varying 36 NO
     session user_id character varying 36 YES
     session expires_at timestamp without time zone NO
@@ -157,6 +161,7 @@ async fn an_empty_database_gets_the_tables_of_the_specification() {
     tasks completed boolean NO false
     tasks created_at timestamp without time zone NO now()
     tasks updated_at timestamp without time zone NO now()
+    tasks changed xid8 NO pg_current_xact_id()
     user id character varying 36 NO
     user email character varying 255 NO
     user name character varying 255 YES
@@ -184,6 +189,7 @@ async fn an_empty_database_gets_the_tables_of_the_specification() {
     account PRIMARY KEY (id)
     idempotency_keys FOREIGN KEY (user_id) REFERENCES "user"(id) ON DELETE CASCADE
     idempotency_keys PRIMARY KEY (user_id, key)
+    removed_tasks PRIMARY KEY (user_id, changed, task_id)
     session FOREIGN KEY (user_id) REFERENCES "user"(id) ON DELETE CASCADE
     session PRIMARY KEY (id)
     session UNIQUE (token)
@@ -199,10 +205,12 @@ async fn an_empty_database_gets_the_tables_of_the_specification() {
     insta::assert_snapshot!(indexes.await.join("\n"), @r#"
     CREATE INDEX account_user_id_idx ON public.account USING btree (user_id)
     CREATE INDEX idx_idempotency_keys_created_at ON public.idempotency_keys USING btree (created_at)
+    CREATE INDEX idx_removed_tasks_removed_at ON public.removed_tasks USING btree (removed_at)
     CREATE INDEX idx_session_expires ON public.session USING btree (expires_at)
     CREATE INDEX idx_session_user_id ON public.session USING btree (user_id)
     CREATE INDEX idx_tasks_completed ON public.tasks USING btree (completed)
     CREATE INDEX idx_tasks_created_at ON public.tasks USING btree (created_at DESC)
+    CREATE INDEX idx_tasks_user_changed ON public.tasks USING btree (user_id, changed, id)
     CREATE INDEX idx_tasks_user_completed ON public.tasks USING btree (user_id, completed)
     CREATE INDEX idx_tasks_user_id ON public.tasks USING btree (user_id)
     CREATE INDEX idx_tasks_user_list ON public.tasks USING btree (user_id, created_at DESC, id DESC)
@@ -246,8 +254,11 @@ async fn down_takes_every_right_from_the_apis_role() {
             "jwt_keys",
             "public",
             "purge_expired",
+            "purge_removed",
+            "removed_tasks",
             "session_lookup",
             "statement_timeout=9s",
+            "sync_history",
             "tasks",
             "tasks_id_seq"
         ]
@@ -578,6 +589,13 @@ async fn check_names_what_was_changed() {
         ("drop index idx_tasks_user_updated", "an index on tasks (user_id, updated_at, id) is missing"),
         ("revoke insert on idempotency_keys from tasks_api", "lacks the right: idempotency_keys insert"),
         ("drop table idempotency_keys", "the table idempotency_keys is missing"),
+        ("drop index idx_tasks_user_changed", "an index on tasks (user_id, changed, id) is missing"),
+        ("drop table removed_tasks", "the table removed_tasks is missing"),
+        ("grant insert on removed_tasks to tasks_api", "should not have the right: removed_tasks insert"),
+        ("drop policy tasks_api on removed_tasks", "row-level security hides removed_tasks from the role tasks_api"),
+        ("drop function sync_history()", "the function sync_history() is missing"),
+        ("drop trigger note_delete on tasks", "the trigger note_delete on tasks is missing or switched off"),
+        ("alter table tasks disable trigger user", "the trigger note_update on tasks is missing or switched off"),
         ("drop index idx_session_expires", "an index on session (expires_at) is missing"),
         ("alter table tasks drop constraint tasks_title_length", "tasks.title has no CHECK"),
         ("alter table tasks drop constraint fk_tasks_user", "the rows of tasks are not deleted with their user"),
@@ -633,6 +651,58 @@ async fn check_names_what_was_changed() {
         // Indexes and constraints are dropped with their column, and are reported too.
         assert_eq!(differences.iter().filter(|it| it.contains(says)).count(), expected, "{change}: {differences:?}");
     }
+}
+
+#[tokio::test]
+async fn the_column_changed_rewrites_no_row_and_existing_rows_share_one_value() {
+    let mut connection = connected().await;
+    up(&mut connection).await;
+    migrations::down(&mut connection, Some(17), |_| {}).await.unwrap();
+    execute(
+        &mut connection,
+        "insert into \"user\" (id, email) values ('ada', 'ada@example.com');
+        insert into tasks (user_id, title) select 'ada', n::text from generate_series(1, 1000) n",
+    )
+    .await;
+    let file = "select pg_relation_filenode('tasks')::text";
+    let before = rows(&mut connection, file).await;
+    up(&mut connection).await;
+    assert_eq!(rows(&mut connection, file).await, before);
+    assert_eq!(rows(&mut connection, "select count(distinct changed)::text from tasks").await, ["1"]);
+    assert_eq!(migrations::check(&mut connection).await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn up_adopts_a_column_and_an_index_that_were_made_before_it_without_long_locks() {
+    let page = include_str!("../../../docs/sync.md");
+    let (_, statements) = page.split_once("```sql\n").expect("the statements before a migration");
+    let mut connection = connected().await;
+    up(&mut connection).await;
+    let after = objects(&mut connection).await;
+    migrations::down(&mut connection, Some(17), |_| {}).await.unwrap();
+    for statement in statements.split_once("```").expect("their end").0.split_inclusive(';') {
+        execute(&mut connection, statement).await;
+    }
+    up(&mut connection).await;
+    assert_eq!(objects(&mut connection).await, after);
+    assert_eq!(migrations::check(&mut connection).await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn up_makes_a_trigger_again_that_was_dropped_and_then_readers_start_over() {
+    let mut connection = connected().await;
+    up(&mut connection).await;
+    let history = "select history from sync_history()";
+    let first = rows(&mut connection, history).await;
+    up(&mut connection).await;
+    assert_eq!(rows(&mut connection, history).await, first);
+    execute(&mut connection, "alter table tasks disable trigger note_delete").await;
+    up(&mut connection).await;
+    assert_eq!(migrations::check(&mut connection).await.unwrap(), [""; 0]);
+    let second = rows(&mut connection, history).await;
+    assert_ne!(second, first);
+    migrations::new_epoch(&mut connection).await.unwrap();
+    assert_ne!(rows(&mut connection, history).await, second);
 }
 
 #[tokio::test]

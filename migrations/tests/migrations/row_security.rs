@@ -64,11 +64,20 @@ async fn our_tables_are_closed_to_roles_that_have_rights_by_default() {
         assert_eq!(rows(&mut connection, functions).await, ["token_hash"], "whoever inserts a session executes it");
         assert_eq!(
             secured(&mut connection).await,
-            ["_sqlx_migrations", "account", "idempotency_keys", "session", "tasks", "user", "verification"]
+            [
+                "_sqlx_migrations",
+                "account",
+                "idempotency_keys",
+                "removed_tasks",
+                "session",
+                "tasks",
+                "user",
+                "verification"
+            ]
         );
         assert_eq!(
             rows(&mut connection, POLICIES).await,
-            ["idempotency_keys tasks_api true true", "tasks tasks_api true true"]
+            ["idempotency_keys tasks_api true true", "removed_tasks tasks_api true true", "tasks tasks_api true true"]
         );
         assert_eq!(check(&mut connection).await.unwrap(), [""; 0]);
         let notes = notes(&mut connection).await.unwrap();
@@ -90,7 +99,16 @@ async fn another_role_can_neither_read_nor_truncate_our_tables() {
     let (database, mut connection) = with_roles(OPEN_BY_DEFAULT).await;
     up(&mut connection).await;
     let mut internet = acting_as("internet", &database).await;
-    for table in ["\"user\"", "session", "account", "verification", "tasks", "idempotency_keys", "_sqlx_migrations"] {
+    for table in [
+        "\"user\"",
+        "session",
+        "account",
+        "verification",
+        "tasks",
+        "idempotency_keys",
+        "removed_tasks",
+        "_sqlx_migrations",
+    ] {
         for statement in ["truncate", "select from", "delete from"] {
             let statement = format!("{statement} {table}");
             let error = sqlx::raw_sql(sqlx::AssertSqlSafe(statement.clone())).execute(&mut internet).await.unwrap_err();
@@ -132,7 +150,7 @@ async fn tables_that_another_role_uses_stay_as_they_are_until_up_is_forced() {
     for _ in 0..2 {
         up(&mut connection).await;
         assert_eq!(rows(&mut connection, state).await, before);
-        assert_eq!(secured(&mut connection).await, ["_sqlx_migrations", "idempotency_keys"]);
+        assert_eq!(secured(&mut connection).await, ["_sqlx_migrations", "idempotency_keys", "removed_tasks"]);
         assert_eq!(check(&mut connection).await.unwrap(), [""; 0]);
         let found = notes(&mut connection).await.unwrap();
         for table in ["\"user\"", "session", "account", "verification", "tasks"] {
@@ -145,10 +163,10 @@ async fn tables_that_another_role_uses_stay_as_they_are_until_up_is_forced() {
         assert_eq!(rights_of(&mut connection, "sign_in").await, [""; 0]);
         assert_eq!(notes(&mut connection).await.unwrap(), [""; 0]);
         assert_eq!(check(&mut connection).await.unwrap(), [""; 0]);
-        assert_eq!(secured(&mut connection).await.len(), 7);
+        assert_eq!(secured(&mut connection).await.len(), 8);
         // Closed they stay, also without the option.
         up(&mut connection).await;
-        assert_eq!(secured(&mut connection).await.len(), 7);
+        assert_eq!(secured(&mut connection).await.len(), 8);
         assert_eq!(rows(&mut connection, "select user_id from caller('live')").await.len(), 1);
         migrations::down(&mut connection, Some(0), |_| {}).await.unwrap();
         assert_eq!(rows(&mut connection, state).await, before);
@@ -160,7 +178,7 @@ async fn tables_that_nobody_else_uses_are_secured_and_come_back() {
     let (_database, mut connection) = with_roles(BETTER_AUTH_SCHEMA).await;
     for _ in 0..2 {
         up(&mut connection).await;
-        assert_eq!(secured(&mut connection).await.len(), 7);
+        assert_eq!(secured(&mut connection).await.len(), 8);
         assert_eq!(check(&mut connection).await.unwrap(), [""; 0]);
         migrations::down(&mut connection, Some(0), |_| {}).await.unwrap();
         assert_eq!(secured(&mut connection).await, [""; 0]);
@@ -178,7 +196,7 @@ async fn a_role_that_was_let_in_by_hand_goes_on_signing_in_on_tables_of_ours() {
     )
     .await;
     up(&mut connection).await;
-    assert_eq!(secured(&mut connection).await, ["_sqlx_migrations", "idempotency_keys", "tasks"]);
+    assert_eq!(secured(&mut connection).await, ["_sqlx_migrations", "idempotency_keys", "removed_tasks", "tasks"]);
     let found = notes(&mut connection).await.unwrap();
     assert!(
         found.contains(&"row-level security is off for session, on which these have rights: sign_in".to_owned()),
@@ -201,7 +219,7 @@ async fn a_role_that_was_let_in_by_hand_goes_on_signing_in_on_tables_of_ours() {
         .await;
     }
     up(&mut connection).await;
-    assert_eq!(secured(&mut connection).await.len(), 7);
+    assert_eq!(secured(&mut connection).await.len(), 8);
     execute(&mut front_end, &sign_up("bob")).await;
     assert_eq!(rows(&mut front_end, "select user_id from session order by 1").await, ["ada", "bob"]);
     assert_eq!(rows(&mut connection, "select user_id from caller('bob')").await, ["bob"]);
@@ -250,7 +268,7 @@ async fn a_member_of_the_owner_may_migrate() {
     )).await;
     up(&mut connection).await;
     assert_eq!(check(&mut connection).await.unwrap(), [""; 0]);
-    assert_eq!(secured(&mut connection).await.len(), 7);
+    assert_eq!(secured(&mut connection).await.len(), 8);
     assert_eq!(rows(&mut connection, "select user_id from caller('live')").await.len(), 1);
     execute(&mut connection, "alter table session force row level security").await;
     let differences = check(&mut connection).await.unwrap();
