@@ -17,6 +17,8 @@ pub enum Error {
     NoSuchPath,
     /// 400: the body cannot be parsed. Holds the reason.
     BadRequest(&'static str),
+    /// 410: the cursor is too old, or from before a restore of the database.
+    HistoryGone,
     /// 412: it has changed since the client read it. Holds the kind of thing, such as "task".
     PreconditionFailed(&'static str),
     /// 413: the body is larger than 256 KiB.
@@ -117,6 +119,7 @@ impl Error {
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) | Self::NoSuchPath => StatusCode::NOT_FOUND,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::HistoryGone => StatusCode::GONE,
             Self::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -134,6 +137,9 @@ impl Error {
             Self::Forbidden(why) | Self::BadRequest(why) => why,
             Self::NotFound(what) => return format!("There is no such {what}.").into(),
             Self::NoSuchPath => "There is nothing at this path.",
+            Self::HistoryGone => {
+                "The changes since this cursor are no longer known: discard your copy, and start over without a cursor."
+            }
             Self::PreconditionFailed(what) => {
                 return format!("The {what} has been changed since: fetch it again.").into();
             }

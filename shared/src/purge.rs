@@ -26,6 +26,8 @@ pub struct Purged {
     pub verifications: u64,
     /// Idempotency keys older than a day, which are no longer valid.
     pub idempotency_keys: u64,
+    /// Ids of tasks that were deleted 90 days ago. A client that has not asked for changes since starts over.
+    pub removals: u64,
     /// Whether everything that had expired is gone. The next run deletes the rest.
     pub is_complete: bool,
 }
@@ -42,11 +44,13 @@ pub async fn purge(job: Job) -> Result<Purged, Error> {
         let sessions = housekeeper.remove_expired_sessions(MAX_ROWS_PER_STATEMENT).await?;
         let verifications = housekeeper.remove_expired_verifications(MAX_ROWS_PER_STATEMENT).await?;
         let idempotency_keys = housekeeper.remove_old_idempotency_keys(MAX_ROWS_PER_STATEMENT).await?;
+        let removals = housekeeper.forget_old_removals(MAX_ROWS_PER_STATEMENT).await?;
         purged.sessions += sessions;
         purged.verifications += verifications;
         purged.idempotency_keys += idempotency_keys;
-        purged.is_complete =
-            sessions.max(verifications).max(idempotency_keys) < u64::from(MAX_ROWS_PER_STATEMENT.unsigned_abs());
+        purged.removals += removals;
+        purged.is_complete = sessions.max(verifications).max(idempotency_keys).max(removals)
+            < u64::from(MAX_ROWS_PER_STATEMENT.unsigned_abs());
         if purged.is_complete || SystemTime::now() >= until {
             break;
         }
@@ -86,6 +90,11 @@ impl Housekeeper {
         self.remove(sql, max_rows).await
     }
 
+    /// Forgets at most `max_rows` old deletions of tasks, and returns how many.
+    async fn forget_old_removals(&self, max_rows: i32) -> Result<u64, Error> {
+        self.remove(without_caller!("select public.purge_removed($1)"), max_rows).await
+    }
+
     async fn remove(&self, statement: Statement, max_rows: i32) -> Result<u64, Error> {
         let rows = self.0.run(&statement, &[(&max_rows, Type::INT4)]).await?;
         let removed: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
@@ -102,5 +111,6 @@ impl Entry for PurgedRecord<'_> {
         writer.value("PurgedSessions", &AsCount::from(self.0.sessions));
         writer.value("PurgedVerifications", &AsCount::from(self.0.verifications));
         writer.value("PurgedIdempotencyKeys", &AsCount::from(self.0.idempotency_keys));
+        writer.value("PurgedRemovals", &AsCount::from(self.0.removals));
     }
 }

@@ -129,11 +129,11 @@ macro_rules! without_caller {
 }
 pub(crate) use without_caller;
 
-/// Whether every `tasks` is `public.tasks`.
+/// Whether every `tasks` is `public.tasks` or `public.removed_tasks`.
 const fn tasks_are_qualified(sql: &str) -> bool {
     let mut rest = sql;
     while let Some((before, after)) = split(rest, "tasks") {
-        if !ends_with(before, "public.") {
+        if !ends_with(before, "public.") && !ends_with(before, "public.removed_") {
             return false;
         }
         rest = after;
@@ -141,22 +141,22 @@ const fn tasks_are_qualified(sql: &str) -> bool {
     true
 }
 
-/// Whether every `public.tasks` is restricted to the caller's rows before the next one is named. A row is inserted for
+/// Whether every table of tasks is restricted to the caller's rows before the next one is named. A row is inserted for
 /// `s.user_id`.
 const fn tasks_are_the_callers(sql: &str) -> bool {
     let mut rest = sql;
-    while let Some((before, after)) = split(rest, "public.tasks") {
+    while let Some((before, after)) = split(rest, "tasks") {
         rest = after;
-        let own_part = match split(after, "public.tasks") {
+        let own_part = match split(after, "tasks") {
             Some((own_part, _)) => own_part,
             None => after,
         };
-        let is_only_a_name = ends_with(before, "'");
-        let is_restricted = if ends_with(before, "insert into ") {
+        let is_only_a_name = ends_with(before, "'public.");
+        let is_restricted = if ends_with(before, "insert into public.") {
             contains(sql, "select s.user_id")
         } else {
             match split(own_part, "user_id = s.user_id") {
-                Some((_, condition)) => !continues_with_or(condition),
+                Some((_, condition)) => !continues_with_or(without_cast(condition)),
                 None => false,
             }
         };
@@ -170,6 +170,14 @@ const fn tasks_are_the_callers(sql: &str) -> bool {
 /// Whether the statement changes rows itself.
 const fn writes(sql: &str) -> bool {
     contains(sql, "insert into ") || contains(sql, "update public.") || contains(sql, "delete from ")
+}
+
+/// The text after a cast to text, if it begins with one.
+const fn without_cast(text: &str) -> &str {
+    match split(text, "::text") {
+        Some((before, rest)) if before.is_empty() => rest,
+        _ => text,
+    }
 }
 
 /// Whether the next word is `or`.
@@ -232,6 +240,7 @@ mod tests {
             "where exists (select from public.tasks t where t.user_id = s.user_id)",
             "join public.tasks t on t.user_id = s.user_id join public.tasks u on u.user_id = s.user_id",
             "where nextval(pg_get_serial_sequence('public.tasks', 'id')) > 0",
+            "left join public.removed_tasks r on r.user_id = s.user_id::text and r.changed > $3",
             "order by s.user_id",
         ] {
             assert!(compiles(sql), "{sql}");
@@ -244,6 +253,11 @@ mod tests {
             "join public.tasks t on t.user_id = s.user_id join public.tasks u on u.id = t.id",
             "join public.tasks u on u.id = $3 join public.tasks t on t.user_id = s.user_id",
             "left join tasks t on t.user_id = s.user_id and t.id = $3",
+            "left join public.removed_tasks r on r.changed > $3",
+            "join public.tasks t on t.user_id = s.user_id join public.removed_tasks r on r.task_id = t.id",
+            "join public.removed_tasks r on r.task_id = $3 join public.tasks t on t.user_id = s.user_id",
+            "left join public.removed_tasks r on r.user_id = s.user_id::text or true",
+            "left join removed_tasks r on r.user_id = s.user_id::text",
             "left join other.tasks t on t.user_id = s.user_id and t.id = $3",
             "where exists (insert into public.tasks (user_id, title) values ($3, $4))",
         ] {

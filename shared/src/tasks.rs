@@ -1,4 +1,5 @@
 //! The task queries. Each is a single statement in one round trip, run as the caller.
+pub(crate) mod changes;
 pub(crate) mod input;
 pub(crate) mod page;
 pub(crate) mod precondition;
@@ -10,6 +11,7 @@ use crate::{
     error::{Error, Limit},
     statement::{Parameters, Statement, authorised, authorised_read, caller_columns},
     tasks::{
+        changes::Changes,
         input::{Completed, key_lifetime},
         page::{MAX_PAGE_BYTES, Page, Sort, SortKey, many_tasks, search_window},
         task::{NO_SUCH_TASK, TASK_HAS_CHANGED, columns},
@@ -22,6 +24,7 @@ use tokio_postgres::{
 };
 
 pub use crate::tasks::{
+    changes::ChangesQuery,
     input::{IdempotencyKey, NewTask, TaskChanges},
     page::{ListQuery, Status},
     precondition::IfMatch,
@@ -195,6 +198,57 @@ async fn fetch_page(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, Erro
         Some(false) => Err(Error::LimitReached(Limit::Searches)),
         _ => Ok(rows),
     }
+}
+
+/// Returns a page of what changed since the query's cursor, or of all the caller's tasks if it has none.
+///
+/// # Errors
+/// [`Error::HistoryGone`] for a cursor that is too old or from before a restore, [`Error::Invalid`] for another user's,
+/// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] on another user's path.
+pub async fn changes(caller: &Caller, query: &ChangesQuery) -> Result<Changes, Error> {
+    // Both halves come from an index in their order, and at most one page of each is read. A task that is there is not
+    // removed, whatever happened to its id before. The snapshot is that of the whole statement. `sync_history` comes last: a
+    // database from before it lacks the column too, and an error about that is not taken for one about `caller`.
+    let sql = authorised_read!(
+        concat!(
+            columns!("t"),
+            ", t.is_removed, t.changed::text as changed, h.history, h.purged_to::text as purged_to,
+            pg_snapshot_xmin(pg_current_snapshot())::text as oldest_running,
+            pg_snapshot_xmax(pg_current_snapshot())::text as next_xid,
+            extract(epoch from now())::bigint as now_s"
+        ),
+        "left join lateral (
+            select p.*, sum(octet_length(p.title) + coalesce(octet_length(p.description), 0)) over (order by p.changed, p.id
+                    rows between unbounded preceding and 1 preceding) as bytes_before
+            from (
+                (select own.id, own.title, own.description, own.completed, own.created_at, own.updated_at, own.changed,
+                    false as is_removed
+                from public.tasks own
+                where own.user_id = s.user_id and (own.changed, own.id) > ($3::xid8, $4)
+                order by own.changed, own.id
+                limit $5)
+                union all
+                (select r.task_id, null, null, null, null, null, r.changed, true
+                from public.removed_tasks r
+                where r.user_id = s.user_id::text and $6 and (r.changed, r.task_id) > ($3::xid8, $4)
+                    and not exists (select from public.tasks own where own.user_id = s.user_id and own.id = r.task_id)
+                order by r.changed, r.task_id
+                limit $5)
+                order by changed, id
+                limit $5
+            ) p
+        ) t on coalesce(t.bytes_before, 0) <= $7
+        cross join public.sync_history() h"
+    );
+    let (changed, id) = query.after();
+    let parameters: Parameters<'_> = &[
+        (&changed, Type::TEXT),
+        (&id, Type::INT4),
+        (&(query.limit() + 1), Type::INT8),
+        (&query.wants_removed(), Type::BOOL),
+        (&i64::from(MAX_PAGE_BYTES), Type::INT8),
+    ];
+    Changes::new(&caller.query(sql, parameters).await?, query)
 }
 
 /// Creates a task for the caller, unless they have as many as one user may have.

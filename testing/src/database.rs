@@ -55,6 +55,11 @@ impl Database {
         Self { admin: connect(services, &name).await, services, name }
     }
 
+    /// Connects to a database that exists.
+    pub async fn open(services: &'static Services, name: &str) -> Self {
+        Self { admin: connect(services, name).await, services, name: name.to_owned() }
+    }
+
     /// Creates an empty database that belongs to the owner role.
     pub async fn create_empty() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -123,6 +128,11 @@ impl Database {
     pub async fn number_as_api(&self, statement: &str) -> i64 {
         let client = self.connect_as_api(self.services.postgres_port).await.expect("the API's role can connect");
         client.query_one(statement, &[]).await.unwrap_or_else(|error| panic!("{statement}: {error:?}")).get(0)
+    }
+
+    /// Connects as the superuser once more, for what has to happen between the statements of another connection.
+    pub async fn connect(&self) -> Client {
+        connect(self.services, &self.name).await
     }
 
     /// Connects as the API's role, without TLS. The port is that of PostgreSQL, PgBouncer or a proxy.

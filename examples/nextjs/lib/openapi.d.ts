@@ -45,6 +45,36 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/tasks/changes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get what changed
+         * @description For a client that keeps a copy of the tasks. Without `cursor`, a round of pages returns all tasks. While `more` is
+         *     true, call again with the new `cursor` at once. Then keep the last `cursor`: the next call with it returns what changed
+         *     since.
+         *
+         *     Apply each page to the copy before the next: put in or replace `tasks`, and delete those in `removed`. A change is
+         *     never left out, but can come more than once. The order of tasks and ids is that of the changes, not that of a list.
+         *
+         *     A cursor is for one user, and works for 90 days. An older one, or one from before the database was restored, is 410:
+         *     discard the copy, and start over without a cursor. If `If-None-Match` has the `ETag` of the last response and
+         *     nothing else changed, the response is 304: keep the cursor. After a day with the same cursor, the response is 200 and
+         *     has a new one.
+         */
+        get: operations["getTaskChanges"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/tasks/{id}": {
         parameters: {
             query?: never;
@@ -144,6 +174,39 @@ export interface paths {
          *     Any other query is 422 and deletes nothing, also one with an additional unknown parameter.
          */
         delete: operations["clearCompletedTasksOfUser"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/tasks/changes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The caller's user id. */
+                user_id: components["parameters"]["user_id"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Get what changed
+         * @description For a client that keeps a copy of the tasks. Without `cursor`, a round of pages returns all tasks. While `more` is
+         *     true, call again with the new `cursor` at once. Then keep the last `cursor`: the next call with it returns what changed
+         *     since.
+         *
+         *     Apply each page to the copy before the next: put in or replace `tasks`, and delete those in `removed`. A change is
+         *     never left out, but can come more than once. The order of tasks and ids is that of the changes, not that of a list.
+         *
+         *     A cursor is for one user, and works for 90 days. An older one, or one from before the database was restored, is 410:
+         *     discard the copy, and start over without a cursor. If `If-None-Match` has the `ETag` of the last response and
+         *     nothing else changed, the response is 304: keep the cursor. After a day with the same cursor, the response is 200 and
+         *     has a new one.
+         */
+        get: operations["getTaskChangesOfUser"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -333,6 +396,16 @@ export interface components {
             /** @description The time of the last change. It increases with every change. */
             updated_at: components["schemas"]["Timestamp"];
         };
+        ChangesPage: {
+            /** @description Tasks that are new or changed, as they are now. */
+            tasks: components["schemas"]["Task"][];
+            /** @description Ids of tasks that are gone. The client may never have had one. */
+            removed: components["schemas"]["TaskId"][];
+            /** @description What the next call sends as `cursor`. */
+            cursor: string;
+            /** @description Whether the round has another page. */
+            more: boolean;
+        };
         /**
          * Format: int32
          * @description Unique across all users.
@@ -508,6 +581,58 @@ export interface components {
                  */
                 "application/json": components["schemas"]["Task"];
             };
+        };
+        /** @description One page of changes. */
+        TaskChangesPage: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                "Cache-Control": components["headers"]["Cache-Control-of-own"];
+                "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
+                ETag: components["headers"]["ETag-of-changes"];
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "tasks": [
+                 *         {
+                 *           "id": 7,
+                 *           "user_id": "6dec149e-644a-4543-970a-cc83e325d455",
+                 *           "title": "Buy milk",
+                 *           "description": null,
+                 *           "completed": false,
+                 *           "created_at": "2026-01-31T12:34:56.123456Z",
+                 *           "updated_at": "2026-01-31T12:34:56.123456Z"
+                 *         }
+                 *       ],
+                 *       "removed": [
+                 *         8
+                 *       ],
+                 *       "cursor": "Y2hhbmdlcyAwMTIzNDU2Nzg5YWJjZGVmIDc2NSAxNzY5ODYyODk2IC0gMDEyMzQ1Njc4OWFiY2RlZg",
+                 *       "more": false
+                 *     }
+                 */
+                "application/json": components["schemas"]["ChangesPage"];
+            };
+        };
+        /** @description Nothing has changed that the client does not have. The response has no body, and the cursor stays valid. */
+        NoChanges: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                "Cache-Control": components["headers"]["Cache-Control-of-own"];
+                "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
+                ETag: components["headers"]["ETag-of-changes"];
+                [name: string]: unknown;
+            };
+            content?: never;
         };
         /** @description The task is unchanged. The response has no body. */
         NotModified: {
@@ -880,6 +1005,31 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description The changes since the cursor are no longer known. Discard the copy, and start over without a cursor. */
+        HistoryGone: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "type": "about:blank",
+                 *       "title": "Gone",
+                 *       "status": 410,
+                 *       "detail": "The changes since this cursor are no longer known: discard your copy, and start over without a cursor.",
+                 *       "instance": "/api/tasks/changes"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description The task's `ETag` does not match `If-Match`. Nothing was changed. */
         PreconditionFailed: {
             headers: {
@@ -1127,6 +1277,10 @@ export interface components {
          *     `status` or `q`, or together with `offset`, it is 422.
          */
         cursor: string;
+        /** @description The `cursor` of an earlier response for the same user, unchanged. Without it, the pages of all tasks begin. */
+        "changes-cursor": string;
+        /** @description The maximum number of tasks and ids on a page. A page with very large tasks can have fewer. */
+        "changes-limit": number;
         /**
          * @description The number of tasks to skip. If tasks are added or deleted between two requests, pages can overlap or miss tasks: use
          *     `cursor` to avoid that. Together with `cursor` it is 422.
@@ -1154,6 +1308,11 @@ export interface components {
          *     list, the response is 304. Weak tags match too.
          */
         "If-None-Match": string;
+        /**
+         * @description The `ETag` values that the client has, or `*` for any. If what the response would have is among them, it is 304.
+         *     That needs a cursor with which a round begins, and which is younger than a day.
+         */
+        "changes-If-None-Match": string;
     };
     requestBodies: never;
     headers: {
@@ -1198,6 +1357,11 @@ export interface components {
          * @example "649ae51397e40"
          */
         ETag: string;
+        /**
+         * @description The weak entity tag of tasks and ids. The cursor is no part of it. A page that others follow has none.
+         * @example W/"1f2e3d4c5b6a798897a6b5c4"
+         */
+        "ETag-of-changes": string;
         /**
          * @description The URL of the next page (RFC 8288), if there is one.
          * @example </api/tasks?status=pending&limit=20&cursor=LWNyZWF0ZWRfYXQgcGVuZGluZyAxNzY5ODYyODk2MTIzNDU2IDc>; rel="next"
@@ -1317,6 +1481,35 @@ export interface operations {
             200: components["responses"]["ClearedTasks"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            422: components["responses"]["Invalid"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getTaskChanges: {
+        parameters: {
+            query?: {
+                /** @description The `cursor` of an earlier response for the same user, unchanged. Without it, the pages of all tasks begin. */
+                cursor?: components["parameters"]["changes-cursor"];
+                /** @description The maximum number of tasks and ids on a page. A page with very large tasks can have fewer. */
+                limit?: components["parameters"]["changes-limit"];
+            };
+            header?: {
+                /**
+                 * @description The `ETag` values that the client has, or `*` for any. If what the response would have is among them, it is 304.
+                 *     That needs a cursor with which a round begins, and which is younger than a day.
+                 */
+                "If-None-Match"?: components["parameters"]["changes-If-None-Match"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["TaskChangesPage"];
+            304: components["responses"]["NoChanges"];
+            401: components["responses"]["Unauthenticated"];
+            410: components["responses"]["HistoryGone"];
             422: components["responses"]["Invalid"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
@@ -1584,6 +1777,39 @@ export interface operations {
             200: components["responses"]["ClearedTasks"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            422: components["responses"]["Invalid"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    getTaskChangesOfUser: {
+        parameters: {
+            query?: {
+                /** @description The `cursor` of an earlier response for the same user, unchanged. Without it, the pages of all tasks begin. */
+                cursor?: components["parameters"]["changes-cursor"];
+                /** @description The maximum number of tasks and ids on a page. A page with very large tasks can have fewer. */
+                limit?: components["parameters"]["changes-limit"];
+            };
+            header?: {
+                /**
+                 * @description The `ETag` values that the client has, or `*` for any. If what the response would have is among them, it is 304.
+                 *     That needs a cursor with which a round begins, and which is younger than a day.
+                 */
+                "If-None-Match"?: components["parameters"]["changes-If-None-Match"];
+            };
+            path: {
+                /** @description The caller's user id. */
+                user_id: components["parameters"]["user_id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["TaskChangesPage"];
+            304: components["responses"]["NoChanges"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            410: components["responses"]["HistoryGone"];
             422: components["responses"]["Invalid"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];

@@ -37,6 +37,14 @@ impl Api {
         Self { database, settings, functions: HashMap::new() }
     }
 
+    /// The same API with new functions, on another database behind a pooler without TLS.
+    pub fn moved_to(self, database: Database, pooler_port: u16) -> Self {
+        let url = database.plain_api_url(pooler_port);
+        let mut moved = Self { database, settings: self.settings, functions: HashMap::new() };
+        moved.set("DATABASE_URL", &url);
+        moved
+    }
+
     fn with_changes(mut self, changes: &[(&str, &str)]) -> Self {
         for (name, value) in changes {
             self.set(name, value);

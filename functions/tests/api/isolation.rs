@@ -11,7 +11,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use testing::User;
 use tokio::sync::Mutex;
 
@@ -86,6 +86,11 @@ enum Action {
         if_match: Tag,
     },
     Clear,
+    /// `cursor` is one of changes that any user has received. With `true` the tag of its response is sent too.
+    Changes {
+        limit: Option<usize>,
+        cursor: Option<(Index, bool)>,
+    },
 }
 
 /// The entity tag in a conditional request.
@@ -144,6 +149,8 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(task, set, if_match)| Action::Complete { task, set, if_match }),
         2 => (task(), tag()).prop_map(|(task, if_match)| Action::Delete { task, if_match }),
         1 => Just(Action::Clear),
+        4 => (option::of(1..4_usize), option::weighted(0.8, (any::<Index>(), any::<bool>())))
+            .prop_map(|(limit, cursor)| Action::Changes { limit, cursor }),
     ]
 }
 
@@ -205,6 +212,17 @@ struct Cursor {
     after: (String, i64),
 }
 
+/// A cursor of changes that some user has received, with the copy that they have then.
+#[derive(Debug, Clone, Default)]
+struct Copy {
+    owner: usize,
+    cursor: String,
+    tag: Option<String>,
+    tasks: BTreeMap<i64, Value>,
+    /// Whether all pages so far were of the round that makes the copy: tasks removed meanwhile are still in it.
+    is_first_round: bool,
+}
+
 /// The expected state, and every tag and cursor that any user has received.
 #[derive(Default)]
 struct Model {
@@ -212,6 +230,7 @@ struct Model {
     tasks: Vec<Task>,
     tags: Vec<String>,
     cursors: Vec<Cursor>,
+    copies: Vec<Copy>,
     /// The title and the response text of each creation, by user and key.
     keys: HashMap<(usize, &'static str), (&'static str, String)>,
 }
@@ -288,6 +307,7 @@ impl Series<'_> {
             _ => (None, None),
         };
         let mut cursor = None;
+        let mut copy = None;
         let sent = match &step.action {
             Action::Session => get("/api/session"),
             Action::Create { title, key } => {
@@ -334,6 +354,19 @@ impl Series<'_> {
             }
             Action::Delete { .. } => conditional(delete(&target(task)), "if-match", &tag),
             Action::Clear => delete(&format!("{base}?status=completed")),
+            Action::Changes { limit, cursor } => {
+                let mut path = format!("{base}/changes?limit={}", limit.unwrap_or(1000));
+                let mut tag = None;
+                if let Some((index, with_tag)) = cursor
+                    && !self.model.copies.is_empty()
+                {
+                    let known = index.get(&self.model.copies).clone();
+                    path += &format!("&cursor={}", known.cursor);
+                    tag = known.tag.clone().filter(|_| *with_tag);
+                    copy = Some(known);
+                }
+                conditional(get(&path), "if-none-match", &tag)
+            }
         };
         let is_write = sent.method != "GET";
         let is_session = matches!(step.action, Action::Session);
@@ -413,6 +446,7 @@ impl Series<'_> {
                 }
                 assert_eq!((answer.status, &answer.body), (200, &json!({"deleted": deleted})));
             }
+            Action::Changes { .. } => self.check_changes(person, copy, &answer),
         }
     }
 
@@ -506,6 +540,43 @@ impl Series<'_> {
             let (_, text) = next.rsplit_once("cursor=").expect("a cursor");
             self.model.cursors.push(Cursor { text: text.to_owned(), list, after });
         }
+    }
+
+    fn check_changes(&mut self, person: usize, copy: Option<Copy>, answer: &Answer) {
+        let mut copy = copy.unwrap_or(Copy { owner: person, is_first_round: true, ..Copy::default() });
+        if copy.owner != person {
+            assert_eq!(answer.status, 422, "another user's cursor: {answer:?}");
+            return;
+        }
+        let own = self.model.tasks.iter().filter(|task| task.owner == person && task.exists);
+        let own: BTreeMap<_, _> = own.map(|task| (task.id(), task.json.clone())).collect();
+        if answer.status == 304 {
+            assert_eq!(copy.tasks, own, "{answer:?}");
+            return;
+        }
+        assert_eq!(answer.status, 200, "{answer:?}");
+        for task in answer.body["tasks"].as_array().expect("tasks") {
+            assert_eq!(own.get(&task["id"].as_i64().expect("an id")), Some(task), "it is as it is now");
+            copy.tasks.insert(task["id"].as_i64().expect("an id"), task.clone());
+        }
+        for id in answer.body["removed"].as_array().expect("ids") {
+            let is_known = |task: &Task| task.owner == person && !task.exists && task.json["id"] == *id;
+            assert!(self.model.tasks.iter().any(is_known), "{id} was never this user's: {answer:?}");
+            copy.tasks.remove(&id.as_i64().expect("an id"));
+        }
+        if answer.body["more"] == false {
+            if copy.is_first_round {
+                let mut kept = copy.tasks.clone();
+                kept.retain(|id, _| own.contains_key(id));
+                assert_eq!(kept, own, "{answer:?}");
+            } else {
+                assert_eq!(copy.tasks, own, "{answer:?}");
+            }
+            copy.is_first_round = false;
+        }
+        copy.cursor = answer.body["cursor"].as_str().expect("a cursor").to_owned();
+        copy.tag = answer.header("etag").map(str::to_owned);
+        self.model.copies.push(copy);
     }
 
     /// Asserts that the database holds exactly the model's tasks.

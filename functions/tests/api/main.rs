@@ -2,6 +2,7 @@
 //! behind a real PgBouncer in transaction mode. `cargo xtask test api` starts these servers.
 mod access;
 mod api;
+mod changes;
 mod conditional;
 mod contract;
 mod credentials;
@@ -17,6 +18,7 @@ mod listing;
 mod loot;
 mod plans;
 mod purge;
+mod restores;
 mod role;
 mod running;
 mod secrets;

@@ -3,7 +3,7 @@ use crate::api::{Api, get};
 use serde_json::{Value, json};
 
 /// A scheduled event of EventBridge.
-fn scheduled_event() -> Value {
+pub fn scheduled_event() -> Value {
     json!({"version": "0", "source": "aws.events", "detail-type": "Scheduled Event", "detail": {}, "resources": []})
 }
 
@@ -30,14 +30,20 @@ async fn expired_sessions_and_verifications_go_and_live_ones_stay() {
         )
         .await;
     let purged = api.function("purge").await.invoke(scheduled_event()).await;
-    assert_eq!(purged, json!({"sessions": 2, "verifications": 1, "idempotency_keys": 1, "is_complete": true}));
+    assert_eq!(
+        purged,
+        json!({"sessions": 2, "verifications": 1, "idempotency_keys": 1, "removals": 0, "is_complete": true})
+    );
     assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.status, 200);
     assert_eq!(api.database.number("select count(*) from session").await, 1);
     assert_eq!(api.database.number("select count(*) from idempotency_keys where key = 'live'").await, 1);
     assert_eq!(api.database.number("select count(*) from verification where id = 'live'").await, 1);
 
     let purged = api.function("purge").await.invoke(scheduled_event()).await;
-    assert_eq!(purged, json!({"sessions": 0, "verifications": 0, "idempotency_keys": 0, "is_complete": true}));
+    assert_eq!(
+        purged,
+        json!({"sessions": 0, "verifications": 0, "idempotency_keys": 0, "removals": 0, "is_complete": true})
+    );
     let lines = api.function("purge").await.log_lines(3).await;
     let line: Value = serde_json::from_str(&lines[1]).expect("a JSON line");
     assert_eq!((&line["PurgedSessions"], &line["PurgedVerifications"]), (&json!(2), &json!(1)), "{line}");
@@ -57,7 +63,10 @@ async fn many_rows_are_removed_in_batches_that_skip_locked_rows() {
     api.database.sql("begin", &[]).await;
     api.database.sql("select from session where id = 's1' for update", &[]).await;
     let purged = api.function("purge").await.invoke(scheduled_event()).await;
-    assert_eq!(purged, json!({"sessions": 2499, "verifications": 0, "idempotency_keys": 0, "is_complete": true}));
+    assert_eq!(
+        purged,
+        json!({"sessions": 2499, "verifications": 0, "idempotency_keys": 0, "removals": 0, "is_complete": true})
+    );
     api.database.sql("commit", &[]).await;
     assert_eq!(api.function("purge").await.invoke(scheduled_event()).await["sessions"], 1);
 }

@@ -34,6 +34,7 @@ async fn every_route_makes_one_round_trip_to_the_database() {
         ("create-task", post("/api/tasks").header("idempotency-key", "k").json(json!({"title": "y"}))),
         ("update-task", put("/api/tasks/1").header("if-match", "\"5f\"").json(json!({"title": "x"}))),
         ("get-task", get("/api/tasks/1").header("if-none-match", "*")),
+        ("task-changes", get("/api/tasks/changes?limit=5").header("if-none-match", "*")),
         ("list-tasks", get("/api/tasks?sort=updated_at&q=x&status=pending&offset=5")),
     ] {
         requests.push((function.to_owned(), request.bearer(&ada.token)));
@@ -43,6 +44,7 @@ async fn every_route_makes_one_round_trip_to_the_database() {
     requests.push(("update-task".into(), put("/api/tasks/x").bearer(&ada.token).text("nonsense")));
     requests.push(("complete-task".into(), patch("/api/tasks/99999999999/complete").bearer(&ada.token)));
     requests.push(("list-tasks".into(), get("/api/tasks?limit=0").bearer(&ada.token)));
+    requests.push(("task-changes".into(), get("/api/tasks/changes?cursor=x").bearer(&ada.token)));
     // Start each function, which connects to the database in Init.
     for request in warm_up {
         api.call(request).await;

@@ -56,6 +56,8 @@ impl Body {
 /// A body that is a JSON array, built element by element.
 pub(crate) struct Array {
     json: Vec<u8>,
+    /// Where the elements begin.
+    first: usize,
     /// Where the last element begins, including its comma.
     last: usize,
 }
@@ -63,9 +65,19 @@ pub(crate) struct Array {
 impl Array {
     /// Creates an empty array with room for this many bytes.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self::opened(bytes, b"\"[")
+    }
+
+    /// Creates an empty array that is the field `name` of an object. [`Array::finish_object`] closes both. The name needs no
+    /// escape.
+    pub(crate) fn in_object(name: &str, bytes: usize) -> Self {
+        Self::opened(bytes, format!("\"{{\\\"{name}\\\":[").as_bytes())
+    }
+
+    fn opened(bytes: usize, opening: &[u8]) -> Self {
         let mut json = Vec::with_capacity(bytes);
-        json.extend(b"\"[");
-        Self { last: json.len(), json }
+        json.extend(opening);
+        Self { first: json.len(), last: json.len(), json }
     }
 
     /// Appends an element.
@@ -73,7 +85,7 @@ impl Array {
     /// # Errors
     /// If the element cannot be represented as JSON. Then nothing is appended.
     pub(crate) fn push(&mut self, element: &impl Serialize) -> serde_json::Result<()> {
-        let is_first = self.json.ends_with(b"\"[");
+        let is_first = self.json.len() == self.first;
         self.last = self.json.len();
         if !is_first {
             self.json.push(b',');
@@ -89,6 +101,26 @@ impl Array {
     /// The size of the finished body in Lambda's response, in bytes.
     pub(crate) fn len(&self) -> usize {
         self.json.len() + b"]\"".len()
+    }
+
+    /// The elements as they are in the body, such as for an entity tag.
+    pub(crate) fn elements(&self) -> &[u8] {
+        self.json.get(self.first..).unwrap_or_default()
+    }
+
+    /// Closes the array, adds the fields of `others`, which is an object with at least one, and returns the body.
+    ///
+    /// # Errors
+    /// If `others` cannot be represented as JSON.
+    pub(crate) fn finish_object(mut self, others: &impl Serialize) -> serde_json::Result<Body> {
+        self.json.push(b']');
+        let brace = self.json.len();
+        write(&mut self.json, others)?;
+        // The object goes on.
+        if let Some(brace) = self.json.get_mut(brace) {
+            *brace = b',';
+        }
+        Body::closed(self.json)
     }
 
     /// Closes the array and returns the body.

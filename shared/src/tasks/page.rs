@@ -16,7 +16,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::RangeInclusive};
 use tokio_postgres::Row;
 
 /// Maximum number of tasks on a page, and the default.
-const MAX_LIMIT: i64 = 1000;
+pub(crate) const MAX_LIMIT: i64 = 1000;
 
 /// Maximum size of a page's body in Lambda's response, in bytes. There it is JSON inside a JSON string, so a quote in a
 /// text takes four bytes.
@@ -25,7 +25,7 @@ const MAX_LIMIT: i64 = 1000;
 pub(crate) const MAX_PAGE_BYTES: u32 = 6_200_000;
 
 /// Bytes to reserve per task: enough for most, so that the buffer rarely grows.
-const TASK_CAPACITY_BYTES: usize = 512;
+pub(crate) const TASK_CAPACITY_BYTES: usize = 512;
 
 /// Largest limit at which the rows from the database cannot exceed a response, whatever they hold: each task has at
 /// most 10,200 characters of four bytes, and one task more than the limit is fetched.
@@ -170,7 +170,7 @@ impl ListQuery {
     /// # Errors
     /// [`Error::Invalid`] with an entry for each parameter that has an invalid value, or another API's name.
     pub fn from_request(request: &Request) -> Result<Self, Error> {
-        let mut sent = SentParameters { values: request.query().collect(), errors: FieldErrors::default() };
+        let mut sent = SentParameters::from_request(request);
         let query = Self {
             status: sent.read("status", Status::parse).unwrap_or_default(),
             sort: sent.read("sort", Sort::parse).unwrap_or_default(),
@@ -259,15 +259,19 @@ impl ListQuery {
 }
 
 /// The parameters that a client sent.
-struct SentParameters<'r> {
+pub(crate) struct SentParameters<'r> {
     /// If a parameter is repeated, its last value counts.
     values: BTreeMap<Cow<'r, str>, Cow<'r, str>>,
-    errors: FieldErrors,
+    pub(crate) errors: FieldErrors,
 }
 
-impl SentParameters<'_> {
+impl<'r> SentParameters<'r> {
+    pub(crate) fn from_request(request: &'r Request) -> Self {
+        Self { values: request.query().collect(), errors: FieldErrors::default() }
+    }
+
     /// Reads a parameter. It is `None` if it is absent or invalid.
-    fn read<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(crate) fn read<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         self.errors.keep(name, parse(self.values.get(name)?))
     }
 }
@@ -284,11 +288,14 @@ fn parse_search(text: &str) -> Result<Option<String>, String> {
 }
 
 /// Parses a whole number that consists of digits only: no sign.
-fn parse_number(text: &str, allowed: RangeInclusive<i64>) -> Result<i64, String> {
+pub(crate) fn parse_number(text: &str, allowed: RangeInclusive<i64>) -> Result<i64, String> {
     let has_digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|number| has_digits_only && allowed.contains(number));
     number.ok_or_else(|| format!("must be a whole number from {} to {}", allowed.start(), allowed.end()))
 }
+
+/// Why a text is refused as a cursor.
+pub(crate) const UNKNOWN_CURSOR: &str = "is not one that this API has made";
 
 /// A keyset cursor: the position in the order after which a page begins. It is valid for one list only.
 #[derive(Debug, PartialEq, Eq)]
@@ -312,7 +319,7 @@ impl Cursor {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        Self::decode(text).ok_or_else(|| "is not one that this API has made".to_owned())
+        Self::decode(text).ok_or_else(|| UNKNOWN_CURSOR.to_owned())
     }
 
     fn decode(text: &str) -> Option<Self> {

@@ -52,7 +52,10 @@ pub(crate) fn is_not_modified(request: &Request, task: &Task) -> Result<bool, Er
 }
 
 /// Returns the value of a header that holds a list of tags, or `*`.
-fn tags<'r>(request: &'r Request, name: &str) -> Result<Option<&'r str>, Error> {
+///
+/// # Errors
+/// [`Error::Invalid`] if the list is too long.
+pub(crate) fn tags<'r>(request: &'r Request, name: &str) -> Result<Option<&'r str>, Error> {
     match request.header(&name.to_ascii_lowercase()) {
         Some(list) if list.len() > MAX_TAGS_BYTES => {
             Err(Error::invalid(name, format!("must have at most {MAX_TAGS_BYTES} bytes")))

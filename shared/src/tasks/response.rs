@@ -3,7 +3,7 @@ use crate::{
     caller::Caller,
     error::Error,
     http::{request::Request, response::Response},
-    tasks::{page::Page, precondition, task::Task},
+    tasks::{changes::Changes, page::Page, precondition, task::Task},
 };
 use lambda_http::http::{
     HeaderName,
@@ -62,6 +62,15 @@ impl Response {
         let response = Self::ok_body(page.body).private();
         match page.next {
             Some(next) => response.with_header(LINK, &format!("<{}?{next}>; rel=\"next\"", path_of_tasks(caller))),
+            None => response,
+        }
+    }
+
+    /// 200 with a page of changes, or 304 if they are those that the client has.
+    pub fn task_changes(changes: Changes) -> Self {
+        let response = changes.body.map_or_else(Self::not_modified, Self::ok_body).private();
+        match changes.tag {
+            Some(tag) => response.with_header(ETAG, &tag),
             None => response,
         }
     }
