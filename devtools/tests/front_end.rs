@@ -1,5 +1,6 @@
 //! Tests of the front end in examples/nextjs: its types, TypeScript, ESLint, its build, and a person's tour in a browser
-//! with `cargo xtask dev`, for each way in which it can send the credential. `cargo xtask test front-end` installs the tools.
+//! with `cargo xtask dev`, for each way in which it can send the credential. And of the copies that docs/rxdb keeps in two
+//! browsers. `cargo xtask test front-end` installs the tools.
 mod harness;
 
 use harness::{Dev, free_port, new_folder};
@@ -119,6 +120,26 @@ fn a_person_uses_every_function_with_each_credential() {
             .unwrap();
         assert!(status.success(), "{credential}: pictures of the failure are in {}", pictures.display());
     }
+    dev.stop();
+}
+
+#[test]
+fn two_browsers_copies_end_with_the_same_list_after_one_was_offline() {
+    let page = format!("http://localhost:{}", free_port());
+    let settings = [("BETTER_AUTH_URL", &*page), ("TRUSTED_ORIGINS", &*page)];
+    let mut dev = Dev::start(&new_folder("sync"), free_port(), &settings, &[]);
+    let env = dev.environment();
+    let pictures = new_folder("sync-pictures");
+    fs::create_dir_all(&pictures).unwrap();
+    let status = Command::new("node")
+        .arg("sync-test.mjs")
+        .current_dir(folder("test"))
+        .envs([("FRONT_END", &*page), ("API", &*env["TASKS_URL"]), ("TOKEN", &*env["TASKS_TOKEN"])])
+        .env("REPLICATION", concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rxdb/tasks.js"))
+        .env("PICTURES", &pictures)
+        .status()
+        .unwrap();
+    assert!(status.success(), "the two copies differ");
     dev.stop();
 }
 
