@@ -222,6 +222,9 @@ for (const [choice, kept] of [["Discard mine", "Water both trees"], ["Save mine"
   await page.reload();
   await ready(page, edit(page, kept));
 }
+
+step("a second window sees a change without a reload");
+await edit(second, "Water the lemon tree on Sunday").waitFor();
 await second.close();
 
 step("searching: a pause in typing, and Retry-After");

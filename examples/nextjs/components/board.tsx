@@ -12,6 +12,8 @@ import { Composer, Toolbar } from "./forms";
 import { Blank, Empty, Icon, Mark, Row } from "./parts";
 import { useDeletion } from "./use-deletion";
 
+/** How often the API is asked for changes that were made elsewhere, in milliseconds. */
+const POLL_MS = 4000;
 interface Person { name: string; email: string }
 interface Props { user: Person; tasks: Task[]; problem: Problem | undefined; view: View; nextPage: string | undefined; access: Access }
 
@@ -43,6 +45,18 @@ export function Board({ user, tasks, problem, view, nextPage, access }: Props) {
 
   // Better Auth extends the session, and its cookie, when the browser calls it.
   useEffect(() => void authClient.getSession(), []);
+  useEffect(() => {
+    let cursor = "latest";
+    async function poll() {
+      if (document.hidden) return;
+      const { data, problem } = await outcome(api.GET("/api/tasks/changes", { params: { query: { cursor } } }));
+      if (data?.tasks.length || data?.removed.length || problem?.status === 410) router.refresh();
+      cursor = problem?.status === 410 ? "latest" : (data?.cursor ?? cursor);
+    }
+    const timer = setInterval(poll, POLL_MS);
+    void poll();
+    return () => clearInterval(timer);
+  }, [api, router]);
   useEffect(() => {
     const timer = problem?.retryAfter && setTimeout(() => router.refresh(), problem.retryAfter * 1000);
     return () => clearTimeout(timer);

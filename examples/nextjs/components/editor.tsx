@@ -89,6 +89,5 @@ export function Editor({ task: { id, ...task }, api, onSaved, onProblem, onClose
   );
 }
 
-const Version = ({ name, title, description }: { name: string; title: string; description: string | null }) => (
-  <section><h3>{name}</h3><p className="title">{title}</p><p className="description">{description || "No description"}</p></section>
-);
+const Version = ({ name, title, description }: { name: string; title: string; description: string | null }) =>
+  <section><h3>{name}</h3><p className="title">{title}</p><p className="description">{description || "No description"}</p></section>;

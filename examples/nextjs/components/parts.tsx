@@ -10,12 +10,10 @@ const PATHS = {
   delete: "M4.5 7h15M9.5 7V4.5h5V7M6.5 7l1 12.5h9l1-12.5M10 11v5M14 11v5",
   next: "M5 12h14M13 6l6 6-6 6",
 };
-export const Icon = ({ name }: { name: keyof typeof PATHS }) => (
-  <svg className="icon" viewBox="0 0 24 24" aria-hidden="true"><path d={PATHS[name]} /></svg>
-);
-export const Mark = () => (
-  <svg className="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9" /><path d="m9.5 16.5 4.5 4.5 8.5-10" /></svg>
-);
+export const Icon = ({ name }: { name: keyof typeof PATHS }) =>
+  <svg className="icon" viewBox="0 0 24 24" aria-hidden="true"><path d={PATHS[name]} /></svg>;
+export const Mark = () =>
+  <svg className="mark" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9" /><path d="m9.5 16.5 4.5 4.5 8.5-10" /></svg>;
 const DAY = new Intl.DateTimeFormat("en", { month: "short", day: "numeric" });
 
 interface RowProps { task: Task; onComplete: (task: Task, completed: boolean) => void; onEdit: (task: Task) => void; onDelete: (task: Task, button: HTMLElement) => void }
@@ -40,8 +38,7 @@ export function Row({ task, onComplete, onEdit, onDelete }: RowProps) {
 const SHEET = "M19 4h34a10 10 0 0 1 10 10v44a10 10 0 0 1-10 10H19A10 10 0 0 1 9 58V14A10 10 0 0 1 19 4ZM20 23l4 4 8-9M20 47l4 4 8-9M41 25h12M41 49h12";
 export const Blank = ({ title, children }: { title: string; children: ReactNode }) => (
   <section className="empty" role="status">
-    <svg className="picture" viewBox="0 0 72 72" aria-hidden="true"><path d={SHEET} /></svg>
-    <h2>{title}</h2><p>{children}</p>
+    <svg className="picture" viewBox="0 0 72 72" aria-hidden="true"><path d={SHEET} /></svg><h2>{title}</h2><p>{children}</p>
   </section>
 );
 
