@@ -1277,7 +1277,10 @@ export interface components {
          *     `status` or `q`, or together with `offset`, it is 422.
          */
         cursor: string;
-        /** @description The `cursor` of an earlier response for the same user, unchanged. Without it, the pages of all tasks begin. */
+        /**
+         * @description The `cursor` of an earlier response for the same user, unchanged. Without it, the pages of all tasks begin. `latest`
+         *     returns an empty page with a cursor for what changes from now on, for a client without a copy.
+         */
         "changes-cursor": string;
         /** @description The maximum number of tasks and ids on a page. A page with very large tasks can have fewer. */
         "changes-limit": number;
@@ -1489,7 +1492,10 @@ export interface operations {
     getTaskChanges: {
         parameters: {
             query?: {
-                /** @description The `cursor` of an earlier response for the same user, unchanged. Without it, the pages of all tasks begin. */
+                /**
+                 * @description The `cursor` of an earlier response for the same user, unchanged. Without it, the pages of all tasks begin. `latest`
+                 *     returns an empty page with a cursor for what changes from now on, for a client without a copy.
+                 */
                 cursor?: components["parameters"]["changes-cursor"];
                 /** @description The maximum number of tasks and ids on a page. A page with very large tasks can have fewer. */
                 limit?: components["parameters"]["changes-limit"];
@@ -1785,7 +1791,10 @@ export interface operations {
     getTaskChangesOfUser: {
         parameters: {
             query?: {
-                /** @description The `cursor` of an earlier response for the same user, unchanged. Without it, the pages of all tasks begin. */
+                /**
+                 * @description The `cursor` of an earlier response for the same user, unchanged. Without it, the pages of all tasks begin. `latest`
+                 *     returns an empty page with a cursor for what changes from now on, for a client without a copy.
+                 */
                 cursor?: components["parameters"]["changes-cursor"];
                 /** @description The maximum number of tasks and ids on a page. A page with very large tasks can have fewer. */
                 limit?: components["parameters"]["changes-limit"];

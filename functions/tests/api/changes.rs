@@ -127,6 +127,25 @@ async fn a_client_gets_everything_once_and_then_what_changed_or_is_gone() {
 }
 
 #[tokio::test]
+async fn a_client_without_a_copy_begins_with_what_changes_from_now_on() {
+    let mut ada = Person::sign_up().await;
+    let user = ada.user.clone();
+    let [removed, late] = [ada.api.make_task(&user, "old").await, ada.api.make_task(&user, "slow").await];
+    quiet(&ada.api).await;
+    let writer = ada.api.database.connect().await;
+    writer
+        .batch_execute(&format!("begin; update tasks set title = 'late' where id = {late}"))
+        .await
+        .expect("an update");
+    let latest = ada.get("/api/tasks/changes?cursor=latest").await;
+    assert_eq!((changed(&latest), &latest.body["more"]), ((vec![], vec![]), &json!(false)));
+    writer.batch_execute("commit").await.expect("a commit");
+    ada.call(delete(&format!("/api/tasks/{removed}"))).await;
+    let made = ada.api.make_task(&user, "new").await;
+    assert_eq!(changed(&ada.get(&after(&latest)).await), (vec![late, made], vec![removed]));
+}
+
+#[tokio::test]
 async fn pages_of_any_size_add_up_and_the_next_round_has_what_changed_between_them() {
     let mut ada = Person::sign_up().await;
     let user = ada.user.clone();

@@ -25,6 +25,9 @@ use tokio_postgres::Row;
 /// a day, and its cursor never grows old.
 const NOT_MODIFIED_WITHIN_S: i64 = 24 * 60 * 60;
 
+/// The value of `cursor` for a client without a copy, which only wants to notice changes.
+const LATEST: &str = "latest";
+
 /// Bytes of a page that are left for the fields beside the tasks, with a removed id in each row.
 const OTHER_FIELDS_BYTES: usize = 16 * 1024;
 
@@ -32,7 +35,7 @@ const OTHER_FIELDS_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct ChangesQuery {
     limit: Option<i64>,
-    cursor: Option<Cursor>,
+    cursor: Option<Start>,
     /// Entity tags, or `*`.
     if_none_match: Option<String>,
 }
@@ -46,7 +49,7 @@ impl ChangesQuery {
         let mut sent = SentParameters::from_request(request);
         let query = Self {
             limit: sent.read("limit", |text| parse_number(text, 1..=MAX_LIMIT)),
-            cursor: sent.read("cursor", Cursor::parse),
+            cursor: sent.read("cursor", Start::parse),
             if_none_match: precondition::tags(request, "If-None-Match")?.map(str::to_owned),
         };
         sent.errors.finish(Some(query))
@@ -60,23 +63,31 @@ impl ChangesQuery {
     /// The transaction and id after which the page begins.
     pub(crate) fn after(&self) -> (String, i32) {
         let (changed, id) = match &self.cursor {
-            Some(Cursor { place: Some(place), .. }) => (place.changed, place.id),
-            Some(Cursor { mark, .. }) => (mark.saturating_sub(1), i32::MAX),
+            Some(Start::Cursor(Cursor { place: Some(place), .. })) => (place.changed, place.id),
+            Some(Start::Cursor(Cursor { mark, .. })) => (mark.saturating_sub(1), i32::MAX),
+            Some(Start::Latest) => (u64::MAX, i32::MAX),
             None => (0, i32::MAX),
         };
         (changed.to_string(), id)
     }
 
+    fn cursor(&self) -> Option<&Cursor> {
+        match &self.cursor {
+            Some(Start::Cursor(cursor)) => Some(cursor),
+            Some(Start::Latest) | None => None,
+        }
+    }
+
     /// Whether removed tasks are of interest. A client without a copy has none of them: what is removed while it reads the
     /// pages of its first round comes in the second.
     pub(crate) fn wants_removed(&self) -> bool {
-        self.cursor.as_ref().is_some_and(|cursor| !cursor.is_first_round())
+        self.cursor().is_some_and(|cursor| !cursor.is_first_round())
     }
 
     /// Whether the client may keep its cursor if nothing is new: only at the beginning of a round, where the cursor misses
     /// nothing that commits later.
     fn can_be_unmodified(&self, now: i64) -> bool {
-        let cursor = self.cursor.as_ref().filter(|cursor| cursor.place.is_none());
+        let cursor = self.cursor().filter(|cursor| cursor.place.is_none());
         cursor.is_some_and(|cursor| (0..NOT_MODIFIED_WITHIN_S).contains(&now.saturating_sub(cursor.marked_at)))
     }
 
@@ -85,6 +96,20 @@ impl ChangesQuery {
         let opaque = |text: &str| text.trim().trim_start_matches("W/").to_owned();
         let tag = opaque(tag);
         self.if_none_match.as_deref().is_some_and(|list| list == "*" || list.split(',').any(|it| opaque(it) == tag))
+    }
+}
+
+/// Where a page begins.
+#[derive(Debug)]
+enum Start {
+    Cursor(Cursor),
+    /// After everything that has ended: the page is empty, and its cursor is for what comes.
+    Latest,
+}
+
+impl Start {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == LATEST { Ok(Self::Latest) } else { Cursor::parse(text).map(Self::Cursor) }
     }
 }
 
@@ -254,7 +279,7 @@ impl Changes {
         let Some(first) = rows.first() else { return Err(Error::Internal("no row".to_owned())) };
         let user_id: &str = first.try_get("user_id")?;
         let position = Position::from_row(first)?;
-        if let Some(cursor) = &query.cursor {
+        if let Some(cursor) = query.cursor() {
             if cursor.digest != cursor.digest_for(user_id) {
                 return Err(Error::invalid("cursor", "is not one that this API has made for this user"));
             }
@@ -285,7 +310,7 @@ impl Changes {
             last = Some((transaction(row, "changed")?, id));
         }
         // Other pages of the round keep the mark of the first.
-        let (mark, marked_at) = match &query.cursor {
+        let (mark, marked_at) = match query.cursor() {
             Some(Cursor { place: Some(_), mark, marked_at, .. }) => (*mark, *marked_at),
             _ => (position.oldest_running, position.now),
         };
