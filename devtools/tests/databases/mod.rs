@@ -56,7 +56,7 @@ const SNAKE_CASE: &str = r#"
 /// The tables that are not ours.
 const TABLES: &str = "select oid::regclass from pg_class
     where relkind = 'r' and relnamespace = any (array[to_regnamespace('public'), to_regnamespace('neon_auth')])
-        and relname not in ('tasks', 'idempotency_keys', '_sqlx_migrations')";
+        and relname not in ('tasks', 'idempotency_keys', 'removed_tasks', '_sqlx_migrations')";
 
 /// A front end's database, and its configuration of Better Auth.
 struct FrontEnd {

@@ -91,8 +91,8 @@ impl FrontEnd {
 
         let output = push(&self.database, OurLines::Without);
         println!("{output}");
-        let lost = "select name from unnest(array['tasks', 'idempotency_keys', '_sqlx_migrations']) as name where to_regclass('public.' || name) is null";
-        assert_eq!(self.query(lost).await.len(), 3, "{output}");
+        let lost = "select name from unnest(array['tasks', 'idempotency_keys', 'removed_tasks', '_sqlx_migrations']) as name where to_regclass('public.' || name) is null";
+        assert_eq!(self.query(lost).await.len(), 4, "{output}");
     }
 
     /// What [`FrontEnd::tables`] returns, of our tables too.
