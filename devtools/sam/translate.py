@@ -30,6 +30,11 @@ CHOICES = {
     "AlarmTopicArn": ["", "arn:aws:sns:us-east-1:123456789012:alarms"],
     "PermissionsBoundaryArn": ["", "arn:aws:iam::123456789012:policy/boundary"],
 }
+# No domain, and one whose certificate and record the stack makes.
+DOMAINS = [
+    {},
+    {"DomainName": "api.example.com", "HostedZoneId": "Z0123456789ABCDEFGHIJ"},
+]
 # Parameters without a default.
 REQUIRED = {
     "ApiSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:task-api/dev/api-AbCdEf",
@@ -100,8 +105,8 @@ def main():
     path, folder = sys.argv[1:]
     os.makedirs(folder, exist_ok=True)
     results = {}
-    for number, values in enumerate(itertools.product(*CHOICES.values())):
-        chosen = dict(zip(CHOICES, values))
+    for number, (domain, *values) in enumerate(itertools.product(DOMAINS, *CHOICES.values())):
+        chosen = {**domain, **dict(zip(CHOICES, values))}
         template = translate(path, {**REQUIRED, **chosen})
         cycle = find_cycle(template)
         if cycle:

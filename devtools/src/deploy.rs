@@ -190,9 +190,14 @@ impl<'o> Plan<'o> {
         let outputs = self.stack.outputs().await?;
         let outputs = outputs.with_context(|| format!("the stack {} has no outputs yet", self.stack.name))?;
         let url = outputs.get("Url").context("the stack has no output Url")?;
-        calls::make_all(&self.stack, url, Duration::from_secs(self.options.call_timeout))
-            .await
-            .context("the deployment succeeded, but the API does not work")?;
+        let calls = calls::make_all(&self.stack, url, Duration::from_secs(self.options.call_timeout)).await;
+        calls.map_err(|error| match outputs.get("DomainTarget") {
+            Some(target) => error.context(format!(
+                "the deployment succeeded, but the API does not work at its domain. Does the domain have a CNAME record \
+                 to {target}, or HostedZoneId? A new record can take minutes"
+            )),
+            None => error.context("the deployment succeeded, but the API does not work"),
+        })?;
         println!("\nUrl      {url}");
         if let Some(docs) = outputs.get("DocsUrl") {
             println!("DocsUrl  {docs}");

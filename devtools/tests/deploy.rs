@@ -246,3 +246,19 @@ async fn nothing_is_called_after_a_deployment_that_failed() {
     assert_eq!(rig.recorded().iter().map(|call| call[0].as_str()).collect::<Vec<_>>(), ["list", "deploy"]);
     assert!(rig.calls().is_empty(), "{:?}", rig.calls());
 }
+
+#[tokio::test]
+async fn the_target_of_the_domains_record_is_named_if_the_domain_does_not_work() {
+    let rig = Rig::new("domain", StatusCode::SERVICE_UNAVAILABLE).await;
+    let target = "d-abc.execute-api.eu-central-1.amazonaws.com";
+    let outputs = rig
+        .read("bin/outputs")
+        .replace("]", &format!(r#",{{"OutputKey":"DomainTarget","OutputValue":"{target}","Description":""}}]"#));
+    rig.write("bin/outputs", &outputs);
+    let zone = ["--set", "DomainName=api.example.com", "--set", "HostedZoneId=Z0123456789ABCDEFGHIJ"];
+    let run = rig.deploy(&with_flags(&zone)).await;
+    assert_refused(&run, &["CNAME record to", target, "GET /health"]);
+    assert!(rig.recorded()[1].contains(&"DomainName=\"api.example.com\"".to_owned()));
+    let wrong = ["dev", "--set", "DomainName=https://api.example.com"];
+    assert_refused(&rig.deploy(&wrong).await, &["A name like api.example.com"]);
+}

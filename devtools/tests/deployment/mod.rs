@@ -136,6 +136,10 @@ impl Rig {
         fs::write(self.folder.join(file), text).unwrap();
     }
 
+    pub fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.folder.join(file)).unwrap()
+    }
+
     pub fn path(&self, file: &str) -> String {
         self.folder.join(file).display().to_string()
     }

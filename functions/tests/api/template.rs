@@ -535,3 +535,44 @@ fn only_pages_of_trusted_origins_may_call_with_credentials() {
         assert!(list("ExposeHeaders").contains(header), "a page cannot read {header}");
     }
 }
+
+/// Whether a condition is that a parameter is not empty.
+fn is_not_empty(condition: &str, parameter: &str) -> bool {
+    TEMPLATE["Conditions"][condition] == json!({ "Fn::Not": [{ "Fn::Equals": [{ "Ref": parameter }, ""] }] })
+}
+
+#[test]
+fn a_domain_of_ones_own_is_the_only_address_of_the_api() {
+    assert!(is_not_empty("HasDomain", "DomainName"));
+    let api = &resource("Api")["Properties"];
+    let on_domain = |value: Value| json!({ "Fn::If": ["HasDomain", value, { "Ref": "AWS::NoValue" }] });
+    assert_eq!(
+        api["DisableExecuteApiEndpoint"],
+        on_domain(json!(true)),
+        "the other address must not bypass the domain"
+    );
+    for name in ["Domain", "DomainMapping"] {
+        assert_eq!(resource(name)["Condition"], "HasDomain", "{name}");
+    }
+    let mapping = &resource("DomainMapping")["Properties"];
+    assert_eq!(mapping["ApiMappingKey"], Value::Null, "paths must be the same as without a domain");
+    assert_eq!(mapping["Stage"], json!({ "Ref": "Api.Stage" }));
+    let configuration = &resource("Domain")["Properties"]["DomainNameConfigurations"][0];
+    assert_eq!(configuration["SecurityPolicy"], "TLS_1_2");
+    for (output, path) in [("Url", ""), ("DocsUrl", "/docs")] {
+        let value = &TEMPLATE["Outputs"][output]["Value"]["Fn::If"];
+        assert_eq!(value[0], "HasDomain", "{output}");
+        assert_eq!(value[1], json!({ "Fn::Sub": format!("https://${{DomainName}}{path}") }), "{output}");
+    }
+}
+
+#[test]
+fn a_domain_without_certificate_is_refused_before_anything_is_made() {
+    let rule = &TEMPLATE["Rules"]["DomainHasCertificate"];
+    let is_set = |parameter: &str| json!({ "Fn::Not": [{ "Fn::Equals": [{ "Ref": parameter }, ""] }] });
+    assert_eq!(rule["RuleCondition"], is_set("DomainName"));
+    let assertion = &rule["Assertions"][0]["Assert"]["Fn::Or"];
+    assert_eq!(*assertion, json!([is_set("HostedZoneId"), is_set("CertificateArn")]));
+    assert_eq!(resource("Certificate")["Condition"], "MakesCertificate");
+    assert_eq!(resource("DomainRecord")["Condition"], "HasDomainRecords");
+}
