@@ -4,4 +4,5 @@ pub mod logs;
 pub mod openapi;
 pub mod orm;
 pub mod sam;
+pub mod sbom;
 pub mod supply_chain;

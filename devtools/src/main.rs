@@ -57,6 +57,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Fuzz(options) => fuzz::fuzz(options).await,
         Command::Mutants(options) => mutants::mutants(options).await,
         Command::Generate(options) => generate::generate(options),
+        Command::Sbom(options) => checks::sbom::sbom(options).await,
         Command::Sizes => sizes::sizes().await,
         Command::Migrate(action) => migrate::migrate(action).await,
     }

@@ -60,6 +60,60 @@ mod tests {
         assert_eq!(all.len(), names(all.iter().copied()).len(), "a part is in two lanes");
     }
 
+    fn workflow(name: &str) -> Value {
+        let text = std::fs::read_to_string(root().join(".github/workflows").join(name)).unwrap();
+        serde_saphyr::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn no_job_that_may_act_as_the_repository_compiles_or_restores_a_cache() {
+        let mut privileged = 0;
+        for name in ["build.yml", "deploy.yml", "test.yml", "supply-chain.yml"] {
+            let workflow = workflow(name);
+            for (job_name, job) in workflow["jobs"].as_object().unwrap() {
+                if job["permissions"]["id-token"].is_null() && name != "build.yml" {
+                    continue;
+                }
+                privileged += 1;
+                let steps = job["steps"].to_string();
+                assert!(!steps.contains("actions/cache"), "{name}: {job_name} restores a cache");
+                if name != "build.yml" {
+                    for word in ["cargo ", "rustup", "sam build", "npm "] {
+                        assert!(!steps.contains(word), "{name}: {job_name} runs {word}");
+                    }
+                }
+                if steps.contains("pip install") {
+                    assert!(steps.contains("--require-hashes --no-deps --only-binary :all:"), "{name}: {job_name}");
+                }
+            }
+        }
+        assert!(privileged >= 2, "the jobs build and deploy");
+        assert_eq!(workflow("build.yml")["jobs"]["build"]["permissions"], serde_json::json!({ "contents": "read" }));
+    }
+
+    #[test]
+    fn the_workflows_use_the_image_that_dependabot_watches() {
+        let text = std::fs::read_to_string(root().join(".github/image/Dockerfile")).unwrap();
+        let image = text.lines().find_map(|line| line.strip_prefix("FROM ")).unwrap();
+        assert!(image.contains("@sha256:"), "{image}");
+        for name in ["build", "deploy"] {
+            assert_eq!(workflow(&format!("{name}.yml"))["jobs"][name]["container"], image, "{name}.yml");
+        }
+    }
+
+    #[test]
+    fn the_workflows_install_the_tools_that_the_tests_use() {
+        let pinned = |name: &str| std::fs::read_to_string(root().join(".github/pip").join(name)).unwrap();
+        let tools = std::fs::read_to_string(root().join("devtools/src/system/tools.rs")).unwrap();
+        let sam = std::fs::read_to_string(root().join("devtools/src/checks/sam.rs")).unwrap();
+        for (file, source, name) in [("sam.txt", &sam, "aws-sam-cli=="), ("cargo-lambda.txt", &tools, "cargo-lambda==")]
+        {
+            let rest = source.split(name).nth(1).unwrap();
+            let version = rest.split('"').next().unwrap();
+            assert!(pinned(file).contains(&format!("\n{name}{version} \\\n")), "{file} lacks {name}{version}");
+        }
+    }
+
     #[test]
     fn github_runs_every_part() {
         let file = ".github/workflows/test.yml";

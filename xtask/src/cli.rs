@@ -34,6 +34,8 @@ pub enum Command {
     Fuzz(Fuzz),
     /// Run mutation tests on the session check and the task statements, and list the changes that no test notices
     Mutants(Mutants),
+    /// Write lists of the crates in the deployed programs, in CycloneDX's format
+    Sbom(Sbom),
     /// Build the functions for release and print the size, GLIBC version and shared libraries of each
     Sizes,
     /// Apply, revert or inspect database migrations
@@ -208,6 +210,13 @@ pub struct DeployValues {
 }
 
 #[derive(Args)]
+pub struct Sbom {
+    /// Folder for the lists
+    #[arg(long, value_name = "FOLDER", default_value = "target/sbom")]
+    pub folder: PathBuf,
+}
+
+#[derive(Args)]
 pub struct Generate {
     /// Write nothing, and fail if a file is out of date
     #[arg(long)]
@@ -251,7 +260,8 @@ pub enum Part {
     Doc,
     /// The API depends neither on the migration library nor on the AWS SDK (1 s)
     Dependencies,
-    /// Third-party crates: licences, versions, sources, advisories (if there is a network), and no unused dependency (1
+    /// Third-party crates: licences, versions, sources, advisories (if there is a network), no unused dependency, and the lists
+    /// of components; and the workflows (1
     /// min 20 s, seconds once its tools are built)
     SupplyChain,
     /// Unit tests, without servers (20 s)

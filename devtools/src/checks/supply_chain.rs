@@ -1,5 +1,10 @@
-//! Checks dependencies: cargo-deny with the rules of deny.toml, and cargo-machete for unused ones.
-use crate::{system::process::run_command, system::tools::from_crates_io};
+//! Checks dependencies: cargo-deny with the rules of deny.toml, cargo-machete for unused ones, the lists of components, and
+//! the workflows with zizmor.
+use crate::{
+    checks::sbom,
+    system::process::run_command,
+    system::tools::{from_crates_io, from_pypi},
+};
 use anyhow::{Result, bail};
 use tokio::process::Command;
 use xtask::{place::root, step};
@@ -7,11 +12,13 @@ use xtask::{place::root, step};
 /// The versions with which the project passes.
 const CARGO_DENY: &str = "cargo-deny@0.20.2";
 const CARGO_MACHETE: &str = "cargo-machete@0.9.2";
+const ZIZMOR: &str = "zizmor==1.32.0";
 
 /// The advisory database: cargo-deny's default.
 const ADVISORIES: &str = "https://github.com/rustsec/advisory-db";
 
-/// Checks licences, versions, sources and advisories, and that every dependency is used.
+/// Checks licences, versions, sources and advisories, that every dependency is used, that the lists of components are complete,
+/// and the workflows.
 pub async fn check() -> Result<()> {
     let deny = from_crates_io(CARGO_DENY).await?;
     let cargo_deny = |checks: &[&str]| {
@@ -34,7 +41,12 @@ pub async fn check() -> Result<()> {
         );
     }
     step(CARGO_MACHETE);
-    run_command(Command::new(from_crates_io(CARGO_MACHETE).await?).current_dir(root())).await
+    run_command(Command::new(from_crates_io(CARGO_MACHETE).await?).current_dir(root())).await?;
+    sbom::check().await?;
+    step(format!("{ZIZMOR}: the workflows"));
+    let zizmor = from_pypi("zizmor", &[ZIZMOR]).await?.join("zizmor");
+    // Every finding is an error. An exception is a comment in the workflow, with its reason.
+    run_command(Command::new(zizmor).args(["--offline", "--no-progress", ".github"]).current_dir(root())).await
 }
 
 /// Whether git can read the advisory database.
