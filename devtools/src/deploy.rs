@@ -139,6 +139,7 @@ impl<'o> Plan<'o> {
         for call in &calls::CALLS {
             println!("# GET <Url>{} must return {}", call.path, call.expected.as_u16());
         }
+        println!("{}", shell_line(&self.stack.sweep_command()));
         Ok(())
     }
 
@@ -198,6 +199,7 @@ impl<'o> Plan<'o> {
             )),
             None => error.context("the deployment succeeded, but the API does not work"),
         })?;
+        self.stack.sweep().await;
         println!("\nUrl      {url}");
         if let Some(docs) = outputs.get("DocsUrl") {
             println!("DocsUrl  {docs}");

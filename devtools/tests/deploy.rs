@@ -262,3 +262,18 @@ async fn the_target_of_the_domains_record_is_named_if_the_domain_does_not_work()
     let wrong = ["dev", "--set", "DomainName=https://api.example.com"];
     assert_refused(&rig.deploy(&wrong).await, &["A name like api.example.com"]);
 }
+
+#[tokio::test]
+async fn old_versions_are_removed_after_a_good_deployment_and_it_stays_good_if_that_fails() {
+    let rig = Rig::new("sweep", StatusCode::OK).await;
+    for (status, words) in [("0", ""), ("1", "NOT REMOVED")] {
+        rig.write("bin/swept", status);
+        let run = rig.deploy(&with_flags(&[])).await;
+        assert!(run.succeeded && run.stdout.contains(words), "{}{}", run.stdout, run.stderr);
+        let arguments = rig.read("bin/python");
+        assert!(arguments.ends_with("devtools/sam/sweep.py\ntask-api-dev\neu-central-1\n"), "{arguments}");
+    }
+    let failed = Rig::new("no-sweep", StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_refused(&failed.deploy(&with_flags(&[])).await, &["GET /health returned 503"]);
+    assert!(!std::path::Path::new(&failed.path("bin/python")).exists(), "the old versions are still needed");
+}

@@ -1,9 +1,10 @@
 //! The CloudFormation stack, as the SAM CLI reports it.
-use crate::checks::sam;
+use crate::{checks::sam, system::process::run_command};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf};
 use tokio::process::Command;
+use xtask::{place::root, step};
 
 /// A stack. It need not exist yet.
 pub struct Stack {
@@ -31,6 +32,21 @@ impl Stack {
             command.args(["--profile", profile]);
         }
         command
+    }
+
+    /// Returns the command that removes what deployments leave behind. It runs with the Python of the SAM CLI, which has boto3.
+    pub fn sweep_command(&self) -> Command {
+        let mut command = Command::new(self.sam.with_file_name("python3"));
+        command.arg(root().join("devtools/sam/sweep.py")).args([&self.name, &self.region]).args(&self.profile);
+        command
+    }
+
+    /// Removes what deployments leave behind. If that fails, the deployment has succeeded nevertheless: the next one tries again.
+    pub async fn sweep(&self) {
+        step("Removing old versions of the functions");
+        if let Err(error) = run_command(&mut self.sweep_command()).await {
+            println!("NOT REMOVED: {error:#}. The next deployment tries again");
+        }
     }
 
     /// Returns the outputs, or `None` if the stack does not exist or no deployment of it has completed.

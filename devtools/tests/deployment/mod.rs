@@ -72,6 +72,13 @@ case $1 in
 esac
 "#;
 
+/// Records its arguments, and fails if the file `swept` has another status.
+const PYTHON: &str = r#"#!/bin/sh
+folder=$(dirname "$0")
+printf '%s\n' "$@" > "$folder/python"
+exit "$(cat "$folder/swept" 2> /dev/null || echo 0)"
+"#;
+
 /// The test environment.
 pub struct Rig {
     folder: PathBuf,
@@ -97,6 +104,8 @@ impl Rig {
         rig.write("samconfig.toml", CONFIG);
         rig.write("bin/sam", SAM);
         fs::set_permissions(rig.folder.join("bin/sam"), fs::Permissions::from_mode(0o755)).unwrap();
+        rig.write("bin/python3", PYTHON);
+        fs::set_permissions(rig.folder.join("bin/python3"), fs::Permissions::from_mode(0o755)).unwrap();
         rig.write("bin/version", "1.170.0");
         rig.write("bin/status", "0");
         let output = |key: &str, value: String| json!({"OutputKey": key, "OutputValue": value, "Description": ""});
