@@ -207,7 +207,7 @@ fn other_routes<'t>(deployment: &mut Deployment, trial: &mut Trial, plan: &Plan,
     if is_ours {
         each(Route::Patch, &|task| on_task("PATCH", task, "", Some(json!({"title": "Patched by the benchmark"}))))?;
         each(Route::Session, &|_| Call { path: "/api/session".to_owned(), ..list(token, "") })?;
-        each(Route::Health, &|_| Call { path: "/health".to_owned(), ..list(token, "") })?;
+        each(Route::Health, &|_| Call { path: "/health?deep=true".to_owned(), ..list(token, "") })?;
         // As a user without tasks, because the other users' tasks must stay for the next rounds.
         each(Route::Clear, &|_| Call { method: "DELETE", ..list("bench-nobody", "status=completed") })?;
     }

@@ -136,7 +136,7 @@ impl<'o> Plan<'o> {
         println!("# every program in {} is checked: {}, GLIBC, libraries", self.folder.display(), self.architecture);
         println!("{}", shell_line(&self.deploy(&deployment_id()?, stdin().is_terminal())));
         println!("{}", shell_line(&self.stack.outputs_command()));
-        for call in &calls::CALLS {
+        for call in calls::calls(self.settings.serves_docs()) {
             println!("# GET <Url>{} must return {}", call.path, call.expected.as_u16());
         }
         println!("{}", shell_line(&self.stack.sweep_command()));
@@ -191,7 +191,13 @@ impl<'o> Plan<'o> {
         let outputs = self.stack.outputs().await?;
         let outputs = outputs.with_context(|| format!("the stack {} has no outputs yet", self.stack.name))?;
         let url = outputs.get("Url").context("the stack has no output Url")?;
-        let calls = calls::make_all(&self.stack, url, Duration::from_secs(self.options.call_timeout)).await;
+        let calls = calls::make_all(
+            &self.stack,
+            url,
+            self.settings.serves_docs(),
+            Duration::from_secs(self.options.call_timeout),
+        )
+        .await;
         calls.map_err(|error| match outputs.get("DomainTarget") {
             Some(target) => error.context(format!(
                 "the deployment succeeded, but the API does not work at its domain. Does the domain have a CNAME record \

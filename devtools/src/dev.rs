@@ -321,7 +321,7 @@ async fn wait_until_ready(mut watch: Option<&mut Running>, base_url: &str) -> Re
         if let Some(watch) = &mut watch {
             watch.check()?;
         }
-        match client.get(format!("{base_url}/health")).send().await {
+        match client.get(format!("{base_url}/health?deep=true")).send().await {
             Ok(answer) if answer.status() == StatusCode::OK => break,
             Ok(answer) if answer.status() == StatusCode::INTERNAL_SERVER_ERROR && watch.is_none() => {
                 bail!("the function health does not start: its output is above")

@@ -66,7 +66,7 @@ async fn the_first_deployment_gets_its_values_from_flags_and_the_next_from_the_f
         &format!("DeploymentId=\"{id}\""),
     ];
     assert_eq!(deploy[..], expected);
-    assert_eq!(rig.calls(), ["/health", "/openapi.json", "/api/tasks"]);
+    assert_eq!(rig.calls(), ["/health?deep=true", "/openapi.json", "/api/tasks"]);
     assert!(first.stdout.ends_with(&format!("\nUrl      {0}\nDocsUrl  {0}/docs\n", rig.url)), "{}", first.stdout);
 
     let written = rig.config();
@@ -137,7 +137,7 @@ async fn a_dry_run_runs_and_writes_nothing() {
         "bin/sam deploy --config-env dev",
         "'PurgeSchedule=\"rate(1 day)\"'",
         &format!("ApiSecretArn=\"{API_SECRET}\""),
-        "# GET <Url>/health must return 200",
+        "# GET <Url>/health?deep=true must return 200",
     ] {
         assert!(run.stdout.contains(words), "'{words}' is not in: {}", run.stdout);
     }
@@ -231,7 +231,7 @@ async fn an_api_with_a_wrong_answer_is_an_error() {
     let run = rig.deploy(&with_flags(&[])).await;
     assert_refused(
         &run,
-        &["GET /health returned 503, expected 200: {\"type\"", "The database is away.", "docs/deploy.md"],
+        &["GET /health?deep=true returned 503, expected 200: {\"type\"", "The database is away.", "docs/deploy.md"],
     );
     assert_refused(&run, &["sam logs --cw-log-group /aws/lambda/task-api-dev-health --region eu-central-1"]);
     assert!(rig.calls().len() > 1, "it tries again: {:?}", rig.calls());
@@ -257,10 +257,17 @@ async fn the_target_of_the_domains_record_is_named_if_the_domain_does_not_work()
     rig.write("bin/outputs", &outputs);
     let zone = ["--set", "DomainName=api.example.com", "--set", "HostedZoneId=Z0123456789ABCDEFGHIJ"];
     let run = rig.deploy(&with_flags(&zone)).await;
-    assert_refused(&run, &["CNAME record to", target, "GET /health"]);
+    assert_refused(&run, &["CNAME record to", target, "GET /health?deep=true"]);
     assert!(rig.recorded()[1].contains(&"DomainName=\"api.example.com\"".to_owned()));
     let wrong = ["dev", "--set", "DomainName=https://api.example.com"];
     assert_refused(&rig.deploy(&wrong).await, &["A name like api.example.com"]);
+}
+
+#[tokio::test]
+async fn the_contract_must_not_be_there_if_it_is_switched_off() {
+    let rig = Rig::new("docs", StatusCode::OK).await;
+    let run = rig.deploy(&with_flags(&["--set", "ServeDocs=false"])).await;
+    assert_refused(&run, &["GET /openapi.json returned 200, expected 404"]);
 }
 
 #[tokio::test]
@@ -274,6 +281,6 @@ async fn old_versions_are_removed_after_a_good_deployment_and_it_stays_good_if_t
         assert!(arguments.ends_with("devtools/sam/sweep.py\ntask-api-dev\neu-central-1\n"), "{arguments}");
     }
     let failed = Rig::new("no-sweep", StatusCode::SERVICE_UNAVAILABLE).await;
-    assert_refused(&failed.deploy(&with_flags(&[])).await, &["GET /health returned 503"]);
+    assert_refused(&failed.deploy(&with_flags(&[])).await, &["GET /health?deep=true returned 503"]);
     assert!(!std::path::Path::new(&failed.path("bin/python")).exists(), "the old versions are still needed");
 }

@@ -10,6 +10,7 @@ mod connection;
 mod credential;
 mod database;
 mod dry_run;
+mod edge;
 mod environment;
 mod error;
 mod http;

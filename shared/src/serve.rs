@@ -5,6 +5,8 @@ use crate::{
     connection::roots,
     credential::{Access, Admission},
     database::Database,
+    edge::EdgeKeys,
+    environment::variable,
     error::{AuthFailure, Error},
     http::{request::Request, response::Response},
     job::Job,
@@ -13,7 +15,7 @@ use crate::{
     metrics::{Measures, Metrics, RequestRecord, Started},
     probe::Probe,
     session::{load_jwt_keys, prepare_lookup},
-    settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Scope, Settings, Snapshot},
+    settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Scope, Settings, Snapshot, config::parse_bool},
 };
 use lambda_runtime::{Context, LambdaEvent, Runtime, service_fn};
 use serde::{Serialize, de::IgnoredAny};
@@ -62,7 +64,7 @@ where
     H: Fn(Caller, Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    serve_requests(Scope::Sessions, move |app, request, measures| {
+    serve_requests(Scope::Sessions, Init::Connect, move |app, request, measures| {
         let handler = handler.clone();
         async move { app.answer_caller(request, access, measures, handler).await }
     })
@@ -70,29 +72,38 @@ where
 }
 
 /// Answers every request with `handler`, without a session. The handler can check that the database answers, but cannot
-/// read from it.
+/// read from it. Nothing connects to the database before that, so that a suspended one sleeps on.
 pub async fn serve_without_session<H, F>(handler: H) -> ExitCode
 where
-    H: Fn(Probe) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Probe, Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    serve_requests(Scope::Database, move |app, _, measures| {
+    serve_requests(Scope::Database, Init::Wait, move |app, request, measures| {
         let handler = handler.clone();
-        async move { handler(Probe(app.database(measures).await?)).await }
+        async move { handler(Probe { settings: app.settings.clone(), measures }, request).await }
     })
     .await
 }
 
-/// Answers every request with `handler`, without session, database or settings.
+/// Answers every request with `handler`, without session or database. With the setting `SERVE_DOCS=false`, every request is
+/// 404.
 pub async fn serve_files<H>(handler: H) -> ExitCode
 where
     H: Fn(&Request) -> Result<Response, Error> + Clone + Send + Sync + 'static,
 {
     log::begin(&["shared"]);
     let metrics = Arc::new(Metrics::from_env());
+    let settings =
+        EdgeKeys::from_env().and_then(|edge| Ok((Arc::new(edge), parse_bool(SERVE_DOCS, variable(SERVE_DOCS), true)?)));
+    let (edge, is_served) = match settings {
+        Ok(settings) => settings,
+        Err(cause) => return cannot_start(&cause),
+    };
     let service = service_fn(move |event: LambdaEvent<Request>| {
-        let (metrics, handler) = (metrics.clone(), handler.clone());
-        async move { respond(&metrics, Arc::default(), event, |request| async move { handler(&request) }).await }
+        let (metrics, edge, handler) = (metrics.clone(), edge.clone(), handler.clone());
+        let answer =
+            move |request: Request| async move { if is_served { handler(&request) } else { Err(Error::NoSuchPath) } };
+        async move { respond(&metrics, &edge, Arc::default(), event, answer).await }
     });
     run_until_terminated(Runtime::new(service).run_concurrent()).await
 }
@@ -105,7 +116,7 @@ where
     F: Future<Output = Result<T, Error>> + Send + 'static,
     T: Serialize + Send + 'static,
 {
-    let app = match App::start(Scope::Database).await {
+    let app = match App::start(Scope::Database, Init::Connect).await {
         Ok(app) => app,
         Err(failure) => return failure,
     };
@@ -126,16 +137,35 @@ where
     run_until_terminated(Runtime::new(service).run_concurrent()).await
 }
 
+/// The setting of [`serve_files`].
+const SERVE_DOCS: &str = "SERVE_DOCS";
+
+/// Logs why the function cannot start.
+fn cannot_start(cause: &str) -> ExitCode {
+    tracing::error!(cause, "the function cannot start");
+    ExitCode::FAILURE
+}
+
+/// Whether Lambda's Init connects to the database.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Init {
+    /// It does, so that the first request need not.
+    Connect,
+    /// The first request that needs the database connects.
+    Wait,
+}
+
 /// The state that lives as long as the process.
 struct App {
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
+    edge: EdgeKeys,
 }
 
 impl App {
     /// Reads the settings and connects. If the secret or the database is unavailable, Init still succeeds: requests
     /// report it and try again.
-    async fn start(scope: Scope) -> Result<Arc<Self>, ExitCode> {
+    async fn start(scope: Scope, init: Init) -> Result<Arc<Self>, ExitCode> {
         log::begin(&["shared"]);
         roots::hide_system_roots();
         let began = Instant::now();
@@ -143,18 +173,16 @@ impl App {
         let metrics = Arc::new(Metrics::from_env());
         let settings = match Settings::start(scope, left()).await {
             Ok(settings) => Arc::new(settings),
-            Err(cause) => {
-                tracing::error!(cause, "the function cannot start");
-                return Err(ExitCode::FAILURE);
-            }
+            Err(cause) => return Err(cannot_start(&cause.to_string())),
         };
+        let edge = EdgeKeys::from_env().map_err(|cause| cannot_start(&cause))?;
         let settings_time = began.elapsed();
         if scope == Scope::Sessions && settings.cached().is_some_and(|snapshot| !snapshot.checks_signatures()) {
             tracing::warn!("BETTER_AUTH_SECRET is not set: cookies and signed session tokens are no credential");
         }
         let measures = Arc::<Measures>::default();
         let mut lacks_session_index = false;
-        if let Some(snapshot) = settings.cached() {
+        if let Some(snapshot) = settings.cached().filter(|_| init == Init::Connect) {
             let accepts_jwts = snapshot.accepts_jwts();
             let database = Database::new(settings.clone(), snapshot, measures.clone());
             match connect(&database, scope, accepts_jwts, left()).await {
@@ -164,7 +192,7 @@ impl App {
         }
         let init_time = began.elapsed();
         metrics.write(&Started { init_time, settings_time, measures: &measures, lacks_session_index });
-        Ok(Arc::new(Self { settings, metrics }))
+        Ok(Arc::new(Self { settings, metrics, edge }))
     }
 
     /// Returns the database for the current settings.
@@ -235,12 +263,12 @@ async fn connect(database: &Database, scope: Scope, accepts_jwts: bool, limit: D
     timeout(left, prepare_lookup(database, accepts_jwts)).await.map_err(|_| late())?
 }
 
-async fn serve_requests<A, F>(scope: Scope, answer: A) -> ExitCode
+async fn serve_requests<A, F>(scope: Scope, init: Init, answer: A) -> ExitCode
 where
     A: Fn(Arc<App>, Request, Arc<Measures>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    let app = match App::start(scope).await {
+    let app = match App::start(scope, init).await {
         Ok(app) => app,
         Err(failure) => return failure,
     };
@@ -248,15 +276,17 @@ where
         let (app, answer) = (app.clone(), answer.clone());
         async move {
             let measures = Arc::<Measures>::default();
-            respond(&app.metrics, measures.clone(), event, |request| answer(app.clone(), request, measures)).await
+            let answer = |request| answer(app.clone(), request, measures.clone());
+            respond(&app.metrics, &app.edge, measures.clone(), event, answer).await
         }
     });
     run_until_terminated(Runtime::new(service).run_concurrent()).await
 }
 
-/// Answers one event, whatever happens, and writes its line.
+/// Answers one event, whatever happens, and writes its line. A request that has not come through the edge is refused first.
 async fn respond<F: Future<Output = Result<Response, Error>>>(
     metrics: &Arc<Metrics>,
+    edge: &EdgeKeys,
     measures: Arc<Measures>,
     event: LambdaEvent<Request>,
     answer: impl FnOnce(Request) -> F,
@@ -264,7 +294,11 @@ async fn respond<F: Future<Output = Result<Response, Error>>>(
     let LambdaEvent { payload: request, context } = event;
     let record = RequestRecord::begin(&request, &context, metrics.is_cold_start());
     let path = request.path().to_owned();
-    let (response, error) = finish_response(answer(request).await, &path, &context);
+    let answer = match edge.check(&request) {
+        Ok(()) => answer(request).await,
+        Err(error) => Err(error),
+    };
+    let (response, error) = finish_response(answer, &path, &context);
     let record = record.end(&response, error, measures);
     let metrics = metrics.clone();
     tokio::spawn(async move {

@@ -22,11 +22,11 @@ const CFN_LINT: &str = "cfn-lint==1.58.0";
 const CHECKOV: &str = "checkov==3.3.30";
 
 /// Start of the list of alarms that a rollout watches, in template.yaml.
-const WATCHED: &str = "DeploymentPreference: { Alarms: [";
+const WATCHED: &str = r#"DeploymentPreference: { Alarms: { "Fn::If": [HasAlarms, ["#;
 /// The alarm that no rollout may watch: it refers to the API, which makes the dependency circular.
 const API_ALARM: &str = "{ Ref: ServerErrors }, ";
 
-/// Checks template.yaml with `sam validate --lint` and cfn-lint. Then checks the output of SAM's translator with
+/// Checks template.yaml with `sam validate --lint`, and it and edge.yaml with cfn-lint. Then checks the output of SAM's translator with
 /// cfn-lint and for circular dependencies. Needs no network.
 pub async fn check_template() -> Result<()> {
     step("sam validate --lint");
@@ -34,6 +34,8 @@ pub async fn check_template() -> Result<()> {
         .await?;
     step(CFN_LINT);
     cfn_lint(&["template.yaml"]).await?;
+    // CloudFront's settings are in one region.
+    cfn_lint(&["--regions", "us-east-1", "--", "edge.yaml"]).await?;
     step(format!("template.yaml as CloudFormation gets it: circular dependencies, and {CFN_LINT}"));
     let folder = target().join("test/cloudformation");
     let results = translate(&root().join("template.yaml"), &folder).await?;
@@ -43,11 +45,13 @@ pub async fn check_template() -> Result<()> {
     find_planted_cycle(&folder).await
 }
 
-/// Runs checkov on template.yaml. Needs no network.
+/// Runs checkov on template.yaml and edge.yaml. Needs no network.
 pub async fn checkov() -> Result<()> {
     let checkov = from_pypi("checkov", &[CHECKOV]).await?.join("checkov");
     let mut command = Command::new(checkov);
-    command.args(["--file", "template.yaml", "--skip-download", "--quiet", "--compact"]).current_dir(root());
+    command
+        .args(["--file", "template.yaml", "edge.yaml", "--skip-download", "--quiet", "--compact"])
+        .current_dir(root());
     run_command(&mut command).await
 }
 

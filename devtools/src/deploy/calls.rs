@@ -23,9 +23,9 @@ pub struct Call {
     advice: &'static str,
 }
 
-pub const CALLS: [Call; 3] = [
+const CALLS: [Call; 3] = [
     Call {
-        path: "/health",
+        path: "/health?deep=true",
         expected: StatusCode::OK,
         field: None,
         function: "health",
@@ -49,10 +49,19 @@ pub const CALLS: [Call; 3] = [
     },
 ];
 
+/// The calls, with the contract's answer.
+pub fn calls(serves_docs: bool) -> impl Iterator<Item = Call> {
+    CALLS.into_iter().map(move |call| match call.function {
+        "docs" if !serves_docs => Call { expected: StatusCode::NOT_FOUND, field: None, ..call },
+        _ => call,
+    })
+}
+
 /// Makes every call. Retries a failed call until `timeout`, because a new API may need some seconds.
-pub async fn make_all(stack: &Stack, url: &str, timeout: Duration) -> Result<()> {
+/// `serves_docs` is the parameter `ServeDocs`: without it, the contract must not be there.
+pub async fn make_all(stack: &Stack, url: &str, serves_docs: bool, timeout: Duration) -> Result<()> {
     let client = Client::builder().timeout(Duration::from_secs(ATTEMPT_TIMEOUT_S)).build()?;
-    for call in &CALLS {
+    for call in calls(serves_docs) {
         let until = Instant::now() + timeout;
         let mut pause = Duration::from_secs(1);
         loop {

@@ -102,6 +102,11 @@ impl Settings {
         Ok(Self { region, architecture: architecture.unwrap_or("x86_64").to_owned(), parameters })
     }
 
+    /// Whether the stack serves the reference.
+    pub fn serves_docs(&self) -> bool {
+        !self.parameters.iter().any(|(name, value)| name == "ServeDocs" && value == "false")
+    }
+
     /// Returns all parameters in the SAM CLI's syntax, with this deployment's id.
     pub fn with_deployment_id(&self, id: &str) -> Vec<String> {
         let others = self.parameters.iter().filter(|(name, _)| name != DEPLOYMENT_ID);

@@ -188,7 +188,7 @@ async fn serve(health: StatusCode, calls: Arc<Mutex<Vec<String>>>) -> String {
     let problem =
         r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"The database is away."}"#;
     let answer = move |uri: Uri| {
-        calls.lock().unwrap().push(uri.path().to_owned());
+        calls.lock().unwrap().push(uri.to_string());
         let (status, body) = match uri.path() {
             "/health" if health == StatusCode::OK => (health, r#"{"status":"ok"}"#),
             "/health" => (health, problem),

@@ -304,8 +304,9 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Check the database connection
-         * @description Runs a query in the database. It needs no session, and returns no data.
+         * Check the health
+         * @description Answers that the API runs, without waking the database. With `deep=true`, it also runs an empty query in the database.
+         *     It needs no session, and returns no data.
          */
         get: operations["getHealth"];
         put?: never;
@@ -518,7 +519,7 @@ export interface components {
              *     fields are unknown. It is `tasks` if the user has too many of them.
              * @enum {string}
              */
-            field: "body" | "title" | "description" | "completed" | "status" | "sort" | "q" | "limit" | "cursor" | "offset" | "order" | "search" | "Idempotency-Key" | "If-Match" | "If-None-Match" | "tasks";
+            field: "body" | "title" | "description" | "completed" | "status" | "sort" | "q" | "limit" | "cursor" | "offset" | "order" | "search" | "Idempotency-Key" | "If-Match" | "If-None-Match" | "deep" | "tasks";
             /** @description What is wrong. `field` and `message` together are a sentence. */
             message: string;
         };
@@ -794,7 +795,7 @@ export interface components {
                 "application/json": components["schemas"]["Session"];
             };
         };
-        /** @description The database answers. */
+        /** @description The API answers, and with `deep=true` the database too. */
         Healthy: {
             headers: {
                 "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -2013,7 +2014,10 @@ export interface operations {
     };
     getHealth: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Whether the database has to answer too. */
+                deep?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2021,6 +2025,7 @@ export interface operations {
         requestBody?: never;
         responses: {
             200: components["responses"]["Healthy"];
+            422: components["responses"]["Invalid"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };

@@ -76,6 +76,12 @@ impl Api {
         answer
     }
 
+    /// Like [`Api::call`], for an answer that only a setting makes possible, so that the route does not declare it.
+    pub async fn call_undeclared(&mut self, request: Request) -> Answer {
+        let (route, parameters) = request.route();
+        Answer::new(&self.function(&route.function).await.invoke(request.event(&route, &parameters)).await)
+    }
+
     /// Returns a function by its binary's name; the first call starts it.
     pub async fn function(&mut self, name: &str) -> &mut Lambda {
         if !self.functions.contains_key(name) {

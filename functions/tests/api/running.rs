@@ -4,6 +4,7 @@ use crate::{
     contract::ROUTES,
 };
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 use testing::{Lambda, Messages, Proxy, SERVICES, Secret, Side};
 
@@ -20,7 +21,10 @@ async fn every_route_makes_one_round_trip_to_the_database() {
     let (mut requests, mut warm_up) = (Vec::new(), Vec::new());
     for route in ROUTES.iter().filter(|route| route.secret != Secret::None) {
         let task = api.database.number(&format!("with made as (insert into tasks (user_id, title) values ('{}', 'x') returning id) select id::bigint from made", ada.id)).await;
-        let request = valid_request(route, &ada, task);
+        let request = match route.secret {
+            Secret::Database => get("/health?deep=true"),
+            _ => valid_request(route, &ada, task),
+        };
         warm_up.push(request.clone().bearer("unknown"));
         requests.push((route.function.clone(), request.clone().bearer(&ada.token)));
         requests.push((route.function.clone(), request.clone().cookie(&ada.token)));
@@ -317,7 +321,7 @@ async fn an_unreachable_database_is_a_503_until_it_returns() {
     let port = (9_500..10_000).find(is_free).expect("a free port");
     api.set("DATABASE_URL", &api.database.plain_api_url(port));
     for request in [
-        get("/health"),
+        get("/health?deep=true"),
         get("/api/tasks").bearer(&ada.token),
         post("/api/tasks").bearer(&ada.token).json(json!({"title": "x"})),
     ] {
@@ -329,7 +333,7 @@ async fn an_unreachable_database_is_a_503_until_it_returns() {
     assert!(log.contains("onnection refused") && !log.contains(&SERVICES.api_password), "{log}");
 
     let _network = Proxy::start_on(port, SERVICES.pooler_port).await.expect("the port");
-    assert_eq!(api.call(get("/health")).await.status, 200);
+    assert_eq!(api.call(get("/health?deep=true")).await.status, 200);
     assert_eq!(api.call(get("/api/tasks").bearer(&ada.token)).await.body, json!([]));
 }
 
@@ -341,9 +345,9 @@ async fn a_server_that_cannot_show_a_good_certificate_is_not_spoken_to() {
     let (url, _) = url.split_once("&sslrootcert").expect("the usual URL");
     for sslmode in ["require", "verify-ca", "verify-full"] {
         let mut api = Api::with_settings(&[("DATABASE_URL", &url.replace("verify-full", sslmode))]).await;
-        assert_eq!(api.call(get("/health")).await.status, 503, "{sslmode}");
+        assert_eq!(api.call(get("/health?deep=true")).await.status, 503, "{sslmode}");
     }
-    assert_eq!(api.call(get("/health")).await.status, 200, "with the right root, it connects");
+    assert_eq!(api.call(get("/health?deep=true")).await.status, 200, "with the right root, it connects");
 }
 
 #[tokio::test]
@@ -353,7 +357,7 @@ async fn ssl_cert_file_is_used_if_the_url_names_no_root() {
     let (url, _) = url.split_once("&sslrootcert").expect("the usual URL");
     for (file, status) in [(&*SERVICES.certificate, 200), ("/dev/null", 503)] {
         let mut api = Api::with_settings(&[("DATABASE_URL", url), ("SSL_CERT_FILE", file)]).await;
-        assert_eq!(api.call(get("/health")).await.status, status, "{file}");
+        assert_eq!(api.call(get("/health?deep=true")).await.status, status, "{file}");
     }
 }
 
@@ -485,9 +489,9 @@ async fn a_database_failure_is_counted_and_its_cause_is_logged() {
     let mut api = Api::start().await;
     let url = api.database.plain_api_url(1);
     api.set("DATABASE_URL", &url);
-    api.call(get("/health")).await;
-    let lines = api.function("health").await.log_lines(3).await;
-    let line: Value = serde_json::from_str(&lines[2]).expect("a JSON line");
+    api.call(get("/health?deep=true")).await;
+    let lines = api.function("health").await.log_lines(2).await;
+    let line: Value = serde_json::from_str(&lines[1]).expect("a JSON line");
     assert_eq!((&line["level"], &line["DatabaseFailures"], &line["Faults"]), (&json!("ERROR"), &json!(1), &json!(1)));
     assert_eq!((&line["status"], &line["Retries"]), (&json!(503), &json!(1)));
     assert!(line["cause"].as_str().is_some_and(|cause| cause.contains("onnection refused")), "{line}");
@@ -498,7 +502,7 @@ async fn sigterm_closes_the_connection_to_the_database() {
     let mut api = Api::start().await;
     let url = api.database.plain_api_url(SERVICES.postgres_port);
     api.set("DATABASE_URL", &url);
-    assert_eq!(api.call(get("/health")).await.status, 200);
+    assert_eq!(api.call(get("/health?deep=true")).await.status, 200);
     let connections =
         "select count(*) from pg_stat_activity where usename = 'tasks_api' and datname = current_database()";
     assert_eq!(api.database.number(connections).await, 1);
@@ -538,5 +542,46 @@ async fn an_invalid_event_fails_the_invocation_but_not_the_process() {
         assert!(failure.contains("errorType") && !failure.contains("panic"), "{text}: {failure}");
         assert!(!failure.contains(&ada.token), "{text}: {failure}");
         assert_eq!(api.call(get("/api/session").bearer(&ada.token)).await.status, 200, "after {text}");
+    }
+}
+
+#[tokio::test]
+async fn health_asks_the_database_only_if_it_is_told_to() {
+    let mut api = Api::start().await;
+    let url = api.database.plain_api_url(1);
+    api.set("DATABASE_URL", &url);
+    for (query, status) in
+        [("", 200), ("?deep=false", 200), ("?deep=true", 503), ("?deep=yes", 422), ("?deep=yes&deep=false", 200)]
+    {
+        assert_eq!(api.call(get(&format!("/health{query}"))).await.status, status, "{query}");
+    }
+    let lines = api.function("health").await.log_lines(1).await;
+    assert!(
+        lines[0].contains("InitTime"),
+        "nothing is tried in Init, so no warning comes before this line: {}",
+        lines[0]
+    );
+}
+
+#[tokio::test]
+async fn behind_the_edge_each_function_wants_its_key_before_anything_else() {
+    let digest: String = Sha256::digest("key-of-the-edge").iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut api = Api::with_settings(&[("EDGE_KEY_SHA256", &digest)]).await;
+    let ada = api.database.sign_up("ada").await;
+    for (path, status) in [("/api/tasks", 200), ("/health?deep=true", 200), ("/docs", 200)] {
+        let request = get(path).bearer(&ada.token);
+        for refused in [request.clone(), request.clone().header("x-edge-key", &digest)] {
+            let answer = api.call_undeclared(refused).await;
+            assert_eq!((answer.status, &answer.body["title"]), (403, &json!("Forbidden")), "{path}");
+        }
+        assert_eq!(api.call(request.header("x-edge-key", "key-of-the-edge")).await.status, status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_reference_can_be_switched_off() {
+    let mut api = Api::with_settings(&[("SERVE_DOCS", "false")]).await;
+    for path in ["/docs", "/docs/init.js", "/openapi.json"] {
+        assert_eq!(api.call_undeclared(get(path)).await.status, 404, "{path}");
     }
 }

@@ -318,6 +318,7 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
         "BETTER_AUTH_COOKIE_PREFIX",
         "BETTER_AUTH_URL",
         "DEPLOYMENT_ID",
+        "EDGE_KEY_SHA256",
         "JWT_AUDIENCE",
         "JWT_ISSUER",
         "JWT_NEEDS_SESSION",
@@ -328,6 +329,7 @@ fn no_parameter_and_no_environment_variable_carries_a_secret() {
         "OWNER_SECRET_ID",
         "PREPARED_STATEMENTS",
         "REQUIRE_SIGNED_TOKENS",
+        "SERVE_DOCS",
         "SERVICE_NAME",
         "TRUSTED_ORIGINS",
     ];
@@ -380,7 +382,8 @@ fn every_function_has_an_error_alarm_that_stops_a_rollout() {
         let expected = match function.kind {
             // Not ServerErrors, which refers to the API: CloudFormation would find a circular dependency.
             Kind::Api | Kind::Docs | Kind::Health => {
-                json!({ "Alarms": [{ "Ref": format!("{name}Errors") }, { "Ref": "Faults" }] })
+                let watched = json!([{ "Ref": format!("{name}Errors") }, { "Ref": "Faults" }]);
+                json!({ "Alarms": { "Fn::If": ["HasAlarms", watched, []] } })
             }
             Kind::Purge | Kind::Migrate => json!({ "Enabled": false }),
         };
@@ -561,6 +564,9 @@ fn a_domain_of_ones_own_is_the_only_address_of_the_api() {
     assert_eq!(configuration["SecurityPolicy"], "TLS_1_2");
     for (output, path) in [("Url", ""), ("DocsUrl", "/docs")] {
         let value = &TEMPLATE["Outputs"][output]["Value"]["Fn::If"];
+        assert_eq!(value[0], "HasEdge", "{output}");
+        assert_eq!(value[1], json!({ "Fn::Sub": format!("https://${{EdgeDomainName}}{path}") }), "{output}");
+        let value = &value[2]["Fn::If"];
         assert_eq!(value[0], "HasDomain", "{output}");
         assert_eq!(value[1], json!({ "Fn::Sub": format!("https://${{DomainName}}{path}") }), "{output}");
     }
@@ -575,4 +581,57 @@ fn a_domain_without_certificate_is_refused_before_anything_is_made() {
     assert_eq!(*assertion, json!([is_set("HostedZoneId"), is_set("CertificateArn")]));
     assert_eq!(resource("Certificate")["Condition"], "MakesCertificate");
     assert_eq!(resource("DomainRecord")["Condition"], "HasDomainRecords");
+}
+
+#[test]
+fn a_preview_has_no_alarms_and_no_gradual_rollout() {
+    assert_eq!(TEMPLATE["Conditions"]["HasAlarms"], json!({ "Fn::Equals": [{ "Ref": "Alarms" }, "true"] }));
+    for name in names_of_type("AWS::CloudWatch::Alarm").into_iter().chain(["Dashboard".to_owned()]) {
+        assert_eq!(resource(&name)["Condition"], "HasAlarms", "{name} costs money in each preview");
+    }
+    assert!(mentions(&TEMPLATE["Conditions"]["HasOwnAlarmTopic"], "HasAlarms"));
+    let rule = &TEMPLATE["Rules"]["RolloutHasAlarms"];
+    assert_eq!(rule["RuleCondition"], json!({ "Fn::Equals": [{ "Ref": "GradualDeployment" }, "true"] }));
+    assert_eq!(rule["Assertions"][0]["Assert"], json!({ "Fn::Equals": [{ "Ref": "Alarms" }, "true"] }));
+}
+
+#[test]
+fn a_budget_has_somebody_to_write_to() {
+    assert!(mentions(&TEMPLATE["Rules"]["BudgetHasAddress"]["Assertions"], "AlarmEmail"));
+    let messages = resource("Budget")["Properties"]["NotificationsWithSubscribers"].as_array().expect("messages");
+    assert_eq!(messages.len(), 2);
+    for message in messages {
+        assert_eq!(
+            message["Subscribers"],
+            json!([{ "SubscriptionType": "EMAIL", "Address": { "Ref": "AlarmEmail" } }])
+        );
+    }
+}
+
+#[test]
+fn the_key_of_the_edge_needs_an_address_where_the_api_still_answers() {
+    assert!(is_not_empty("HasEdge", "EdgeDomainName"));
+    let rule = &TEMPLATE["Rules"]["EdgeHasAddress"];
+    assert!(mentions(&rule["RuleCondition"], "EdgeKeyHashes") && mentions(&rule["Assertions"], "EdgeDomainName"));
+}
+
+#[test]
+fn the_edge_stores_nothing_but_the_reference_and_sends_its_key() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../edge.yaml");
+    let edge: Value = serde_saphyr::from_str(&fs::read_to_string(path).expect("edge.yaml")).expect("YAML");
+    let distribution = &edge["Resources"]["Distribution"]["Properties"]["DistributionConfig"];
+    // AWS's managed policy CachingDisabled.
+    assert_eq!(distribution["DefaultCacheBehavior"]["CachePolicyId"], "4135ea2d-6df8-44a3-9df3-4b5a84be39ad");
+    let cached: Vec<_> = distribution["CacheBehaviors"].as_array().expect("behaviours").iter().collect();
+    assert_eq!(cached.iter().map(|it| &it["PathPattern"]).collect::<Vec<_>>(), ["/docs*"]);
+    assert!(cached[0]["OriginRequestPolicyId"].is_null(), "a stored answer must not depend on who asked");
+    let header = &distribution["Origins"][0]["OriginCustomHeaders"][0];
+    assert_eq!(header["HeaderName"], "x-edge-key", "shared/src/edge.rs checks this header");
+    let rules = edge["Resources"]["Firewall"]["Properties"]["Rules"].as_array().expect("rules");
+    let limits = rules.iter().filter(|rule| rule["Statement"]["RateBasedStatement"].is_object()).count();
+    assert_eq!(limits, 3, "by address, by bearer and by cookie");
+    assert!(
+        rules.iter().all(|rule| rule["VisibilityConfig"]["SampledRequestsEnabled"] == false),
+        "samples would show tokens"
+    );
 }

@@ -297,7 +297,7 @@ fn origin(text: &str) -> Option<String> {
     (host_is_valid && port_is_valid && is_safe).then(|| format!("{scheme}://{authority}"))
 }
 
-fn parse_bool(name: &str, value: Option<String>, default: bool) -> Result<bool, String> {
+pub(crate) fn parse_bool(name: &str, value: Option<String>, default: bool) -> Result<bool, String> {
     match value.map(|value| value.to_ascii_lowercase()).as_deref() {
         None => Ok(default),
         Some("false" | "0") => Ok(false),
