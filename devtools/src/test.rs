@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn no_job_that_may_act_as_the_repository_compiles_or_restores_a_cache() {
         let mut privileged = 0;
-        for name in ["build.yml", "deploy.yml", "test.yml", "supply-chain.yml"] {
+        for name in ["build.yml", "deploy.yml", "preview.yml", "test.yml", "supply-chain.yml"] {
             let workflow = workflow(name);
             for (job_name, job) in workflow["jobs"].as_object().unwrap() {
                 if job["permissions"]["id-token"].is_null() && name != "build.yml" {
@@ -96,8 +96,10 @@ mod tests {
         let text = std::fs::read_to_string(root().join(".github/image/Dockerfile")).unwrap();
         let image = text.lines().find_map(|line| line.strip_prefix("FROM ")).unwrap();
         assert!(image.contains("@sha256:"), "{image}");
-        for name in ["build", "deploy"] {
-            assert_eq!(workflow(&format!("{name}.yml"))["jobs"][name]["container"], image, "{name}.yml");
+        for (file, job) in
+            [("build.yml", "build"), ("deploy.yml", "deploy"), ("preview.yml", "deploy"), ("preview.yml", "remove")]
+        {
+            assert_eq!(workflow(file)["jobs"][job]["container"], image, "{file}: {job}");
         }
     }
 
