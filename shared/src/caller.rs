@@ -4,7 +4,7 @@ use crate::{
     database::{Database, Failure},
     error::{AuthFailure, Error},
     jwt::failure::JwtFailure,
-    statement::{Parameters, Statement, authorised_read},
+    statement::{DIGEST_TYPE, JWT_TYPE, PATH_TYPE, Statement, Values, authorised_read},
     timestamp::Timestamp,
 };
 use std::sync::{
@@ -71,12 +71,12 @@ impl Caller {
     /// # Errors
     /// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] if the path names another user, [`Error::Internal`] if the
     /// statement writes in a function of [`crate::serve_reads`], and errors of the database.
-    pub(crate) async fn query(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
+    pub(crate) async fn query(&self, statement: Statement, values: Values<'_>) -> Result<Vec<Row>, Error> {
         if statement.is_write() && self.access == Access::Read {
             return Err(Error::Internal("a function that serves reads writes: it has to use serve_writes".to_owned()));
         }
         self.has_queried.store(true, Ordering::Relaxed);
-        let rows = self.find_and_run(statement, parameters).await?;
+        let rows = self.find_and_run(statement, values).await?;
         let first = rows.first().ok_or_else(|| self.unknown())?;
         self.database.measures().set_user_id(first.try_get("user_id")?);
         if first.try_get("mine")? { Ok(rows) } else { Err(Error::Forbidden(self.why_not_mine())) }
@@ -95,39 +95,42 @@ impl Caller {
 
     /// Runs a statement with what the database finds the caller by: the token's digest or, where it cannot look that up, the
     /// token. Of a JWT, which the function has verified, its user and time.
-    async fn find_and_run(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
+    async fn find_and_run(&self, statement: Statement, values: Values<'_>) -> Result<Vec<Row>, Error> {
         let token = match &self.identity {
             Identity::Session(token) => token,
-            Identity::Jwt(jwt) => return Ok(self.run(statement, (&jwt.claims, Type::TEXT_ARRAY), parameters).await?),
+            Identity::Jwt(jwt) => return Ok(self.run(statement, (&jwt.claims, JWT_TYPE), values).await?),
         };
         if !self.database.looks_up_tokens() {
             let digest: &[u8] = &token.digest();
-            match self.run(statement, (&digest, Type::BYTEA), parameters).await {
+            match self.run(statement, (&digest, DIGEST_TYPE), values).await {
                 // Nothing has run: the server did not find caller(bytea) while it parsed the statement.
                 Err(Failure::UndefinedFunction(_)) => self.database.look_up_tokens(),
                 result => return Ok(result?),
             }
         }
         let token = token.secret();
-        Ok(self.run(statement, (&token, Type::TEXT), parameters).await?)
+        Ok(self.run(statement, (&token, Type::TEXT), values).await?)
     }
 
     async fn run(
         &self,
         statement: Statement,
         session: (&(dyn ToSql + Sync), Type),
-        parameters: Parameters<'_>,
+        values: Values<'_>,
     ) -> Result<Vec<Row>, Failure> {
-        let mut all = Vec::with_capacity(2 + parameters.len());
+        if values.len() != statement.types().len() {
+            return Err(Error::Internal("a statement has other parameters than its types say".to_owned()).into());
+        }
+        let mut all = Vec::with_capacity(2 + values.len());
         all.push(session);
-        all.push((&self.path_user_id as &(dyn ToSql + Sync), Type::TEXT));
-        all.extend_from_slice(parameters);
+        all.push((&self.path_user_id as &(dyn ToSql + Sync), PATH_TYPE));
+        all.extend(values.iter().copied().zip(statement.types().iter().cloned()));
         self.database.run(&statement, &all).await
     }
 
     /// Like [`Caller::query`], for a statement that returns one row.
-    pub(crate) async fn query_one(&self, statement: Statement, parameters: Parameters<'_>) -> Result<Row, Error> {
-        self.query(statement, parameters).await?.into_iter().next().ok_or_else(|| self.unknown())
+    pub(crate) async fn query_one(&self, statement: Statement, values: Values<'_>) -> Result<Row, Error> {
+        self.query(statement, values).await?.into_iter().next().ok_or_else(|| self.unknown())
     }
 
     /// Checks the session if the request has not queried the database yet, so that an error such as an invalid title is

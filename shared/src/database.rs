@@ -1,11 +1,11 @@
 //! Runs statements: one round trip each, with timeouts, and a second attempt where that is safe.
 use crate::{
-    connection::pool::Connection,
+    connection::pool::{Connection, ToPrepare},
     error::Error,
     jwt::known::KnownKeys,
     metrics::Measures,
     settings::{RENEW_AFTER_REFUSAL_S, Settings, Snapshot},
-    statement::{Parameters, Statement},
+    statement::{Parameters, Statement, is_mismatch, parameter_types},
 };
 use deadpool_postgres::PoolError;
 use std::{
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{Row, error::SqlState};
+use tokio_postgres::{Row, error::SqlState, types::Type};
 
 /// Timeout of a statement in seconds, including its wait in a pooler. If it does not wait, the API role's
 /// `statement_timeout` ends it in the server before that.
@@ -106,17 +106,18 @@ impl Database {
     }
 
     /// Runs a statement in one round trip. If the connection is lost, it runs once more where that is safe.
+    ///
+    /// Where statements are prepared, a connection prepares them behind the first statement that it runs. If the server refuses
+    /// to execute a prepared one, it runs once more, unnamed: the refusal had no effect.
     pub(crate) async fn run(&self, statement: &Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
         let began = Instant::now();
         let mut may_repeat = statement.is_repeatable();
-        let mut may_prepare = statement.may_be_prepared() && !self.looks_up_tokens();
         loop {
             let left = || Duration::from_secs(REQUEST_TIMEOUT_S).saturating_sub(began.elapsed());
             let connection = self.connection_within(left()).await?;
-            let is_prepared = may_prepare && connection.uses_prepared_statements();
             let limit = left().min(Duration::from_secs(STATEMENT_TIMEOUT_S));
             let sent = Instant::now();
-            let result = timeout(limit, connection.send(statement.sql(), parameters, is_prepared)).await;
+            let result = timeout(limit, self.send(&connection, statement, parameters)).await;
             self.measures.add_database_time(sent.elapsed());
             let error = match result {
                 Ok(Ok(rows)) => {
@@ -125,22 +126,26 @@ impl Database {
                 }
                 // Who has the API's password can replace a prepared statement by one that fails like this. Only the
                 // answer to the statement's own text shows what the schema has.
-                Ok(Err(error)) if is_undefined_function(&error) && is_prepared => {
+                Ok(Err(Refusal { error, prepared: Some(id) }))
+                    if connection.is_answer(&error) && is_about_statement(&error) =>
+                {
+                    self.stop_preparing(&error, Some(id));
                     self.measures.count_retry();
-                    may_prepare = false;
                     continue;
                 }
-                Ok(Err(error)) if is_undefined_function(&error) => {
+                Ok(Err(Refusal { error, .. })) if is_undefined_function(&error) => {
                     return Err(Failure::UndefinedFunction(error.into()));
                 }
-                Ok(Err(error)) if !connection.is_lost(&error) => return Err(Failure::Other(error.into())),
+                Ok(Err(Refusal { error, .. })) if !connection.is_lost(&error) => {
+                    return Err(Failure::Other(error.into()));
+                }
                 Ok(Err(_)) if may_repeat && began.elapsed().as_secs() < RETRY_WITHIN_S => {
                     connection.close();
                     self.measures.count_retry();
                     may_repeat = false;
                     continue;
                 }
-                Ok(Err(error)) => error.into(),
+                Ok(Err(Refusal { error, .. })) => error.into(),
                 Err(_) => Error::Unavailable(format!("no answer to a statement within {} s", limit.as_secs())),
             };
             // The statement may still be running, and the next one would wait behind it. The server aborts it once it
@@ -153,6 +158,72 @@ impl Database {
             return Err(Failure::Other(error));
         }
     }
+
+    /// Executes the statement if the connection has prepared it. Otherwise it runs unnamed, and what the connection lacks is
+    /// prepared behind it.
+    async fn send(
+        &self,
+        connection: &Connection,
+        statement: &Statement,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, Refusal> {
+        let unnamed = |error| Refusal { error, prepared: None };
+        if !self.snapshot.prepares.load(Ordering::Relaxed) || self.looks_up_tokens() {
+            return connection.send(statement.sql(), parameters).await.map_err(unnamed);
+        }
+        let types = || parameters.iter().map(|(_, kind)| kind);
+        let id = statement.may_be_prepared().then(|| statement.id(types()));
+        if let Some(prepared) = id.and_then(|id| connection.prepared(id)) {
+            let refusal = |error| Refusal { error, prepared: Some(prepared.id) };
+            return connection.execute(&prepared, parameters).await.map_err(refusal);
+        }
+        let mut to_prepare = if connection.begins_to_prepare() { self.usual_statements() } else { Vec::new() };
+        if let Some(id) = id.filter(|id| to_prepare.iter().all(|it| it.id != *id)) {
+            to_prepare.push(to_prepare_with(statement, id, types().cloned().collect()));
+        }
+        let (rows, known_name) = connection.send_and_prepare(statement.sql(), parameters, &to_prepare).await;
+        if let Some(error) = known_name {
+            self.stop_preparing(&error, None);
+        }
+        rows.map_err(unnamed)
+    }
+
+    /// The statements that this function usually runs, for each credential that it accepts.
+    fn usual_statements(&self) -> Vec<ToPrepare> {
+        let accepts_jwts = self.snapshot.accepts_jwts();
+        let with_types = |statement: &'static Statement| {
+            parameter_types(statement, accepts_jwts)
+                .map(|types| to_prepare_with(statement, statement.id(&types), types))
+        };
+        self.settings.statements.iter().filter(|it| it.may_be_prepared()).flat_map(with_types).collect()
+    }
+
+    /// From now on, this process prepares nothing: the pooler mixes statements up, or the schema has changed.
+    fn stop_preparing(&self, error: &tokio_postgres::Error, id: Option<i64>) {
+        if !self.snapshot.prepares.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let answer = error.as_db_error();
+        let is_mixed_up = id.zip(answer).is_some_and(|(id, answer)| is_mismatch(answer, id));
+        let cause =
+            if is_mixed_up { "the connection had another function's statement under the name" } else { "refused" };
+        let sqlstate = answer.map(|answer| answer.code().code());
+        tracing::warn!(sqlstate, cause, "statements are no longer prepared by this process: see PREPARED_STATEMENTS");
+    }
+}
+
+/// The statement as it is prepared, with these types of its parameters.
+fn to_prepare_with(statement: &Statement, id: i64, mut types: Vec<Type>) -> ToPrepare {
+    let sql = statement.guarded_sql(id, types.len());
+    types.push(Type::INT8);
+    ToPrepare { id, sql, types }
+}
+
+/// A statement that failed in the driver, the server or the network.
+struct Refusal {
+    error: tokio_postgres::Error,
+    /// The id, if a prepared statement was executed.
+    prepared: Option<i64>,
 }
 
 /// A statement that failed.
@@ -180,6 +251,16 @@ impl From<Failure> for Error {
 /// Whether the statement calls a function that the database does not have. Nothing of it has taken effect.
 fn is_undefined_function(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::UNDEFINED_FUNCTION)
+}
+
+/// Whether the error can come from the statement that the server has under a prepared statement's name, not from the one that
+/// was meant: none of that name (26000), other parameters (08P01, or values that cannot be decoded, class 22), the guard
+/// (22P02), other columns than before a migration (0A000), or an object that the schema lacks (class 42).
+///
+/// The server has ended the statement without effect.
+fn is_about_statement(error: &tokio_postgres::Error) -> bool {
+    let classes = ["08", "0A", "22", "26", "42", "54"];
+    error.code().is_some_and(|code| classes.iter().any(|class| code.code().starts_with(class)))
 }
 
 /// Whether the server refused the login (class 28: the password may have changed). Older versions of PgBouncer report

@@ -44,6 +44,7 @@ pub use log::begin as begin_log;
 pub use probe::Probe;
 pub use serve::{serve_files, serve_reads, serve_schedule, serve_without_session, serve_writes};
 pub use settings::config::{Config, ConfigErrors};
+pub use statement::Statement;
 pub use timestamp::Timestamp;
 
 /// Internals for the tests of other packages. Not part of the API.

@@ -16,6 +16,7 @@ use crate::{
     probe::Probe,
     session::{load_jwt_keys, prepare_lookup},
     settings::{RENEW_AFTER_BAD_SIGNATURE_S, RENEW_AFTER_S, Scope, Settings, Snapshot, config::parse_bool},
+    statement::Statement,
 };
 use lambda_runtime::{Context, LambdaEvent, Runtime, service_fn};
 use serde::{Serialize, de::IgnoredAny};
@@ -40,31 +41,33 @@ const INIT_LIMIT_S: u64 = 2;
 /// A request without a live session is refused before anything else in it is reported: 401 comes first, then 403 for
 /// another user's path, then the rest.
 ///
+/// `statements` are those that it usually runs: Init prepares them where `PREPARED_STATEMENTS` allows that.
+///
 /// Runs until Lambda ends the process. Returns a failure at once if a setting is missing or invalid.
-pub async fn serve_reads<H, F>(handler: H) -> ExitCode
+pub async fn serve_reads<H, F>(statements: &'static [Statement], handler: H) -> ExitCode
 where
     H: Fn(Caller, Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    serve_callers(Access::Read, handler).await
+    serve_callers(Access::Read, statements, handler).await
 }
 
 /// Like [`serve_reads`], for a `handler` that changes something: a caller who is known by a cookie must also send a trusted
 /// `Origin`, whatever the request's method. Otherwise the answer is 403.
-pub async fn serve_writes<H, F>(handler: H) -> ExitCode
+pub async fn serve_writes<H, F>(statements: &'static [Statement], handler: H) -> ExitCode
 where
     H: Fn(Caller, Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    serve_callers(Access::Write, handler).await
+    serve_callers(Access::Write, statements, handler).await
 }
 
-async fn serve_callers<H, F>(access: Access, handler: H) -> ExitCode
+async fn serve_callers<H, F>(access: Access, statements: &'static [Statement], handler: H) -> ExitCode
 where
     H: Fn(Caller, Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    serve_requests(Scope::Sessions, Init::Connect, move |app, request, measures| {
+    serve_requests(Scope::Sessions, Init::Connect, statements, move |app, request, measures| {
         let handler = handler.clone();
         async move { app.answer_caller(request, access, measures, handler).await }
     })
@@ -78,7 +81,7 @@ where
     H: Fn(Probe, Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    serve_requests(Scope::Database, Init::Wait, move |app, request, measures| {
+    serve_requests(Scope::Database, Init::Wait, &[], move |app, request, measures| {
         let handler = handler.clone();
         async move { handler(Probe { settings: app.settings.clone(), measures }, request).await }
     })
@@ -116,7 +119,7 @@ where
     F: Future<Output = Result<T, Error>> + Send + 'static,
     T: Serialize + Send + 'static,
 {
-    let app = match App::start(Scope::Database, Init::Connect).await {
+    let app = match App::start(Scope::Database, Init::Connect, &[]).await {
         Ok(app) => app,
         Err(failure) => return failure,
     };
@@ -165,13 +168,13 @@ struct App {
 impl App {
     /// Reads the settings and connects. If the secret or the database is unavailable, Init still succeeds: requests
     /// report it and try again.
-    async fn start(scope: Scope, init: Init) -> Result<Arc<Self>, ExitCode> {
+    async fn start(scope: Scope, init: Init, statements: &'static [Statement]) -> Result<Arc<Self>, ExitCode> {
         log::begin(&["shared"]);
         roots::hide_system_roots();
         let began = Instant::now();
         let left = || Duration::from_secs(INIT_LIMIT_S).saturating_sub(began.elapsed());
         let metrics = Arc::new(Metrics::from_env());
-        let settings = match Settings::start(scope, left()).await {
+        let settings = match Settings::start(scope, statements, left()).await {
             Ok(settings) => Arc::new(settings),
             Err(cause) => return Err(cannot_start(&cause.to_string())),
         };
@@ -263,12 +266,12 @@ async fn connect(database: &Database, scope: Scope, accepts_jwts: bool, limit: D
     timeout(left, prepare_lookup(database, accepts_jwts)).await.map_err(|_| late())?
 }
 
-async fn serve_requests<A, F>(scope: Scope, init: Init, answer: A) -> ExitCode
+async fn serve_requests<A, F>(scope: Scope, init: Init, statements: &'static [Statement], answer: A) -> ExitCode
 where
     A: Fn(Arc<App>, Request, Arc<Measures>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response, Error>> + Send + 'static,
 {
-    let app = match App::start(scope, init).await {
+    let app = match App::start(scope, init, statements).await {
         Ok(app) => app,
         Err(failure) => return failure,
     };

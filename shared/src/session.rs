@@ -4,7 +4,7 @@ use crate::{
     database::{Database, Failure},
     error::Error,
     jwt::key::Keys,
-    statement::{authorised_read, without_caller},
+    statement::{Statement, authorised_read, without_caller},
     timestamp::Timestamp,
 };
 use serde::Serialize;
@@ -19,13 +19,17 @@ pub struct Session {
     pub expires_at: Timestamp,
 }
 
+const CURRENT_SESSION: Statement = authorised_read!("s.expires_at", "");
+
+/// The statement of [`current`].
+pub const CURRENT: &[Statement] = &[CURRENT_SESSION];
+
 /// Returns the caller's session.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`] without a live session.
 pub async fn current(caller: &Caller) -> Result<Session, Error> {
-    let sql = authorised_read!("s.expires_at", "");
-    let row = caller.query_one(sql, &[]).await?;
+    let row = caller.query_one(CURRENT_SESSION, &[]).await?;
     let ends = [row.try_get("expires_at")?, caller.jwt_expires_at()];
     let expires_at = ends.into_iter().flatten().min();
     let expires_at = expires_at.ok_or_else(|| Error::Internal("the session has no end".to_owned()))?;
@@ -49,7 +53,7 @@ pub(crate) async fn prepare_lookup(database: &Database, accepts_jwts: bool) -> R
         if has_keys && !accepts_jwts {
             continue;
         }
-        let rows = match database.run(&statement.never_prepared(), &[]).await {
+        let rows = match database.run(&statement, &[]).await {
             Err(Failure::UndefinedFunction(_)) => continue,
             rows => rows?,
         };
@@ -77,12 +81,13 @@ pub(crate) async fn prepare_lookup(database: &Database, accepts_jwts: bool) -> R
     Ok(false)
 }
 
-/// Loads the keys of JWTs. Never prepared: who has the API's password could otherwise answer with keys of their own.
+/// Loads the keys of JWTs. Never prepared, as all statements without a caller: who has the API's password could otherwise
+/// answer with keys of their own.
 ///
 /// # Errors
 /// Errors of the database. A schema from before migration 0015 has no keys.
 pub(crate) async fn load_jwt_keys(database: &Database) -> Result<(), Error> {
-    let load = without_caller!("select * from public.jwt_keys()").never_prepared();
+    let load = without_caller!("select * from public.jwt_keys()");
     let rows = match database.run(&load, &[]).await {
         Err(Failure::UndefinedFunction(_)) => Vec::new(),
         rows => rows?,

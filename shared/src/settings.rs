@@ -13,6 +13,7 @@ use crate::{
     jwt::known::KnownKeys,
     settings::config::Config,
     settings::secret::{SecretSettings, SecretSource},
+    statement::Statement,
 };
 use std::{
     sync::{Arc, PoisonError, RwLock, atomic::AtomicBool},
@@ -54,6 +55,8 @@ pub(crate) struct Snapshot {
     pub(crate) max_tasks_per_user: i64,
     /// Whether the database cannot find sessions by a digest of their token.
     pub(crate) looks_up_tokens: AtomicBool,
+    /// Whether statements are prepared: the settings allow it, and no answer has shown that the pooler mixes them up.
+    pub(crate) prepares: AtomicBool,
     pub(crate) jwt_keys: KnownKeys,
     secret: SecretSettings,
 }
@@ -61,6 +64,8 @@ pub(crate) struct Snapshot {
 /// The source of the settings, and the snapshot in force.
 pub(crate) struct Settings {
     scope: Scope,
+    /// The statements to prepare on each connection.
+    pub(crate) statements: &'static [Statement],
     source: Option<SecretSource>,
     current: RwLock<Option<Arc<Snapshot>>>,
     /// Held while a secret is fetched, so that one request fetches it for all.
@@ -78,9 +83,10 @@ impl Settings {
     ///
     /// # Errors
     /// A sentence for each setting that is missing or invalid.
-    pub(crate) async fn start(scope: Scope, limit: Duration) -> Result<Self, String> {
+    pub(crate) async fn start(scope: Scope, statements: &'static [Statement], limit: Duration) -> Result<Self, String> {
         let settings = Self {
             scope,
+            statements,
             source: SecretSource::from_settings(variable)?,
             current: RwLock::default(),
             renewal: Mutex::default(),
@@ -192,6 +198,7 @@ impl Snapshot {
             session_rules,
             max_tasks_per_user,
             looks_up_tokens: AtomicBool::new(false),
+            prepares: AtomicBool::new(database.prepares()),
             jwt_keys: KnownKeys::default(),
             secret,
         }))
@@ -269,6 +276,7 @@ mod tests {
         });
         let settings = Settings {
             scope: Scope::Sessions,
+            statements: &[],
             source: source.unwrap(),
             current: RwLock::new(Some(Snapshot::new(Scope::Sessions, secret()).unwrap())),
             renewal: Mutex::default(),

@@ -1,14 +1,32 @@
 //! The SQL that may be run. A statement that does not ask for the caller does not compile.
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{
+    error::{DbError, SqlState},
+    types::{ToSql, Type},
+};
 
-/// The parameters of a statement with their types, which saves the round trip that would ask the server for them.
+/// All parameters of a statement with their types, which saves the round trip that would ask the server for them.
 pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
-/// SQL that may be run. [`authorised!`] and [`authorised_read!`] create statements that start from the caller, and
+/// The values of a statement's own parameters: `$3` and those after it.
+pub(crate) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// The type of a token's digest, the parameter of `caller(bytea)`.
+pub(crate) const DIGEST_TYPE: Type = Type::BYTEA;
+/// The type of a verified JWT's claims, the parameter of `caller(text[])`.
+pub(crate) const JWT_TYPE: Type = Type::TEXT_ARRAY;
+/// The type of the user id in the path.
+pub(crate) const PATH_TYPE: Type = Type::TEXT;
+
+/// Begins the value that a prepared statement fails to convert if it was executed in place of another one.
+const MISMATCH: &str = "this prepared statement is not ";
+
+/// SQL that may be run, and the types of its own parameters. [`authorised!`] and [`authorised_read!`] create statements that start from the caller, and
 /// [`without_caller!`] those that need no user. Other text does not compile.
 #[derive(Clone, Copy)]
-pub(crate) struct Statement {
+pub struct Statement {
     sql: &'static str,
+    types: &'static [Type],
+    hash: u64,
     is_repeatable: bool,
     may_be_prepared: bool,
     is_write: bool,
@@ -16,10 +34,15 @@ pub(crate) struct Statement {
 
 impl Statement {
     /// Checks at compile time that the text asks for the caller, and that its last part reads from it.
-    pub(crate) const fn new(sql: &'static str) -> Self {
+    pub(crate) const fn new(types: &'static [Type], sql: &'static str) -> Self {
         assert!(
             contains(sql, "from public.caller($1)"),
             "the statement does not ask for the caller: make it with authorised! or authorised_read!"
+        );
+        // Each row of the statement comes from one call, which carries the guard of a prepared statement.
+        assert!(
+            matches!(split(sql, "caller("), Some((_, rest)) if !contains(rest, "caller(")),
+            "the statement asks for the caller twice"
         );
         assert!(contains(sql, "mine"), "the statement does not say whether the path's user is the caller (mine)");
         assert!(
@@ -35,7 +58,7 @@ impl Statement {
             tasks_are_the_callers(sql),
             "the statement reads or changes tasks of anybody: each public.tasks needs 'user_id = s.user_id' after it, without an 'or'"
         );
-        Self { sql, is_repeatable: true, may_be_prepared: true, is_write: writes(sql) }
+        Self { sql, types, hash: hash(sql), is_repeatable: true, may_be_prepared: true, is_write: writes(sql) }
     }
 
     /// Checks at compile time that the text does not mention tasks, which always belong to a user.
@@ -44,10 +67,11 @@ impl Statement {
             !contains(sql, "tasks"),
             "the statement names tasks, which are always somebody's: make it with authorised! or authorised_read!"
         );
-        Self { sql, is_repeatable: true, may_be_prepared: true, is_write: writes(sql) }
+        // Never prepared: there is no call of caller() to carry the guard.
+        Self { sql, types: &[], hash: 0, is_repeatable: true, may_be_prepared: false, is_write: writes(sql) }
     }
 
-    /// Marks a statement that is parsed anew each time: who has the API's password can replace a prepared one.
+    /// Marks a statement that is planned anew each time, because its best plan depends on the values.
     pub(crate) const fn never_prepared(self) -> Self {
         Self { may_be_prepared: false, ..self }
     }
@@ -59,6 +83,34 @@ impl Statement {
 
     pub(crate) fn sql(&self) -> &'static str {
         self.sql
+    }
+
+    /// The types of the statement's own parameters.
+    pub(crate) fn types(&self) -> &'static [Type] {
+        self.types
+    }
+
+    /// Identifies the statement with these types of all its parameters, in every version of every function. Other text or
+    /// other types have another id.
+    pub(crate) fn id<'t>(&self, types: impl IntoIterator<Item = &'t Type>) -> i64 {
+        let oids = types.into_iter().flat_map(|kind| kind.oid().to_be_bytes());
+        let hash = oids.fold(self.hash, hash_byte);
+        (hash >> 1).cast_signed()
+    }
+
+    /// Returns the text to prepare: the statement's own, with a guard. Its last parameter, after `parameters` others, is the
+    /// id of the statement that the client means. With another id it fails before `caller` is called, and so before anything
+    /// is read or written: each row of each statement comes from `caller`.
+    ///
+    /// A connection's pooler may not track names, and tokio-postgres counts them: s0, s1, ... in each process. The server then
+    /// finds another process's statement under the name.
+    pub(crate) fn guarded_sql(&self, id: i64, parameters: usize) -> String {
+        // `case` guarantees the order of evaluation. The inner one is constant in a plan for given values.
+        let guard = parameters + 1;
+        let argument = format!(
+            "case when case when ${guard} = {id} then true else ('{MISMATCH}' || ${guard}::text)::boolean end then $1 end"
+        );
+        self.sql.replacen("public.caller($1)", &format!("public.caller({argument})"), 1)
     }
 
     pub(crate) fn is_repeatable(&self) -> bool {
@@ -75,21 +127,54 @@ impl Statement {
     }
 }
 
+/// The types of all parameters of a statement of [`authorised!`]: for a token and, if they are accepted, for a JWT.
+pub(crate) fn parameter_types(statement: &Statement, accepts_jwts: bool) -> impl Iterator<Item = Vec<Type>> {
+    let own = statement.types();
+    [Some(DIGEST_TYPE), accepts_jwts.then_some(JWT_TYPE)]
+        .into_iter()
+        .flatten()
+        .map(move |credential| [&[credential, PATH_TYPE], own].concat())
+}
+
+/// Whether the server executed another statement than the one with this id, whose guard stopped it.
+pub(crate) fn is_mismatch(error: &DbError, id: i64) -> bool {
+    *error.code() == SqlState::INVALID_TEXT_REPRESENTATION && error.message().contains(&format!("{MISMATCH}{id}"))
+}
+
+/// FNV-1a, 64 bits (datatracker.ietf.org/doc/draft-eastlake-fnv).
+const fn hash(text: &str) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut rest = text.as_bytes();
+    while let [byte, after @ ..] = rest {
+        hash = hash_byte(hash, *byte);
+        rest = after;
+    }
+    hash
+}
+
+const fn hash_byte(hash: u64, byte: u8) -> u64 {
+    (hash ^ byte as u64).wrapping_mul(0x0000_0100_0000_01b3)
+}
+
 /// Creates a statement that begins with `s`: the caller's row, or no row without a live session. `$1` is the token's digest
 /// or, in other types, the token or a verified JWT's user, and `$2` the user id in the path or null. The statement's own
-/// parameters begin at `$3`.
+/// parameters begin at `$3`; their types come first: `authorised!([TEXT, INT8], "...")`.
 ///
 /// It returns `mine` and `user_id`, the caller's: [`caller_columns`]. No row means 401, and `mine` = false means 403. The meaning
 /// of other nulls is up to the statement.
 macro_rules! authorised {
-    ($($sql:tt)+) => {
+    ([$($kind:ident),*], $($sql:tt)+) => {
         const {
-            $crate::statement::Statement::new(concat!(
+            const TYPES: &[tokio_postgres::types::Type] = &[$(tokio_postgres::types::Type::$kind),*];
+            $crate::statement::Statement::new(TYPES, concat!(
                 "with s as (\
                  select user_id, expires_at, ($2 is null or user_id::text = $2) as mine from public.caller($1)) ",
                 $($sql)+
             ))
         }
+    };
+    ($($sql:tt)+) => {
+        $crate::statement::authorised!([], $($sql)+)
     };
 }
 pub(crate) use authorised;
@@ -108,15 +193,19 @@ pub(crate) use caller_columns;
 /// The join must be on `s.user_id`, so that only the caller's own rows are read. They are read even if the path names
 /// another user, but the 403 hides them.
 macro_rules! authorised_read {
-    ($columns:expr, $($joined:tt)+) => {
+    ([$($kind:ident),*], $columns:expr, $($joined:tt)+) => {
         const {
-            $crate::statement::Statement::new(concat!(
+            const TYPES: &[tokio_postgres::types::Type] = &[$(tokio_postgres::types::Type::$kind),*];
+            $crate::statement::Statement::new(TYPES, concat!(
                 "select ($2 is null or s.user_id::text = $2) as mine, s.user_id::text as user_id, ",
                 $columns,
                 " from public.caller($1) s ",
                 $($joined)+
             ))
         }
+    };
+    ($columns:expr, $($joined:tt)+) => {
+        $crate::statement::authorised_read!([], $columns, $($joined)+)
     };
 }
 pub(crate) use authorised_read;
@@ -228,11 +317,32 @@ mod tests {
     use std::panic::catch_unwind;
 
     #[test]
+    fn every_text_and_every_types_have_their_own_id_and_the_guard_comes_before_the_caller() {
+        let read = authorised_read!([INT4], "t.id", "left join public.tasks t on t.user_id = s.user_id and t.id = $3");
+        let other =
+            authorised_read!([INT4], "t.title", "left join public.tasks t on t.user_id = s.user_id and t.id = $3");
+        let mut ids: Vec<_> = [read, other]
+            .iter()
+            .flat_map(|statement| parameter_types(statement, true).map(|types| statement.id(&types)))
+            .chain([read.id(&[DIGEST_TYPE, PATH_TYPE, Type::INT8])])
+            .collect();
+        assert!(ids.iter().all(|id| *id > 0), "a negative number would need parentheses: {ids:?}");
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 5);
+        assert_eq!(parameter_types(&read, false).collect::<Vec<_>>(), [[DIGEST_TYPE, PATH_TYPE, Type::INT4]]);
+        let guarded = read.guarded_sql(7, 3);
+        let guard = "case when $4 = 7 then true else ('this prepared statement is not ' || $4::text)::boolean end";
+        assert!(guarded.contains(&format!("from public.caller(case when {guard} then $1 end) s")), "{guarded}");
+        assert!(!read.sql().contains("$4"));
+    }
+
+    #[test]
     fn a_statement_that_reaches_tasks_of_others_does_not_compile() {
         let compiles = |sql: &str| {
             let sql: &'static str =
                 format!("select s.mine, s.user_id::text as user_id from public.caller($1) s {sql}").leak();
-            catch_unwind(|| Statement::new(sql)).is_ok()
+            catch_unwind(|| Statement::new(&[], sql)).is_ok()
         };
         for sql in [
             "",
@@ -263,8 +373,8 @@ mod tests {
         ] {
             assert!(!compiles(sql), "{sql}");
         }
-        assert!(catch_unwind(|| Statement::new("select mine from s")).is_err());
-        assert!(catch_unwind(|| Statement::new("select s.mine from public.caller($1) s")).is_err(), "nobody's");
+        assert!(catch_unwind(|| Statement::new(&[], "select mine from s")).is_err());
+        assert!(catch_unwind(|| Statement::new(&[], "select s.mine from public.caller($1) s")).is_err(), "nobody's");
         assert!(catch_unwind(|| Statement::without_caller("select title from public.tasks")).is_err());
     }
 }

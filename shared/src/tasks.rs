@@ -9,7 +9,7 @@ pub(crate) mod task;
 use crate::{
     caller::Caller,
     error::{Error, Limit},
-    statement::{Parameters, Statement, authorised, authorised_read, caller_columns},
+    statement::{Statement, Values, authorised, authorised_read, caller_columns},
     tasks::{
         changes::Changes,
         input::{Completed, key_lifetime},
@@ -18,10 +18,7 @@ use crate::{
     },
 };
 use chrono::NaiveDateTime;
-use tokio_postgres::{
-    Row,
-    types::{ToSql, Type},
-};
+use tokio_postgres::{Row, types::ToSql};
 
 pub use crate::tasks::{
     changes::ChangesQuery,
@@ -37,43 +34,106 @@ pub use crate::tasks::{
 /// [`Error::LimitReached`] if another search of this user is running and they have many tasks, [`Error::Unauthenticated`]
 /// without a live session, [`Error::Forbidden`] on another user's path.
 pub async fn list(caller: &Caller, query: &ListQuery) -> Result<Page, Error> {
-    let rows = if query.is_small_first_page() {
-        fetch_small_first_page(caller, query).await?
+    let rows = if query.is_usual_first_page() {
+        fetch_first_page(caller, query).await?
     } else {
         fetch_page(caller, query).await?
     };
     Page::new(&rows, query)
 }
 
-/// Fetches the rows of a small first page in the default order, the list that front ends request most. PostgreSQL plans
-/// every statement anew, and plans this one in half the time of the general one.
-async fn fetch_small_first_page(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, Error> {
-    let sql = authorised_read!(
-        columns!("t"),
-        "left join lateral (
+/// A small first page in the default order. With `$condition`, only the tasks that fulfil it.
+macro_rules! small_first_page {
+    ([$($kind:ident),+], $condition:literal) => {
+        authorised_read!(
+            [$($kind),+],
+            columns!("t"),
+            "left join lateral (
             select ",
-        columns!(),
-        " from public.tasks t
-            where t.user_id = s.user_id
+            columns!(),
+            " from public.tasks t
+            where t.user_id = s.user_id",
+            $condition,
+            "
             order by created_at desc, id desc
             limit $3
         ) t on true"
-    );
-    caller.query(sql, &[(&(query.limit() + 1), Type::INT8)]).await
+        )
+    };
 }
 
-/// The key of each order and what it is compared with after a cursor, for [`list_statement`] and [`search_statement`].
+/// A first page in the default order that is cut off as [`list_statement`] does. With `$condition`, only the tasks that fulfil
+/// it.
+macro_rules! first_page {
+    ([$($kind:ident),+], $condition:literal) => {
+        authorised_read!(
+            [$($kind),+],
+            columns!("t"),
+            "left join lateral (
+            select p.*, sum(octet_length(p.title) + coalesce(octet_length(p.description), 0)) over (order by p.created_at desc, p.id desc
+                rows between unbounded preceding and 1 preceding) as bytes_before
+            from (
+                select ",
+            columns!(),
+            " from public.tasks own
+                where own.user_id = s.user_id",
+            $condition,
+            "
+                order by created_at desc, id desc
+                limit $3
+            ) p
+        ) t on coalesce(t.bytes_before, 0) <= $4"
+        )
+    };
+}
+
+const FIRST_PAGE: Statement = first_page!([INT8, INT8], "");
+// Never prepared: which index is best depends on how many tasks have the status.
+const FIRST_PAGE_BY_STATUS: Statement = first_page!([INT8, INT8, BOOL], " and completed = $5").never_prepared();
+
+const SMALL_FIRST_PAGE: Statement = small_first_page!([INT8], "");
+const SMALL_FIRST_PAGE_BY_STATUS: Statement = small_first_page!([INT8, BOOL], " and completed = $4").never_prepared();
+
+/// The statements of [`list`] for first pages in the default order. The others are planned for their values, such as a cursor.
+pub const LIST: &[Statement] = &[SMALL_FIRST_PAGE, FIRST_PAGE];
+/// The statements of [`create`] and [`create_once`].
+pub const CREATE: &[Statement] = &[CREATE_TASK, CREATE_ONCE];
+/// The statements of [`changes`] to prepare: none.
+pub const CHANGES: &[Statement] = &[];
+/// The statement of [`get`].
+pub const GET: &[Statement] = &[GET_TASK];
+/// The statement of [`update`].
+pub const UPDATE: &[Statement] = &[UPDATE_TASK];
+/// The statement of [`delete`].
+pub const DELETE: &[Statement] = &[DELETE_TASK];
+/// The statement of [`clear_completed`].
+pub const CLEAR_COMPLETED: &[Statement] = &[CLEAR_COMPLETED_TASKS];
+
+/// Fetches the rows of a first page in the default order, the list that front ends request most. PostgreSQL plans a small one
+/// in half the time of the general statement.
+async fn fetch_first_page(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, Error> {
+    let (limit, bytes) = (query.limit() + 1, i64::from(MAX_PAGE_BYTES));
+    match (query.has_small_limit(), query.status().completed()) {
+        (true, None) => caller.query(SMALL_FIRST_PAGE, &[&limit]).await,
+        (true, Some(completed)) => caller.query(SMALL_FIRST_PAGE_BY_STATUS, &[&limit, &completed]).await,
+        (false, None) => caller.query(FIRST_PAGE, &[&limit, &bytes]).await,
+        (false, Some(completed)) => caller.query(FIRST_PAGE_BY_STATUS, &[&limit, &bytes, &completed]).await,
+    }
+}
+
+/// The type of a cursor's key, the key of each order and what it is compared with after a cursor, for [`list_statement`] and [`search_statement`].
 macro_rules! for_order {
     ($sort:expr, $statement:ident) => {{
-        const NEWEST: Statement = $statement!("created_at", "$4", "desc", "<");
-        const OLDEST: Statement = $statement!("created_at", "$4", "asc", ">");
-        const LATEST_CHANGE: Statement = $statement!("updated_at", "$4", "desc", "<");
-        const EARLIEST_CHANGE: Statement = $statement!("updated_at", "$4", "asc", ">");
+        const NEWEST: Statement = $statement!(TIMESTAMP, "created_at", "$4", "desc", "<");
+        const OLDEST: Statement = $statement!(TIMESTAMP, "created_at", "$4", "asc", ">");
+        const LATEST_CHANGE: Statement = $statement!(TIMESTAMP, "updated_at", "$4", "desc", "<");
+        const EARLIEST_CHANGE: Statement = $statement!(TIMESTAMP, "updated_at", "$4", "asc", ">");
         // No index has this order: PostgreSQL reads and sorts all of the user's tasks. The collation is the same in every
         // database, and an upgrade of the server's locales does not change it.
-        const TITLE: Statement = $statement!("lower(title) collate \"C\"", "lower($4) collate \"C\"", "asc", ">");
+        const TITLE: Statement =
+            $statement!(TEXT, "lower(title) collate \"C\"", "lower($4) collate \"C\"", "asc", ">");
         const TITLE_DESCENDING: Statement =
-            $statement!("lower(title) collate \"C\"", "lower($4) collate \"C\"", "desc", "<");
+            $statement!(TEXT, "lower(title) collate \"C\"", "lower($4) collate \"C\"", "desc", "<");
         match $sort {
             Sort::Newest => NEWEST,
             Sort::Oldest => OLDEST,
@@ -86,13 +146,16 @@ macro_rules! for_order {
 }
 
 /// Returns the statement that lists tasks in the given order.
+///
+/// Never prepared: a plan for any values could not begin at the cursor.
 fn list_statement(sort: Sort) -> Statement {
     // `bytes_before`, a running sum over the preceding rows, cuts the result off once those rows alone fill a response:
     // see `Page`. The one caller's rows keep the order of the lateral query, which is the order of an index, except for
     // titles.
     macro_rules! list {
-        ($key:expr, $after_key:expr, $direction:literal, $after:literal) => {
+        ($after_type:ident, $key:expr, $after_key:expr, $direction:literal, $after:literal) => {
             authorised_read!(
+                [BOOL, $after_type, INT4, INT8, INT8, INT8],
                 columns!("t"),
                 "left join lateral (
                     select p.*, sum(octet_length(p.title) + coalesce(octet_length(p.description), 0)) over (order by p.sort_key ",
@@ -111,12 +174,12 @@ fn list_statement(sort: Sort) -> Statement {
             )
         };
     }
-    for_order!(sort, list)
+    for_order!(sort, list).never_prepared()
 }
 
 /// Returns the statement that searches tasks in the given order.
 ///
-/// It looks at the first [`search_window!`] tasks after the cursor. `is_result` marks those to return, and `is_end` the last
+/// Never prepared, as [`list_statement`]. It looks at the first [`search_window!`] tasks after the cursor. `is_result` marks those to return, and `is_end` the last
 /// task that it looked at if there may be more; `found` counts the matches up to this row. Where somebody has more than
 /// [`many_tasks!`] tasks, only one of their searches runs at a time: for the others, `has_turn` is false.
 fn search_statement(sort: Sort) -> Statement {
@@ -125,8 +188,9 @@ fn search_statement(sort: Sort) -> Statement {
     // from computing `is_match`, which costs the most, twice. The windows have the order of the rows below them, so that
     // nothing is sorted again and the search ends as soon as the page is full.
     macro_rules! search {
-        ($key:expr, $after_key:expr, $direction:literal, $after:literal) => {
+        ($after_type:ident, $key:expr, $after_key:expr, $direction:literal, $after:literal) => {
             authorised_read!(
+                [BOOL, $after_type, INT4, INT8, INT8, INT8, TEXT],
                 concat!(columns!("t"), ", turn.has_turn, t.is_result, t.is_end, t.found"),
                 "cross join lateral (
                     select not exists (
@@ -168,37 +232,72 @@ fn search_statement(sort: Sort) -> Statement {
             )
         };
     }
-    for_order!(sort, search)
+    for_order!(sort, search).never_prepared()
 }
 
 /// Fetches the rows of any page: as many as fit into a response, plus one if there are more.
 async fn fetch_page(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, Error> {
     let (key, id) = query.after().unzip();
-    let after: (&(dyn ToSql + Sync), Type) = match key {
-        Some(SortKey::Title(title)) => (title, Type::TEXT),
-        Some(SortKey::Time(time)) => (time, Type::TIMESTAMP),
-        None if query.sort().is_by_title() => (&None::<&str>, Type::TEXT),
-        None => (&None::<NaiveDateTime>, Type::TIMESTAMP),
+    let after: &(dyn ToSql + Sync) = match key {
+        Some(SortKey::Title(title)) => title,
+        Some(SortKey::Time(time)) => time,
+        None if query.sort().is_by_title() => &None::<&str>,
+        None => &None::<NaiveDateTime>,
     };
     let status = query.status().completed();
     let (limit, offset, bytes) = (query.limit() + 1, query.offset(), i64::from(MAX_PAGE_BYTES));
-    let parameters: [(&(dyn ToSql + Sync), Type); 6] = [
-        (&status, Type::BOOL),
-        after,
-        (&id, Type::INT4),
-        (&limit, Type::INT8),
-        (&offset, Type::INT8),
-        (&bytes, Type::INT8),
-    ];
-    let Some(text) = query.search() else { return caller.query(list_statement(query.sort()), &parameters).await };
-    let [status, after, id, limit, offset, bytes] = parameters;
-    let parameters: Parameters<'_> = &[status, after, id, limit, offset, bytes, (&text, Type::TEXT)];
-    let rows = caller.query(search_statement(query.sort()), parameters).await?;
+    let Some(text) = query.search() else {
+        let values: Values<'_> = &[&status, after, &id, &limit, &offset, &bytes];
+        return caller.query(list_statement(query.sort()), values).await;
+    };
+    let values: Values<'_> = &[&status, after, &id, &limit, &offset, &bytes, &text];
+    let rows = caller.query(search_statement(query.sort()), values).await?;
     match rows.first().map(|row| row.try_get("has_turn")).transpose()? {
         Some(false) => Err(Error::LimitReached(Limit::Searches)),
         _ => Ok(rows),
     }
 }
+
+/// Returns a page of changes.
+///
+/// Both halves come from an index in their order, and at most one page of each is read. A task that is there is not removed,
+/// whatever happened to its id before. The snapshot is that of the whole statement. `sync_history` comes last: a database
+/// from before it lacks the column too, and an error about that is not taken for one about `caller`.
+///
+/// Never prepared: a plan for any values could not know that a page begins near the end of the index.
+const CHANGES_SINCE: Statement = authorised_read!(
+    [TEXT, INT4, INT8, BOOL, INT8],
+    concat!(
+        columns!("t"),
+        ", t.is_removed, t.changed::text as changed, h.history, h.purged_to::text as purged_to,
+        pg_snapshot_xmin(pg_current_snapshot())::text as oldest_running,
+        pg_snapshot_xmax(pg_current_snapshot())::text as next_xid,
+        extract(epoch from now())::bigint as now_s"
+    ),
+    "left join lateral (
+        select p.*, sum(octet_length(p.title) + coalesce(octet_length(p.description), 0)) over (order by p.changed, p.id
+                rows between unbounded preceding and 1 preceding) as bytes_before
+        from (
+            (select own.id, own.title, own.description, own.completed, own.created_at, own.updated_at, own.changed,
+                false as is_removed
+            from public.tasks own
+            where own.user_id = s.user_id and (own.changed, own.id) > ($3::xid8, $4)
+            order by own.changed, own.id
+            limit $5)
+            union all
+            (select r.task_id, null, null, null, null, null, r.changed, true
+            from public.removed_tasks r
+            where r.user_id = s.user_id::text and $6 and (r.changed, r.task_id) > ($3::xid8, $4)
+                and not exists (select from public.tasks own where own.user_id = s.user_id and own.id = r.task_id)
+            order by r.changed, r.task_id
+            limit $5)
+            order by changed, id
+            limit $5
+        ) p
+    ) t on coalesce(t.bytes_before, 0) <= $7
+    cross join public.sync_history() h"
+)
+.never_prepared();
 
 /// Returns a page of what changed since the query's cursor, or of all the caller's tasks if it has none.
 ///
@@ -206,50 +305,27 @@ async fn fetch_page(caller: &Caller, query: &ListQuery) -> Result<Vec<Row>, Erro
 /// [`Error::HistoryGone`] for a cursor that is too old or from before a restore, [`Error::Invalid`] for another user's,
 /// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] on another user's path.
 pub async fn changes(caller: &Caller, query: &ChangesQuery) -> Result<Changes, Error> {
-    // Both halves come from an index in their order, and at most one page of each is read. A task that is there is not
-    // removed, whatever happened to its id before. The snapshot is that of the whole statement. `sync_history` comes last: a
-    // database from before it lacks the column too, and an error about that is not taken for one about `caller`.
-    let sql = authorised_read!(
-        concat!(
-            columns!("t"),
-            ", t.is_removed, t.changed::text as changed, h.history, h.purged_to::text as purged_to,
-            pg_snapshot_xmin(pg_current_snapshot())::text as oldest_running,
-            pg_snapshot_xmax(pg_current_snapshot())::text as next_xid,
-            extract(epoch from now())::bigint as now_s"
-        ),
-        "left join lateral (
-            select p.*, sum(octet_length(p.title) + coalesce(octet_length(p.description), 0)) over (order by p.changed, p.id
-                    rows between unbounded preceding and 1 preceding) as bytes_before
-            from (
-                (select own.id, own.title, own.description, own.completed, own.created_at, own.updated_at, own.changed,
-                    false as is_removed
-                from public.tasks own
-                where own.user_id = s.user_id and (own.changed, own.id) > ($3::xid8, $4)
-                order by own.changed, own.id
-                limit $5)
-                union all
-                (select r.task_id, null, null, null, null, null, r.changed, true
-                from public.removed_tasks r
-                where r.user_id = s.user_id::text and $6 and (r.changed, r.task_id) > ($3::xid8, $4)
-                    and not exists (select from public.tasks own where own.user_id = s.user_id and own.id = r.task_id)
-                order by r.changed, r.task_id
-                limit $5)
-                order by changed, id
-                limit $5
-            ) p
-        ) t on coalesce(t.bytes_before, 0) <= $7
-        cross join public.sync_history() h"
-    );
     let (changed, id) = query.after();
-    let parameters: Parameters<'_> = &[
-        (&changed, Type::TEXT),
-        (&id, Type::INT4),
-        (&(query.limit() + 1), Type::INT8),
-        (&query.wants_removed(), Type::BOOL),
-        (&i64::from(MAX_PAGE_BYTES), Type::INT8),
-    ];
-    Changes::new(&caller.query(sql, parameters).await?, query)
+    let values: Values<'_> = &[&changed, &id, &(query.limit() + 1), &query.wants_removed(), &i64::from(MAX_PAGE_BYTES)];
+    Changes::new(&caller.query(CHANGES_SINCE, values).await?, query)
 }
+
+const CREATE_TASK: Statement = authorised!(
+    [TEXT, TEXT, INT8],
+    ", made as (
+        insert into public.tasks (user_id, title, description, completed, created_at, updated_at)
+        select s.user_id, $3, $4, false, now() at time zone 'utc', now() at time zone 'utc'
+        from s
+        where s.mine and not exists (select from public.tasks own where own.user_id = s.user_id offset $5 limit 1)
+        returning *)
+    select ",
+    caller_columns!(),
+    ", ",
+    columns!("made"),
+    "
+    from s left join made on true"
+)
+.never_repeated();
 
 /// Creates a task for the caller, unless they have as many as one user may have.
 ///
@@ -259,31 +335,52 @@ pub async fn changes(caller: &Caller, query: &ChangesQuery) -> Result<Changes, E
 /// [`Error::LimitReached`] at the limit, [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] on another
 /// user's path.
 pub async fn create(caller: &Caller, new: &NewTask) -> Result<Task, Error> {
-    let sql = authorised!(
-        ", made as (
-            insert into public.tasks (user_id, title, description, completed, created_at, updated_at)
-            select s.user_id, $3, $4, false, now() at time zone 'utc', now() at time zone 'utc'
-            from s
-            where s.mine and not exists (select from public.tasks own where own.user_id = s.user_id offset $5 limit 1)
-            returning *)
-        select ",
-        caller_columns!(),
-        ", ",
-        columns!("made"),
-        "
-        from s left join made on true"
-    );
     let max_tasks = caller.max_tasks();
-    let parameters: Parameters<'_> = &[
-        (&new.title.0, Type::TEXT),
-        (&new.description.as_ref().map(|it| &it.0), Type::TEXT),
-        (&(max_tasks - 1), Type::INT8),
-    ];
-    let row = caller.query_one(sql.never_repeated(), parameters).await?;
+    let values: Values<'_> = &[&new.title.0, &new.description.as_ref().map(|it| &it.0), &(max_tasks - 1)];
+    let row = caller.query_one(CREATE_TASK, values).await?;
     let task = Task::from_row(&row)?.ok_or(Error::LimitReached(Limit::Tasks(max_tasks)))?;
     caller.log_task(task.id);
     Ok(task)
 }
+
+/// Of two simultaneous requests, the second waits until the first has committed, and then conflicts with its row. A
+/// key that has expired is treated as absent. The row holds no copy of the task: a replay must send the same body,
+/// so the first response can be rebuilt from it. A request that is replayed or refused takes no id from the sequence.
+const CREATE_ONCE: Statement = authorised!(
+    [TEXT, BYTEA, TEXT, TEXT, INT8],
+    ", known as (
+        select k.request_hash, k.task_id, k.created_at, true as is_replay
+        from s join public.idempotency_keys k on k.user_id = s.user_id and k.key = $3
+        where s.mine and k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'),
+    room as (
+        select s.user_id,
+            not exists (select from public.tasks own where own.user_id = s.user_id offset $7 limit 1) as for_task,
+            not exists (select from public.idempotency_keys k where k.user_id = s.user_id offset $7 limit 1) as for_key
+        from s
+        where s.mine and not exists (select from known)),
+    key as (
+        insert into public.idempotency_keys as k (user_id, key, request_hash, task_id, created_at)
+        select room.user_id, $3, $4, nextval(pg_get_serial_sequence('public.tasks', 'id')), clock_timestamp() at time zone 'utc'
+        from room
+        where room.for_task and room.for_key
+        on conflict (user_id, key) do update set (request_hash, task_id, created_at, made_by) = (
+            select old.* from (select k.request_hash, k.task_id, k.created_at, k.made_by) old
+            where k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'
+            union all
+            select new.* from (select excluded.request_hash, excluded.task_id, excluded.created_at, excluded.made_by) new
+            where k.created_at <= now() at time zone 'utc' - interval '", key_lifetime!(), "')
+        returning *),
+    made as (
+        insert into public.tasks (", columns!(), ")
+        select task_id, user_id, $5, $6, false, created_at, created_at from key where made_by = pg_current_xact_id())
+    select ", caller_columns!(), ", room.for_task, used.request_hash = $4 as is_same, used.is_replay, used.task_id as id,
+        used.created_at
+    from s left join room on true left join (
+        select * from known
+        union all
+        select request_hash, task_id, created_at, made_by <> pg_current_xact_id() from key
+    ) used on true"
+);
 
 /// Creates a task for the caller, or returns the one that was created earlier with the same key. The second value is
 /// true if it was created earlier.
@@ -292,53 +389,10 @@ pub async fn create(caller: &Caller, new: &NewTask) -> Result<Task, Error> {
 /// [`Error::Invalid`] if the key was used for a different task, [`Error::LimitReached`] if the user has as many keys as tasks
 /// are allowed; otherwise as [`create`].
 pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -> Result<(Task, bool), Error> {
-    // Of two simultaneous requests, the second waits until the first has committed, and then conflicts with its row. A
-    // key that has expired is treated as absent. The row holds no copy of the task: a replay must send the same body,
-    // so the first response can be rebuilt from it. A request that is replayed or refused takes no id from the sequence.
-    let sql = authorised!(
-        ", known as (
-            select k.request_hash, k.task_id, k.created_at, true as is_replay
-            from s join public.idempotency_keys k on k.user_id = s.user_id and k.key = $3
-            where s.mine and k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'),
-        room as (
-            select s.user_id,
-                not exists (select from public.tasks own where own.user_id = s.user_id offset $7 limit 1) as for_task,
-                not exists (select from public.idempotency_keys k where k.user_id = s.user_id offset $7 limit 1) as for_key
-            from s
-            where s.mine and not exists (select from known)),
-        key as (
-            insert into public.idempotency_keys as k (user_id, key, request_hash, task_id, created_at)
-            select room.user_id, $3, $4, nextval(pg_get_serial_sequence('public.tasks', 'id')), clock_timestamp() at time zone 'utc'
-            from room
-            where room.for_task and room.for_key
-            on conflict (user_id, key) do update set (request_hash, task_id, created_at, made_by) = (
-                select old.* from (select k.request_hash, k.task_id, k.created_at, k.made_by) old
-                where k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'
-                union all
-                select new.* from (select excluded.request_hash, excluded.task_id, excluded.created_at, excluded.made_by) new
-                where k.created_at <= now() at time zone 'utc' - interval '", key_lifetime!(), "')
-            returning *),
-        made as (
-            insert into public.tasks (", columns!(), ")
-            select task_id, user_id, $5, $6, false, created_at, created_at from key where made_by = pg_current_xact_id())
-        select ", caller_columns!(), ", room.for_task, used.request_hash = $4 as is_same, used.is_replay, used.task_id as id,
-            used.created_at
-        from s left join room on true left join (
-            select * from known
-            union all
-            select request_hash, task_id, created_at, made_by <> pg_current_xact_id() from key
-        ) used on true"
-    );
     let description = new.description.as_ref().map(|it| &it.0);
     let max_tasks = caller.max_tasks();
-    let parameters: Parameters<'_> = &[
-        (&key.0, Type::TEXT),
-        (&new.hash(), Type::BYTEA),
-        (&new.title.0, Type::TEXT),
-        (&description, Type::TEXT),
-        (&(max_tasks - 1), Type::INT8),
-    ];
-    let row = caller.query_one(sql, parameters).await?;
+    let values: Values<'_> = &[&key.0, &new.hash(), &new.title.0, &description, &(max_tasks - 1)];
+    let row = caller.query_one(CREATE_ONCE, values).await?;
     let Some(id) = row.try_get("id")? else {
         let has_room_for_task = row.try_get::<_, Option<bool>>("for_task")?.unwrap_or_default();
         let limit = if has_room_for_task { Limit::Keys(max_tasks) } else { Limit::Tasks(max_tasks) };
@@ -364,6 +418,9 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
     Ok((task, row.try_get("is_replay")?))
 }
 
+const GET_TASK: Statement =
+    authorised_read!([INT4], columns!("t"), "left join public.tasks t on t.user_id = s.user_id and t.id = $3");
+
 /// Returns one of the caller's tasks.
 ///
 /// # Errors
@@ -371,104 +428,105 @@ pub async fn create_once(caller: &Caller, new: &NewTask, key: &IdempotencyKey) -
 /// session, [`Error::Forbidden`] on another user's path.
 pub async fn get(caller: &Caller, id: TaskId) -> Result<Task, Error> {
     caller.log_task(id.0);
-    let sql = authorised_read!(columns!("t"), "left join public.tasks t on t.user_id = s.user_id and t.id = $3");
-    let row = caller.query_one(sql, &[(&id.0, Type::INT4)]).await?;
+    let row = caller.query_one(GET_TASK, &[&id.0]).await?;
     Task::from_row(&row)?.ok_or(NO_SUCH_TASK)
 }
+
+/// A writer that waited for another one's lock can have an older clock reading. `greatest` makes updated_at grow all
+/// the same.
+///
+/// Never repeated: a second run could undo the toggle, fail on the tag that the first run changed, or overwrite
+/// another client's change.
+const UPDATE_TASK: Statement = authorised!(
+    [INT4, INT8_ARRAY, TEXT, BOOL, TEXT, BOOL, BOOL],
+    ", updated as (
+        update public.tasks t
+        set title = coalesce($5, t.title),
+            description = case when $6 then $7 else t.description end,
+            completed = case when $8 then not t.completed else coalesce($9, t.completed) end,
+            updated_at = greatest(clock_timestamp() at time zone 'utc', t.updated_at + interval '1 microsecond')
+        from s
+        where s.mine and t.user_id = s.user_id and t.id = $3
+            and ($4 is null or (extract(epoch from t.updated_at) * 1000000)::bigint = any ($4))
+        returning t.*)
+    select ",
+    caller_columns!(),
+    ", ",
+    columns!("u"),
+    ",
+        $4 is not null and u.id is null
+            and exists (select from public.tasks t where t.user_id = s.user_id and t.id = $3) as is_stale
+    from s left join updated u on true"
+)
+.never_repeated();
 
 /// Changes the fields that `changes` names and leaves the others as they are.
 ///
 /// # Errors
 /// As [`get`]; [`Error::PreconditionFailed`] if the task has changed since the client read it.
 pub async fn update(caller: &Caller, id: TaskId, changes: &TaskChanges, if_match: &IfMatch) -> Result<Task, Error> {
-    // A writer that waited for another one's lock can have an older clock reading. `greatest` makes updated_at grow all
-    // the same.
-    let sql = authorised!(
-        ", updated as (
-            update public.tasks t
-            set title = coalesce($5, t.title),
-                description = case when $6 then $7 else t.description end,
-                completed = case when $8 then not t.completed else coalesce($9, t.completed) end,
-                updated_at = greatest(clock_timestamp() at time zone 'utc', t.updated_at + interval '1 microsecond')
-            from s
-            where s.mine and t.user_id = s.user_id and t.id = $3
-                and ($4 is null or (extract(epoch from t.updated_at) * 1000000)::bigint = any ($4))
-            returning t.*)
-        select ",
-        caller_columns!(),
-        ", ",
-        columns!("u"),
-        ",
-            $4 is not null and u.id is null
-                and exists (select from public.tasks t where t.user_id = s.user_id and t.id = $3) as is_stale
-        from s left join updated u on true"
-    );
     let description = changes.description.as_ref().map(|it| it.as_ref().map(|it| &it.0));
     let completed = if let Completed::Set(completed) = changes.completed { Some(completed) } else { None };
     let toggles = changes.completed == Completed::Toggle;
     let tags = if_match.tags();
-    let parameters: Parameters<'_> = &[
-        (&id.0, Type::INT4),
-        (&tags, Type::INT8_ARRAY),
-        (&changes.title.as_ref().map(|it| &it.0), Type::TEXT),
-        (&description.is_some(), Type::BOOL),
-        (&description.flatten(), Type::TEXT),
-        (&toggles, Type::BOOL),
-        (&completed, Type::BOOL),
-    ];
+    let title = changes.title.as_ref().map(|it| &it.0);
+    let (sets_description, description) = (description.is_some(), description.flatten());
+    let values: Values<'_> = &[&id.0, &tags, &title, &sets_description, &description, &toggles, &completed];
     caller.log_task(id.0);
-    // Never repeated: a second run could undo the toggle, fail on the tag that the first run changed, or overwrite
-    // another client's change.
-    let row = caller.query_one(sql.never_repeated(), parameters).await?;
+    let row = caller.query_one(UPDATE_TASK, values).await?;
     if row.try_get("is_stale")? {
         return Err(TASK_HAS_CHANGED);
     }
     Task::from_row(&row)?.ok_or(NO_SUCH_TASK)
 }
 
+/// Never repeated: a second run would not find the task that the first one deleted.
+const DELETE_TASK: Statement = authorised!(
+    [INT4, INT8_ARRAY],
+    ", deleted as (
+        delete from public.tasks t using s
+        where s.mine and t.user_id = s.user_id and t.id = $3
+            and ($4 is null or (extract(epoch from t.updated_at) * 1000000)::bigint = any ($4))
+        returning t.id)
+    select ",
+    caller_columns!(),
+    ", d.id,
+        $4 is not null and d.id is null
+            and exists (select from public.tasks t where t.user_id = s.user_id and t.id = $3) as is_stale
+    from s left join deleted d on true"
+)
+.never_repeated();
+
 /// Deletes one of the caller's tasks.
 ///
 /// # Errors
 /// As [`update`].
 pub async fn delete(caller: &Caller, id: TaskId, if_match: &IfMatch) -> Result<(), Error> {
-    let sql = authorised!(
-        ", deleted as (
-            delete from public.tasks t using s
-            where s.mine and t.user_id = s.user_id and t.id = $3
-                and ($4 is null or (extract(epoch from t.updated_at) * 1000000)::bigint = any ($4))
-            returning t.id)
-        select ",
-        caller_columns!(),
-        ", d.id,
-            $4 is not null and d.id is null
-                and exists (select from public.tasks t where t.user_id = s.user_id and t.id = $3) as is_stale
-        from s left join deleted d on true"
-    );
-    let parameters: Parameters<'_> = &[(&id.0, Type::INT4), (&if_match.tags(), Type::INT8_ARRAY)];
     caller.log_task(id.0);
-    // Never repeated: a second run would not find the task that the first one deleted.
-    let row = caller.query_one(sql.never_repeated(), parameters).await?;
+    let row = caller.query_one(DELETE_TASK, &[&id.0, &if_match.tags()]).await?;
     if row.try_get("is_stale")? {
         return Err(TASK_HAS_CHANGED);
     }
     row.try_get::<_, Option<i32>>("id")?.map(drop).ok_or(NO_SUCH_TASK)
 }
 
+/// Never repeated: a second run would count only the tasks that the first one left.
+const CLEAR_COMPLETED_TASKS: Statement = authorised!(
+    ", deleted as (
+        delete from public.tasks t using s
+        where s.mine and t.user_id = s.user_id and t.completed
+        returning t.id)
+    select ",
+    caller_columns!(),
+    ", (select count(*) from deleted) as deleted from s"
+)
+.never_repeated();
+
 /// Deletes all completed tasks of the caller and returns how many there were.
 ///
 /// # Errors
 /// [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] on another user's path.
 pub async fn clear_completed(caller: &Caller) -> Result<i64, Error> {
-    let sql = authorised!(
-        ", deleted as (
-            delete from public.tasks t using s
-            where s.mine and t.user_id = s.user_id and t.completed
-            returning t.id)
-        select ",
-        caller_columns!(),
-        ", (select count(*) from deleted) as deleted from s"
-    );
-    // Never repeated: a second run would count only the tasks that the first one left.
-    let row = caller.query_one(sql.never_repeated(), &[]).await?;
+    let row = caller.query_one(CLEAR_COMPLETED_TASKS, &[]).await?;
     Ok(row.try_get("deleted")?)
 }

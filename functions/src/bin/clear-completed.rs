@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve_writes(clear_completed).await
+    serve_writes(tasks::CLEAR_COMPLETED, clear_completed).await
 }
 
 async fn clear_completed(caller: Caller, request: Request) -> Result<Response, Error> {

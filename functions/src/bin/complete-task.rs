@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve_writes(complete_task).await
+    serve_writes(tasks::UPDATE, complete_task).await
 }
 
 async fn complete_task(caller: Caller, request: Request) -> Result<Response, Error> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve_writes(create_task).await
+    serve_writes(tasks::CREATE, create_task).await
 }
 
 async fn create_task(caller: Caller, request: Request) -> Result<Response, Error> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve_writes(delete_task).await
+    serve_writes(tasks::DELETE, delete_task).await
 }
 
 async fn delete_task(caller: Caller, request: Request) -> Result<Response, Error> {

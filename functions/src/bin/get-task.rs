@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve_reads(get_task).await
+    serve_reads(tasks::GET, get_task).await
 }
 
 async fn get_task(caller: Caller, request: Request) -> Result<Response, Error> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve_reads(list_tasks).await
+    serve_reads(tasks::LIST, list_tasks).await
 }
 
 async fn list_tasks(caller: Caller, request: Request) -> Result<Response, Error> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve_writes(patch_task).await
+    serve_writes(tasks::UPDATE, patch_task).await
 }
 
 async fn patch_task(caller: Caller, request: Request) -> Result<Response, Error> {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve_reads(current_session).await
+    serve_reads(session::CURRENT, current_session).await
 }
 
 async fn current_session(caller: Caller, _: Request) -> Result<Response, Error> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve_reads(task_changes).await
+    serve_reads(tasks::CHANGES, task_changes).await
 }
 
 async fn task_changes(caller: Caller, request: Request) -> Result<Response, Error> {

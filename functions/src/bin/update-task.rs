@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    serve_writes(update_task).await
+    serve_writes(tasks::UPDATE, update_task).await
 }
 
 async fn update_task(caller: Caller, request: Request) -> Result<Response, Error> {

@@ -17,6 +17,7 @@ mod jwt_judge;
 mod listing;
 mod loot;
 mod plans;
+mod prepared;
 mod purge;
 mod restores;
 mod role;

@@ -18,6 +18,8 @@ struct Cost {
     sorts: bool,
     buffers: u64,
     rows: u64,
+    /// How long the server took to execute it, without planning.
+    ms: f64,
 }
 
 #[tokio::test]
@@ -83,6 +85,8 @@ async fn every_list_uses_an_index_and_a_late_page_costs_what_the_first_does() {
         }
     }
 
+    compare_with_prepared(&mut api, &[("100 of 1,100,000", &bob), ("100,000 of 1,100,000", &ada)]).await;
+
     // A search reads the tasks that a page looks at, in the order of an index, and no more.
     for (sort, index) in [("-created_at", "idx_tasks_user_list"), ("updated_at", "idx_tasks_user_updated")] {
         let cost = measure(&mut api, &ada, &format!("sort={sort}&q=nothing")).await;
@@ -110,6 +114,56 @@ async fn every_list_uses_an_index_and_a_late_page_costs_what_the_first_does() {
     }
 }
 
+/// Compares each list with the same one in a function that prepares statements. For those that it prepares, PostgreSQL uses a
+/// plan for any values, as it may after five executions. None may read more.
+async fn compare_with_prepared(api: &mut Api, users: &[(&str, &User)]) {
+    let usual = api.settings().to_vec();
+    let name = api.database.name.clone();
+    println!(
+        "\n| whose | list (limit=50) | buffers | ms | prepared: buffers | ms | index |\n|---|---|---|---|---|---|---|"
+    );
+    for (whose, user) in users {
+        for (query, is_prepared) in [
+            ("", true),
+            ("limit=1000", true),
+            ("status=pending", false),
+            ("limit=1000&status=completed", false),
+            ("sort=-updated_at", false),
+            ("sort=title", false),
+            ("q=number%201", false),
+        ] {
+            let mut costs = Vec::new();
+            for prepared in ["false", "true"] {
+                // It applies to unnamed statements, too.
+                let mode = if is_prepared && prepared == "true" { "force_generic_plan" } else { "auto" };
+                let set_mode = format!("alter role tasks_api in database {name} set plan_cache_mode = {mode}");
+                api.database.sql(&set_mode, &[]).await;
+                api.set("DATABASE_URL", &api.database.plain_api_url(SERVICES.postgres_port));
+                api.set("PREPARED_STATEMENTS", prepared);
+                drop(api.function("list-tasks").await.log_lines(1).await);
+                costs.push(measure(api, user, query).await);
+                drop(api.take_function("list-tasks"));
+            }
+            let [usual, prepared] = &costs[..] else { panic!("two costs") };
+            let indexes = prepared.indexes.join(", ");
+            let query = if query.is_empty() { "no parameters" } else { query };
+            println!(
+                "| {whose} | {query} | {} | {:.2} | {} | {:.2} | {indexes} |",
+                usual.buffers, usual.ms, prepared.buffers, prepared.ms
+            );
+            // The difference is what the planner itself reads.
+            assert!(prepared.buffers <= usual.buffers + 10, "{whose} {query}: {costs:?}");
+            assert!(prepared.rows <= usual.rows && prepared.sorts <= usual.sorts, "{whose} {query}: {costs:?}");
+        }
+    }
+    let reset = format!("alter role tasks_api in database {name} reset plan_cache_mode");
+    api.database.sql(&reset, &[]).await;
+    for (name, value) in usual {
+        api.set(&name, &value);
+    }
+    api.set("PREPARED_STATEMENTS", "auto");
+}
+
 fn print_row(whose: &str, query: &str, cost: &Cost) {
     let query = if query.is_empty() { "no parameters" } else { query };
     let sorts = if cost.sorts { "yes" } else { "no" };
@@ -121,13 +175,20 @@ async fn measure(api: &mut Api, user: &User, query: &str) -> Cost {
     let mut last = None;
     for _ in 0..2 {
         let log = PostgresLog::from_now();
-        let path = format!("/api/tasks?limit=50&{query}");
+        let limit = if query.starts_with("limit=") { "" } else { "limit=50&" };
+        let path = format!("/api/tasks?{limit}{query}");
         let answer = api.call(get(&path).bearer(&user.token)).await;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         last = Some(logged_plan(&log).await);
     }
     let plan = last.expect("two runs");
-    let mut cost = Cost { indexes: Vec::new(), sorts: false, buffers: 0, rows: 0 };
+    let mut cost = Cost {
+        indexes: Vec::new(),
+        sorts: false,
+        buffers: 0,
+        rows: 0,
+        ms: plan["duration"].as_f64().unwrap_or_default(),
+    };
     let number = |name: &str| plan[name].as_u64().unwrap_or_default();
     cost.buffers = number("Shared Hit Blocks") + number("Shared Read Blocks");
     visit(&plan, &mut cost);
@@ -152,10 +213,14 @@ fn visit(node: &Value, cost: &mut Cost) {
 async fn logged_plan(log: &PostgresLog) -> Value {
     for _ in 0..200 {
         let text = log.text();
-        let plans = text
-            .split("plan:\n")
-            .skip(1)
-            .filter_map(|plan| serde_json::Deserializer::from_str(plan).into_iter::<Value>().next()?.ok());
+        // "duration: 0.123 ms  plan:", and the plan.
+        let pieces: Vec<_> = text.split(" ms  plan:\n").collect();
+        let plans = pieces.windows(2).filter_map(|pair| {
+            let duration = pair[0].rsplit("duration: ").next()?.parse::<f64>().ok()?;
+            let mut plan = serde_json::Deserializer::from_str(pair[1]).into_iter::<Value>().next()?.ok()?;
+            plan["Plan"]["duration"] = duration.into();
+            Some(plan)
+        });
         let is_list = |plan: &Value| plan["Query Text"].as_str().is_some_and(|text| text.contains("left join lateral"));
         if let Some(plan) = plans.into_iter().find(is_list) {
             return plan["Plan"].clone();

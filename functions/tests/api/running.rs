@@ -90,30 +90,6 @@ async fn a_made_up_bearer_costs_a_statement_unless_tokens_have_to_be_signed() {
     }
 }
 
-#[tokio::test]
-async fn where_statements_are_prepared_a_connection_parses_each_once() {
-    let mut api = Api::start().await;
-    // Bypass PgBouncer, which does not track prepared statements before 1.21, and use a host name for which they are
-    // allowed.
-    let (network, messages) = Proxy::start_recording(SERVICES.postgres_port).await.expect("a free port");
-    let port = network.port();
-    api.connect_as_to_neon(port);
-    api.set("PREPARED_STATEMENTS", "true");
-    let ada = api.database.sign_up("ada").await;
-    let made = api.call(post("/api/tasks").bearer(&ada.token).json(json!({"title": "Buy milk"}))).await;
-    assert_eq!(made.status, 201);
-    for path in ["/api/tasks", "/api/tasks?status=pending", &format!("/api/tasks/{}", made.body["id"])] {
-        let first = api.call(get(path).bearer(&ada.token)).await;
-        messages.take();
-        for _ in 0..10 {
-            let again = api.call(get(path).bearer(&ada.token)).await;
-            assert_eq!((again.status, &again.body), (200, &first.body));
-            // Bind, Execute, Sync, and no Parse (PostgreSQL's documentation, "Extended Query").
-            assert_eq!(sent(&messages), "BES", "{path}");
-        }
-    }
-}
-
 /// The messages of a client, as a text of their letters.
 fn sent(messages: &Messages) -> String {
     messages.take().iter().filter(|(side, _)| *side == Side::Client).map(|(_, letter)| *letter).collect()
@@ -241,8 +217,6 @@ async fn an_invalid_setting_ends_the_process_with_one_sentence_that_names_it() {
         ("TRUSTED_ORIGINS", "s3cret"),
         ("REQUIRE_SIGNED_TOKENS", "s3cret"),
         ("PREPARED_STATEMENTS", "s3cret"),
-        // Together with the valid URL, whose host is not Neon's.
-        ("PREPARED_STATEMENTS", "true"),
         ("LOG_LEVEL", "s3cret"),
         ("AWS_LAMBDA_MAX_CONCURRENCY", "s3cret"),
     ] {

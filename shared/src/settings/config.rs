@@ -20,10 +20,6 @@ const MIN_SECRET_UNITS: usize = 32;
 /// that one user's tasks, at 41 kB each, fill no database of the usual size.
 const DEFAULT_MAX_TASKS_PER_USER: i64 = 10_000;
 
-/// The error for prepared statements on a host that is not Neon's. Behind PgBouncer 1.18 we have seen a user's read run
-/// another function's delete.
-const PREPARED_OUTSIDE_NEON: &str = "PREPARED_STATEMENTS is true, and the host of DATABASE_URL is not under .neon.tech: behind a pooler that does not track prepared statements, a statement's name can reach another function's statement and run it";
-
 /// The settings of a function that checks sessions.
 pub struct Config {
     /// The database with the sessions and tasks.
@@ -153,10 +149,7 @@ impl DatabaseConfig {
                 None
             }
         };
-        let prepared = ok_or_collect(parse_bool("PREPARED_STATEMENTS", get("PREPARED_STATEMENTS"), false), errors);
-        if prepared == Some(true) && url.as_ref().is_some_and(|url| !url.is_neon()) {
-            errors.push(PREPARED_OUTSIDE_NEON.to_owned());
-        }
+        let prepared = ok_or_collect(prepared_statements(get("PREPARED_STATEMENTS")), errors);
         let max_concurrency = ok_or_collect(max_concurrency(get("AWS_LAMBDA_MAX_CONCURRENCY")), errors);
         ok_or_collect(log::level(get), errors);
         Some(Self { url: url?, prepared_statements: prepared?, max_concurrency: max_concurrency? })
@@ -306,6 +299,18 @@ pub(crate) fn parse_bool(name: &str, value: Option<String>, default: bool) -> Re
     }
 }
 
+/// `auto`, the default, is `None`.
+fn prepared_statements(value: Option<String>) -> Result<Option<bool>, String> {
+    const NAME: &str = "PREPARED_STATEMENTS";
+    match value {
+        None => Ok(None),
+        Some(value) if value.eq_ignore_ascii_case("auto") => Ok(None),
+        value => {
+            parse_bool(NAME, value, false).map(Some).map_err(|_| format!("{NAME} is neither auto nor true nor false"))
+        }
+    }
+}
+
 /// Every task has another id, so the largest id is the same as no limit. 0 could mean that too, or no task at all, and is
 /// refused.
 fn max_tasks_per_user(value: Option<String>) -> Result<i64, String> {
@@ -381,7 +386,6 @@ mod tests {
             ("JWT_SHARED_SECRET", "s3cret-0123456789-0123456789-01", "JWT_SHARED_SECRET has fewer than 32 characters"),
             ("JWT_SHARED_SECRET", "better-auth-secret-12345678901234567890", "public default"),
             ("PREPARED_STATEMENTS", "yes, please", "PREPARED_STATEMENTS"),
-            ("PREPARED_STATEMENTS", "true", "not under .neon.tech"),
             ("AWS_LAMBDA_MAX_CONCURRENCY", "0", "AWS_LAMBDA_MAX_CONCURRENCY"),
             ("MAX_TASKS_PER_USER", "0", "MAX_TASKS_PER_USER is not a whole number from 1 to 2147483647"),
             ("MAX_TASKS_PER_USER", "2147483648", "MAX_TASKS_PER_USER"),
@@ -409,17 +413,19 @@ mod tests {
     }
 
     #[test]
-    fn statements_are_prepared_on_neons_hosts_alone() {
-        for (host, is_accepted) in [
+    fn without_a_setting_statements_are_prepared_on_neons_hosts_alone() {
+        for (host, is_neon) in [
             ("ep-x-pooler.eu-central-1.aws.neon.tech", true),
             ("pooler.example.com", false),
             ("neon.tech.example.com", false),
             ("127.0.0.1", false),
         ] {
             let url = format!("postgres://a:s3cret@{host}/d");
-            for (value, is_accepted) in [("true", is_accepted), ("false", true)] {
+            for (value, prepares) in
+                [("", is_neon), ("auto", is_neon), ("Auto", is_neon), ("TRUE", true), ("1", true), ("false", false)]
+            {
                 let config = config(&[("DATABASE_URL", &url), ("PREPARED_STATEMENTS", value)]);
-                assert_eq!(config.is_ok(), is_accepted, "{host}: {value}");
+                assert_eq!(config.expect("good settings").database.prepares(), prepares, "{host}: {value}");
             }
         }
     }

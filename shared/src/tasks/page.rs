@@ -193,12 +193,16 @@ impl ListQuery {
         sent.errors.finish(Some(query))
     }
 
-    /// Whether this is the first page in the default order and without a filter, with a limit small enough that the
-    /// database need not bound the bytes it sends.
-    pub(crate) fn is_small_first_page(&self) -> bool {
-        let Self { status, sort, search, limit: _, offset, cursor } = self;
-        let is_first_page = *status == Status::All && *sort == Sort::Newest && offset.unwrap_or_default() == 0;
-        is_first_page && search.is_none() && cursor.is_none() && self.limit() <= SMALL_PAGE_LIMIT
+    /// Whether this is the first page in the default order, of any status.
+    pub(crate) fn is_usual_first_page(&self) -> bool {
+        let Self { status: _, sort, search, limit: _, offset, cursor } = self;
+        let is_first_page = *sort == Sort::Newest && offset.unwrap_or_default() == 0;
+        is_first_page && search.is_none() && cursor.is_none()
+    }
+
+    /// Whether the limit is small enough that the database need not bound the bytes it sends.
+    pub(crate) fn has_small_limit(&self) -> bool {
+        self.limit() <= SMALL_PAGE_LIMIT
     }
 
     pub(crate) fn status(&self) -> Status {
