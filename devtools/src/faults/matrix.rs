@@ -2,7 +2,7 @@
 //! [`Operation`]. Checks the client's answer, its latency, and the writes in the database.
 use crate::{
     checks::logs,
-    faults::rig::{Call, Rig},
+    faults::rig::{Call, Rig, prepared_statements},
     system::build::build_functions,
     system::tools::find_or_install,
 };
@@ -291,6 +291,7 @@ fn settings(bench: &Bench, hosts: &Path, fault: Fault, mut url: String) -> Resul
         settings.push(("NSS_WRAPPER_HOSTS".to_owned(), hosts.display().to_string()));
     }
     settings.push(("DATABASE_URL".to_owned(), url));
+    settings.extend(prepared_statements());
     Ok(settings)
 }
 

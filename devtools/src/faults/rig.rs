@@ -1,9 +1,15 @@
 //! Servers with injectable faults, for the fault matrix and the soak test: PostgreSQL, PgBouncer and a network proxy.
-use crate::{servers::cluster::Cluster, servers::gateway, servers::pgbouncer::Pooling, servers::postgres::Purpose};
+use crate::{
+    servers::cluster::Cluster,
+    servers::gateway,
+    servers::pgbouncer::{Names, Pooling},
+    servers::postgres::Purpose,
+};
 use anyhow::{Context as _, Result};
 use axum::{body::Bytes, http};
 use serde_json::Value;
 use std::{
+    env,
     path::Path,
     time::{Duration, Instant},
 };
@@ -12,6 +18,12 @@ use tokio::time::{sleep, timeout};
 
 /// Seconds within which the database must be reachable after a fault.
 const REACHABLE_TIMEOUT_S: u64 = 30;
+
+/// The setting with which the functions run, from the environment of the command. With it, the pooler tracks statements.
+pub fn prepared_statements() -> Option<(String, String)> {
+    const NAME: &str = "PREPARED_STATEMENTS";
+    env::var(NAME).ok().map(|value| (NAME.to_owned(), value))
+}
 
 /// The running servers. Dropping them stops them.
 pub struct Rig {
@@ -24,7 +36,8 @@ impl Rig {
     /// Starts the servers in `folder`, which is recreated. The proxy leads to PgBouncer (with `pool_size` connections
     /// per database), or directly to PostgreSQL.
     pub async fn start(folder: &Path, pool_size: u32, has_pooler: bool) -> Result<Self> {
-        let pooling = Pooling { server_connections: pool_size, ..Pooling::TRANSACTION };
+        let names = if prepared_statements().is_some() { Names::Tracked } else { Names::Any };
+        let pooling = Pooling { server_connections: pool_size, names, ..Pooling::TRANSACTION };
         let cluster = Cluster::start(folder, Purpose::Test, None, pooling).await?;
         let behind = if has_pooler { cluster.pooler.port() } else { cluster.postgres.port() };
         let proxy = Proxy::start(behind).await?;

@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: many processes and clients read and write while the servers fail. Then every write is counted.
 use crate::{
     checks::logs,
-    faults::rig::{Call, Rig},
+    faults::rig::{Call, Rig, prepared_statements},
     servers::gateway::{Backend, Gateway, Watch},
     servers::watch::watch,
     system::build::build_functions,
@@ -227,7 +227,9 @@ fn settings(database: &Database) -> Vec<(String, String)> {
     let (secret, url) = (testing::SECRET, &database.api_url());
     [("BETTER_AUTH_SECRET", secret), ("DATABASE_URL", url), ("MAX_TASKS_PER_USER", max_tasks)]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into()
+        .into_iter()
+        .chain(prepared_statements())
+        .collect()
 }
 
 /// Processes of each function. Like on Lambda, a process handles one request at a time.

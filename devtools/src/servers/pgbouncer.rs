@@ -24,17 +24,31 @@ pub struct Pooling {
     pub mode: &'static str,
     /// Server connections per database and role.
     pub server_connections: u32,
-    /// Whether PgBouncer gives prepared statements names of its own, and prepares them where they are missing. Since 1.21.
-    pub tracks_statements: bool,
+    pub names: Names,
+}
+
+/// What PgBouncer does with the names of prepared statements.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// Nothing, or what its version does by default: any version will do.
+    Any,
+    /// It gives statements names of its own, and prepares them where they are missing. Since 1.21.
+    Tracked,
+    /// Nothing, in a version that could track them.
+    Untracked,
 }
 
 impl Pooling {
     /// Like Neon's. Several functions share two connections, so that their calls alternate on each in any order.
-    pub const TRANSACTION: Self = Self { mode: "transaction", server_connections: 2, tracks_statements: false };
-    /// Like Neon's with `PREPARED_STATEMENTS=true`. All clients share one connection, and so its prepared statements.
-    pub const TRACKED: Self = Self { server_connections: 1, tracks_statements: true, ..Self::TRANSACTION };
+    pub const TRANSACTION: Self = Self { mode: "transaction", server_connections: 2, names: Names::Any };
+    /// Like Neon's, which tracks statements. All clients share one connection, and so its prepared statements.
+    pub const TRACKED: Self = Self { server_connections: 1, names: Names::Tracked, ..Self::TRANSACTION };
+    /// The same with two connections.
+    pub const TRACKED_ON_TWO: Self = Self { names: Names::Tracked, ..Self::TRANSACTION };
+    /// A version that could track statements, with `max_prepared_statements = 0`.
+    pub const UNTRACKED: Self = Self { names: Names::Untracked, ..Self::TRANSACTION };
     /// Each function has its own connection.
-    pub const SESSION: Self = Self { mode: "session", server_connections: 20, tracks_statements: false };
+    pub const SESSION: Self = Self { mode: "session", server_connections: 20, names: Names::Any };
 }
 
 /// A running PgBouncer; dropping it stops it.
@@ -48,8 +62,8 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// Starts PgBouncer in `folder`, which is recreated, in front of `postgres`, for the API's role and the owner.
     pub async fn start(folder: &Path, postgres: &Postgres, pooling: Pooling) -> Result<Self> {
-        let Pooling { mode, server_connections, tracks_statements } = pooling;
-        let program = find_or_install(tracks_statements).await?;
+        let Pooling { mode, server_connections, names } = pooling;
+        let program = find_or_install(names != Names::Any).await?;
         if folder.exists() {
             fs::remove_dir_all(folder)?;
         }
@@ -90,9 +104,11 @@ server_tls_ca_file = {}
             file("client.key"),
             file("server.crt"),
         );
-        if tracks_statements {
-            configuration += "max_prepared_statements = 100\n";
-        }
+        configuration += match names {
+            Names::Any => "",
+            Names::Tracked => "max_prepared_statements = 100\n",
+            Names::Untracked => "max_prepared_statements = 0\n",
+        };
         fs::write(folder.join("pgbouncer.ini"), configuration)?;
         for name in ["users.txt", "server.crt", "pgbouncer.ini"] {
             give_to_server_user(&folder.join(name))?;

@@ -228,7 +228,14 @@ async fn versions(context: &Context<'_>) -> Result<()> {
     let services = Services::start_with(None, Pooling::TRACKED).await?;
     let mut command = cargo_test(&["--test", "api", "loot::"]);
     run_tests(services.pass_to(command.args(["--", "--include-ignored", "--nocapture"]))).await?;
-    services.check_logs()
+    services.check_logs()?;
+    drop(services);
+    for pooling in [Pooling::UNTRACKED, Pooling::TRACKED_ON_TWO] {
+        let services = Services::start_with(None, pooling).await?;
+        run_tests(services.pass_to(&mut cargo_test(&["--test", "api", "prepared::"]))).await?;
+        services.check_logs()?;
+    }
+    Ok(())
 }
 
 async fn chromium() -> Result<PathBuf> {
