@@ -1,7 +1,11 @@
 //! The connection pool, and TLS as the database URL configures it.
 use crate::{
     clock::LastTime,
-    connection::{roots, url::DatabaseUrl},
+    connection::{
+        direct::{self, DirectFirst},
+        roots,
+        url::DatabaseUrl,
+    },
     statement::Parameters,
 };
 use deadpool_postgres::{
@@ -65,10 +69,17 @@ impl Connections {
     pub(crate) fn new(config: &DatabaseConfig) -> Result<Self, String> {
         let url = &config.url;
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = if url.uses_tls() {
-            Manager::from_config(url.config().clone(), tls(url)?, manager_config)
+        let settings = url.config().clone();
+        let wrong = |problem| format!("DATABASE_URL has an sslrootcert {problem}");
+        let manager = if !url.uses_tls() {
+            Manager::from_config(settings, NoTls, manager_config)
+        } else if url.tries_direct_tls() {
+            Manager::from_connect(settings, DirectFirst::new(url.roots()).map_err(wrong)?, manager_config)
+        } else if settings.get_ssl_negotiation() == SslNegotiation::Direct {
+            Manager::from_config(settings, direct::connector(url.roots()).map_err(wrong)?, manager_config)
         } else {
-            Manager::from_config(url.config().clone(), NoTls, manager_config)
+            let connector = MakeTlsConnector::new(roots::connector(url.roots()).map_err(wrong)?);
+            Manager::from_config(settings, connector, manager_config)
         };
         // The URL's connect_timeout covers only the TCP connect to one address. Here it limits the whole handshake.
         let connect_timeout = url.config().get_connect_timeout().copied();
@@ -239,19 +250,6 @@ impl PreparedStatements {
 /// Whether this is the connection. Its cache, which stays empty, identifies it: the driver has no other name for it.
 fn is_of(connection: &Weak<StatementCache>, client: &ClientWrapper) -> bool {
     connection.as_ptr() == Arc::as_ptr(&client.statement_cache)
-}
-
-/// Creates the TLS connector that the URL asks for.
-fn tls(url: &DatabaseUrl) -> Result<MakeTlsConnector, String> {
-    let wrong = |problem| format!("DATABASE_URL has an sslrootcert {problem}");
-    if url.config().get_ssl_negotiation() != SslNegotiation::Direct {
-        return roots::connector(url.roots()).map(MakeTlsConnector::new).map_err(wrong);
-    }
-    let mut builder = roots::builder(url.roots()).map_err(wrong)?;
-    // Direct TLS, without a request for it first, requires the protocol's name in ALPN (PostgreSQL 17, protocol flow,
-    // SSL).
-    postgres_native_tls::set_postgresql_alpn(&mut builder);
-    builder.build().map(MakeTlsConnector::new).map_err(|error| format!("TLS cannot be set up: {error}"))
 }
 
 /// Rejects a pooled connection that is closed, or that does not answer after a long idle time.

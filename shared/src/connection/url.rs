@@ -17,6 +17,7 @@ const CONNECT_TIMEOUT_S: u64 = 8;
 pub struct DatabaseUrl {
     config: tokio_postgres::Config,
     roots: Roots,
+    tries_direct_tls: bool,
     host: String,
 }
 
@@ -75,7 +76,9 @@ impl DatabaseUrl {
         }
         let is_built_in = [".neon.tech", ".neon.build", ".amazonaws.com"].iter().any(|domain| host.ends_with(domain));
         let roots = parameters.roots.unwrap_or(if is_built_in { Roots::BuiltIn } else { Roots::System });
-        Ok(Self { config, roots, host })
+        // Neon's proxy accepts direct TLS. A URL with an sslnegotiation decides by itself.
+        let tries_direct_tls = use_tls && !parameters.names_negotiation && is_neon(&host);
+        Ok(Self { config, roots, tries_direct_tls, host })
     }
 
     /// The host's name or address, or the directory of its Unix socket.
@@ -91,7 +94,12 @@ impl DatabaseUrl {
 
     /// Whether the host is Neon's. Its pooler tracks prepared statements.
     pub fn is_neon(&self) -> bool {
-        self.host.ends_with(".neon.tech")
+        is_neon(&self.host)
+    }
+
+    /// Whether to try direct TLS, and the usual negotiation if the server refuses that.
+    pub(crate) fn tries_direct_tls(&self) -> bool {
+        self.tries_direct_tls
     }
 
     /// Whether the URL sets the address to connect to with `hostaddr`, instead of resolving the host.
@@ -219,6 +227,7 @@ fn check_names(config: &tokio_postgres::Config) -> Result<(), InvalidDatabaseUrl
 #[derive(Default)]
 struct Parameters {
     requires_tls: bool,
+    names_negotiation: bool,
     roots: Option<Roots>,
 }
 
@@ -236,7 +245,10 @@ impl Parameters {
             "ssl" => self.requires_tls |= !matches!(value, "false" | "0" | "disable" | "allow" | "prefer"),
             "sslrootcert" if value == "system" => self.roots = Some(Roots::System),
             "sslrootcert" => self.roots = Some(Roots::File(PathBuf::from(value))),
-            "sslnegotiation" => drop(config.ssl_negotiation(ssl_negotiation(value)?)),
+            "sslnegotiation" => {
+                config.ssl_negotiation(ssl_negotiation(value)?);
+                self.names_negotiation = true;
+            }
             "channel_binding" => drop(config.channel_binding(channel_binding(value)?)),
             "connect_timeout" => {
                 let Ok(seconds) = value.parse::<u32>() else {
@@ -297,6 +309,10 @@ fn channel_binding(value: &str) -> Result<ChannelBinding, InvalidDatabaseUrl> {
         "require" => Ok(ChannelBinding::Require),
         _ => invalid("has a channel_binding other than disable, prefer, require"),
     }
+}
+
+fn is_neon(host: &str) -> bool {
+    host.ends_with(".neon.tech")
 }
 
 /// Whether nobody can eavesdrop on the way to the host: loopback addresses and Unix sockets of this machine.
@@ -409,6 +425,20 @@ mod tests {
             assert_eq!(url.config().get_hostaddrs().len(), 1, "{rest}");
         }
         assert!(!parsed("postgres://a:b@ep-x.neon.tech/d").has_address());
+    }
+
+    #[test]
+    fn direct_tls_is_tried_on_neons_hosts_unless_the_url_says_otherwise() {
+        for (rest, is_tried) in [
+            ("ep-x-pooler.eu-central-1.aws.neon.tech/d", true),
+            ("ep-x.neon.tech/d?sslmode=require&channel_binding=require", true),
+            ("ep-x.neon.tech/d?sslnegotiation=postgres", false),
+            ("ep-x.neon.tech/d?sslnegotiation=direct", false),
+            ("ep-x.neon.tech/d?hostaddr=127.0.0.1", false),
+            ("db.example.com/d", false),
+        ] {
+            assert_eq!(parsed(&format!("postgres://a:b@{rest}")).tries_direct_tls(), is_tried, "{rest}");
+        }
     }
 
     #[test]
