@@ -20,8 +20,8 @@ pub(crate) const PATH_TYPE: Type = Type::TEXT;
 /// Begins the value that a prepared statement fails to convert if it was executed in place of another one.
 const MISMATCH: &str = "this prepared statement is not ";
 
-/// SQL that may be run, and the types of its own parameters. [`authorised!`] and [`authorised_read!`] create statements that start from the caller, and
-/// [`without_caller!`] those that need no user. Other text does not compile.
+/// SQL that may be run, and the types of its own parameters. `authorised!` and `authorised_read!` create statements that start from the caller, and
+/// `without_caller!` those that need no user. Other text does not compile.
 #[derive(Clone, Copy)]
 pub struct Statement {
     sql: &'static str,

@@ -98,7 +98,7 @@ const SMALL_FIRST_PAGE_BY_STATUS: Statement = small_first_page!([INT8, BOOL], " 
 pub const LIST: &[Statement] = &[SMALL_FIRST_PAGE, FIRST_PAGE];
 /// The statements of [`create`] and [`create_once`].
 pub const CREATE: &[Statement] = &[CREATE_TASK, CREATE_ONCE];
-/// The statements of [`changes`] to prepare: none.
+/// The statements of [`changes()`] to prepare: none. They are planned for their values.
 pub const CHANGES: &[Statement] = &[];
 /// The statement of [`get`].
 pub const GET: &[Statement] = &[GET_TASK];
