@@ -97,6 +97,7 @@ export const tasks = pgTable(
     index("idx_tasks_user_completed").on(table.userId, table.completed),
     index("idx_tasks_created_at").on(table.createdAt.desc().nullsFirst()),
     index("idx_tasks_user_list").on(table.userId, table.createdAt.desc().nullsFirst(), table.id.desc().nullsFirst()),
+    index("idx_tasks_user_status").on(table.userId, table.completed, table.createdAt.desc().nullsFirst(), table.id.desc().nullsFirst()),
     index("idx_tasks_user_updated").on(table.userId, table.updatedAt.desc().nullsFirst(), table.id.desc().nullsFirst()),
     foreignKey({ name: "fk_tasks_user", columns: [table.userId], foreignColumns: [user.id] }).onDelete("cascade"),
     check("tasks_title_length", sql`char_length((title)::text) >= 1 AND char_length((title)::text) <= 200`),

@@ -68,6 +68,7 @@ index_should_be (tab, cols) as (
     ('public.tasks', '{created_at}'),
     ('public.tasks', '{user_id,created_at,id}'),
     ('public.tasks', '{user_id,updated_at,id}'),
+    ('public.tasks', '{user_id,completed,created_at,id}'),
     ('public.tasks', '{user_id,changed,id}'),
     ('public.removed_tasks', '{user_id,changed,task_id}'),
     ('public.removed_tasks', '{removed_at}'),

@@ -88,14 +88,13 @@ macro_rules! first_page {
 }
 
 const FIRST_PAGE: Statement = first_page!([INT8, INT8], "");
-// Never prepared: which index is best depends on how many tasks have the status.
-const FIRST_PAGE_BY_STATUS: Statement = first_page!([INT8, INT8, BOOL], " and completed = $5").never_prepared();
+const FIRST_PAGE_BY_STATUS: Statement = first_page!([INT8, INT8, BOOL], " and completed = $5");
 
 const SMALL_FIRST_PAGE: Statement = small_first_page!([INT8], "");
-const SMALL_FIRST_PAGE_BY_STATUS: Statement = small_first_page!([INT8, BOOL], " and completed = $4").never_prepared();
+const SMALL_FIRST_PAGE_BY_STATUS: Statement = small_first_page!([INT8, BOOL], " and completed = $4");
 
 /// The statements of [`list`] for first pages in the default order. The others are planned for their values, such as a cursor.
-pub const LIST: &[Statement] = &[SMALL_FIRST_PAGE, FIRST_PAGE];
+pub const LIST: &[Statement] = &[SMALL_FIRST_PAGE, FIRST_PAGE, SMALL_FIRST_PAGE_BY_STATUS, FIRST_PAGE_BY_STATUS];
 /// The statements of [`create`] and [`create_once`].
 pub const CREATE: &[Statement] = &[CREATE_TASK, CREATE_ONCE];
 /// The statements of [`changes()`] to prepare: none. They are planned for their values.

@@ -74,8 +74,8 @@ async fn start_preparing() -> Api {
     api
 }
 
-/// How many statements the functions of [`call_functions`] prepare: 1, 2 and 2, for a token and for a JWT.
-const STATEMENTS: usize = 10;
+/// How many statements the functions of [`call_functions`] prepare: 1, 4 and 2, for a token and for a JWT.
+const STATEMENTS: usize = 14;
 
 /// Calls functions that read and write, as each user.
 async fn call_functions(api: &mut Api, users: &[&User]) {

@@ -214,6 +214,7 @@ async fn an_empty_database_gets_the_tables_of_the_specification() {
     CREATE INDEX idx_tasks_user_completed ON public.tasks USING btree (user_id, completed)
     CREATE INDEX idx_tasks_user_id ON public.tasks USING btree (user_id)
     CREATE INDEX idx_tasks_user_list ON public.tasks USING btree (user_id, created_at DESC, id DESC)
+    CREATE INDEX idx_tasks_user_status ON public.tasks USING btree (user_id, completed, created_at DESC, id DESC)
     CREATE INDEX idx_tasks_user_updated ON public.tasks USING btree (user_id, updated_at DESC, id DESC)
     CREATE INDEX verification_identifier_idx ON public.verification USING btree (identifier)
     CREATE UNIQUE INDEX session_token_hash ON public.session USING btree (token_hash(token))
@@ -586,6 +587,7 @@ async fn check_names_what_was_changed() {
         ("alter table tasks alter created_at type timestamptz", "tasks.created_at is of type timestamp with time zone"),
         ("alter table tasks alter completed drop not null", "the column tasks.completed may be null"),
         ("drop index idx_tasks_user_list", "an index on tasks (user_id, created_at, id) is missing"),
+        ("drop index idx_tasks_user_status", "an index on tasks (user_id, completed, created_at, id) is missing"),
         ("drop index idx_tasks_user_updated", "an index on tasks (user_id, updated_at, id) is missing"),
         ("revoke insert on idempotency_keys from tasks_api", "lacks the right: idempotency_keys insert"),
         ("drop table idempotency_keys", "the table idempotency_keys is missing"),

@@ -1,0 +1,1 @@
+select migration_tools.drop_made_by('0019');
