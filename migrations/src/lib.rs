@@ -13,6 +13,11 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 /// The role that the API connects as. A migration creates it.
 pub const API_ROLE: &str = "tasks_api";
 
+/// The error code of a deadlock (SQLSTATE).
+const DEADLOCK: &str = "40P01";
+/// How often a revert that a deadlock has ended is tried again.
+const MAX_TRIES: usize = 5;
+
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
 /// A failure to run, revert or check migrations.
@@ -50,6 +55,13 @@ pub enum Error {
     /// Another error from sqlx's migrator.
     #[error("{0}")]
     Other(MigrateError),
+}
+
+impl Error {
+    fn is_deadlock(&self) -> bool {
+        let (Self::Failed { cause, .. } | Self::Database(cause)) = self else { return false };
+        cause.as_database_error().is_some_and(|error| error.code().as_deref() == Some(DEADLOCK))
+    }
 }
 
 // Not #[from], which makes it the source: the message would be printed twice.
@@ -344,12 +356,25 @@ pub async fn down(
         let target = target.unwrap_or(last.version - 1);
         let migrator = migrator(connection).await?;
         for migration in applied.iter().rev().filter(|it| it.version > target) {
-            migrator.undo(&mut *connection, migration.version - 1).await?;
+            undo(&mut *connection, &migrator, migration.version - 1).await?;
             reverted(&Migration { state: State::Pending, ..migration.clone() });
         }
         Ok(())
     })
     .await
+}
+
+/// Reverts the migrations after `target`. The role `tasks_api` is common to all databases of a server: if another database is
+/// being reverted, PostgreSQL can end one of the two with a deadlock. That one was rolled back, and tries again.
+async fn undo(connection: &mut PgConnection, migrator: &Migrator, target: i64) -> Result<(), Error> {
+    let mut tries = 1..=MAX_TRIES;
+    loop {
+        let Err(error) = migrator.undo(&mut *connection, target).await else { return Ok(()) };
+        match Error::from(error) {
+            error if tries.next().is_some() && error.is_deadlock() => {}
+            error => return Err(error),
+        }
+    }
 }
 
 /// Returns every migration that the project or the database knows, in order. Changes nothing.

@@ -482,6 +482,29 @@ async fn down_keeps_tables_that_hold_rows_and_up_takes_them_over() {
     assert_eq!(objects(&mut connection).await, [""; 0]);
 }
 
+/// Such as one with the revert of another database of the server: both drop the role that they share.
+#[tokio::test]
+async fn a_revert_that_a_deadlock_has_ended_is_tried_again() {
+    let database = Database::create_empty().await;
+    let mut connection = migrations::connect(&DatabaseUrl::parse(&database.owner_url()).unwrap()).await.unwrap();
+    up(&mut connection).await;
+    let deadlock = "create sequence public.tries;
+        create function public.meet_a_deadlock() returns event_trigger language plpgsql as $$
+        begin
+          if nextval('public.tries') <= 2 then
+            raise exception using errcode = 'deadlock_detected';
+          end if;
+        end $$;
+        create event trigger meet_a_deadlock on sql_drop execute function public.meet_a_deadlock();
+        grant usage on sequence public.tries to public";
+    execute(&mut superuser(&database).await, deadlock).await;
+    migrations::down(&mut connection, None, |_| {}).await.unwrap();
+    execute(&mut superuser(&database).await, "alter sequence public.tries increment -1 minvalue -1000 restart -1")
+        .await;
+    let error = migrations::down(&mut connection, None, |_| {}).await.unwrap_err();
+    assert!(error.to_string().ends_with("was rolled back: deadlock_detected"), "{error}");
+}
+
 #[tokio::test]
 async fn two_runs_at_once_apply_each_migration_once() {
     let url = empty_database().await;
