@@ -122,7 +122,7 @@ impl Rig {
         let resources = content["Resources"].as_object().unwrap();
         let functions = resources.iter().filter(|(_, resource)| resource["Type"] == "AWS::Serverless::Function");
         let names: Vec<_> = functions.map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names.len(), 13, "{names:?}");
+        assert!(names.contains(&"ListTasks"), "{names:?}");
         for name in names {
             self.make_program(name, elf::X86_64, "GLIBC_2.34", "libm.so.6");
         }
