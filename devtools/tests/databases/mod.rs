@@ -405,7 +405,7 @@ async fn better_auth_may_connect_as_a_role_with_policies_on_tables_of_ours() {
     front_end.in_use_lives_with_our_migrations().await;
     let secured =
         "select relname::text from pg_class where relnamespace = 'public'::regnamespace and relrowsecurity order by 1";
-    assert_eq!(front_end.query(secured).await.len(), 7);
+    assert_eq!(front_end.query(secured).await.len(), 8);
 }
 
 #[tokio::test]
