@@ -178,7 +178,7 @@ mod tests {
         client.write_all(b"y").expect("written");
         client.read_exact(&mut [0; 2]).expect("answered");
         assert_eq!(relay.round_trips(), 2);
-        // Not answered, so it is none.
+        // Nobody answered it, so it does not count as a round trip.
         client.write_all(b"z").expect("written");
         assert_eq!(relay.round_trips(), 2);
     }

@@ -176,7 +176,7 @@ impl App {
         let metrics = Arc::new(Metrics::from_env());
         let settings = match Settings::start(scope, statements, left()).await {
             Ok(settings) => Arc::new(settings),
-            Err(cause) => return Err(cannot_start(&cause.to_string())),
+            Err(cause) => return Err(cannot_start(&cause)),
         };
         let edge = EdgeKeys::from_env().map_err(|cause| cannot_start(&cause))?;
         let settings_time = began.elapsed();

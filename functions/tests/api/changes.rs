@@ -258,7 +258,7 @@ async fn idle_polling_for_100_days_never_ends_in_410() {
     assert_eq!(changed(&poll(&mut ada, "/api/tasks/changes").await), (vec![task], vec![]));
 }
 
-/// A path with a cursor that was made so many seconds earlier.
+/// The path, with its cursor dated back by this many seconds.
 fn age(path: &str, user_id: &str, by_s: i64) -> String {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     use sha2::{Digest as _, Sha256};

@@ -174,8 +174,8 @@ impl Connection {
 
     /// Whether a statement failed and the connection goes on: the server has answered, and waits for the next statement.
     pub(crate) fn is_answer(&self, error: &Error) -> bool {
-        let is_final = |error: &DbError| error.parsed_severity() != Some(Severity::Error);
-        !self.client.is_closed() && error.as_db_error().is_some_and(|error| !is_final(error))
+        let goes_on = |error: &DbError| error.parsed_severity() == Some(Severity::Error);
+        !self.client.is_closed() && error.as_db_error().is_some_and(goes_on)
     }
 
     /// Whether a statement failed because the connection ended, on its own or because the server ended it.
