@@ -84,7 +84,8 @@ pub fn pack(what: &Path, to: &Path) -> Result<PathBuf> {
         }
         let inside = path.strip_prefix(what)?.to_string_lossy();
         zip.start_file(if inside.is_empty() { "bootstrap".into() } else { inside }, options)?;
-        io::copy(&mut File::open(&path)?, &mut zip)?;
+        let mut file = File::open(&path).with_context(|| format!("{} cannot be packed", path.display()))?;
+        io::copy(&mut file, &mut zip)?;
     }
     zip.finish()?.flush()?;
     Ok(to.to_owned())
