@@ -97,6 +97,11 @@ impl FieldErrors {
         self.0.push(FieldError { field: field.to_owned(), message: message.into() });
     }
 
+    /// Keeps only the first errors.
+    pub(crate) fn truncate(&mut self, count: usize) {
+        self.0.truncate(count);
+    }
+
     /// Returns what was made of the values.
     ///
     /// # Errors

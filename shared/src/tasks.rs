@@ -1,4 +1,5 @@
 //! The task queries. Each is a single statement in one round trip, run as the caller.
+pub(crate) mod batch;
 pub(crate) mod changes;
 pub(crate) mod input;
 pub(crate) mod page;
@@ -11,6 +12,7 @@ use crate::{
     error::{Error, Limit},
     statement::{Statement, Values, authorised, authorised_read, caller_columns},
     tasks::{
+        batch::{BatchResults, Columns},
         changes::Changes,
         input::{Completed, key_lifetime},
         page::{MAX_PAGE_BYTES, Page, Sort, SortKey, many_tasks, search_window},
@@ -21,6 +23,7 @@ use chrono::NaiveDateTime;
 use tokio_postgres::{Row, types::ToSql};
 
 pub use crate::tasks::{
+    batch::Batch,
     changes::ChangesQuery,
     input::{IdempotencyKey, NewTask, TaskChanges},
     page::{ListQuery, Status},
@@ -105,6 +108,8 @@ pub const GET: &[Statement] = &[GET_TASK];
 pub const UPDATE: &[Statement] = &[UPDATE_TASK];
 /// The statement of [`delete`].
 pub const DELETE: &[Statement] = &[DELETE_TASK];
+/// The statement of [`batch()`].
+pub const BATCH: &[Statement] = &[RUN_BATCH];
 /// The statement of [`clear_completed`].
 pub const CLEAR_COMPLETED: &[Statement] = &[CLEAR_COMPLETED_TASKS];
 
@@ -528,4 +533,174 @@ const CLEAR_COMPLETED_TASKS: Statement = authorised!(
 pub async fn clear_completed(caller: &Caller) -> Result<i64, Error> {
     let row = caller.query_one(CLEAR_COMPLETED_TASKS, &[]).await?;
     Ok(row.try_get("deleted")?)
+}
+
+/// Each operation is judged by the rows as they are once they are locked, and all are locked in the order of their ids, so
+/// that no two batches wait for each other. The judgement is stored with the batch's key, if it has one, before anything is
+/// done: of two simultaneous requests, the second waits there, does nothing, and has the first one's results. Keys of single
+/// operations work as in [`CREATE_ONCE`]. The number of tasks is that from before the batch.
+///
+/// Outcomes: see `Outcome` in batch.rs. `results` has all of them, and then the ids of created tasks.
+const RUN_BATCH: Statement = authorised!(
+    [
+        TEXT_ARRAY, INT4_ARRAY, INT8_ARRAY, TEXT_ARRAY, BOOL_ARRAY, TEXT_ARRAY, BOOL_ARRAY, BOOL_ARRAY, TEXT_ARRAY,
+        BYTEA_ARRAY, INT8, TEXT, BYTEA
+    ],
+    ", op as (
+        select * from unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12) with ordinality as op
+            (kind, id, tag, title, sets_description, description, toggles, completed, key, hash, place)),
+    used as (
+        select k.request_hash, k.results, k.created_at
+        from s join public.idempotency_keys k on k.user_id = s.user_id and k.key = $14
+        where s.mine and k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'),
+    known as (
+        select k.key, k.request_hash, k.task_id, k.created_at
+        from s join public.idempotency_keys k on k.user_id = s.user_id and k.key = any ($11)
+        where s.mine and k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'),
+    locked as (
+        select t.* from s cross join op join public.tasks t on t.user_id = s.user_id and t.id = op.id
+        where s.mine
+        order by t.id
+        for update of t),
+    room as (
+        select
+            case when exists (select from op where kind = 'create') then $13 - (
+                select count(*) from (select from public.tasks own where own.user_id = s.user_id limit $13) own) end as for_creation,
+            case when $14 is not null or exists (select from op where key is not null) then $13 - (
+                select count(*) from (select from public.idempotency_keys k where k.user_id = s.user_id limit $13) k) end as for_key
+        from s
+        where s.mine),
+    judged as (
+        select op.*, known.task_id as known_id, known.created_at as known_at, room.for_key,
+            case
+                when op.kind <> 'create' then case
+                    when locked.id is null then 404
+                    when op.tag <> (extract(epoch from locked.updated_at) * 1000000)::bigint then 412
+                    when op.kind = 'delete' then 204
+                    else 200 end
+                when known.key is not null then case when known.request_hash = op.hash then 201 else 409 end
+                when count(*) filter (where op.kind = 'create' and known.key is null) over so_far > room.for_creation then 422
+                when op.key is not null and count(*) filter (where op.key is not null and known.key is null) over so_far > room.for_key
+                    then 429
+                else 201 end as outcome
+        from room cross join op left join locked on locked.id = op.id left join known on known.key = op.key
+        window so_far as (order by op.place)),
+    decided as (
+        select judged.*, case when outcome = 201 and known_id is null and not exists (select from used) and ($14 is null or for_key > 0)
+            then nextval(pg_get_serial_sequence('public.tasks', 'id'))::integer end as new_id
+        from judged
+        order by place),
+    whole as (
+        insert into public.idempotency_keys as k (user_id, key, request_hash, task_id, created_at, results)
+        select s.user_id, $14, $15, 0, clock_timestamp() at time zone 'utc', (
+            select array_agg(outcome order by place) || array_agg(coalesce(new_id, 0) order by place) from decided)
+        from s cross join room
+        where $14 is not null and room.for_key > 0 and not exists (select from used)
+        on conflict (user_id, key) do update set (request_hash, task_id, created_at, made_by, results) = (
+            select old.* from (select k.request_hash, k.task_id, k.created_at, k.made_by, k.results) old
+            where k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'
+            union all
+            select new.* from (
+                select excluded.request_hash, excluded.task_id, excluded.created_at, excluded.made_by, excluded.results) new
+            where k.created_at <= now() at time zone 'utc' - interval '", key_lifetime!(), "')
+        returning *),
+    go as (
+        select coalesce(whole.created_at, now() at time zone 'utc') as at
+        from s left join whole on true
+        where s.mine and ($14 is null or whole.made_by = pg_current_xact_id())),
+    keys as (
+        insert into public.idempotency_keys as k (user_id, key, request_hash, task_id, created_at)
+        select s.user_id, d.key, d.hash, d.new_id, go.at
+        from s cross join go cross join decided d
+        where d.new_id is not null and d.key is not null
+        order by d.key
+        on conflict (user_id, key) do update set (request_hash, task_id, created_at, made_by) = (
+            select old.* from (select k.request_hash, k.task_id, k.created_at, k.made_by) old
+            where k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'
+            union all
+            select new.* from (select excluded.request_hash, excluded.task_id, excluded.created_at, excluded.made_by) new
+            where k.created_at <= now() at time zone 'utc' - interval '", key_lifetime!(), "')
+        returning *),
+    made as (
+        insert into public.tasks (", columns!(), ")
+        select d.new_id, s.user_id, d.title, d.description, false, go.at, go.at
+        from s cross join go cross join decided d left join keys on keys.key = d.key
+        where d.new_id is not null and (d.key is null or keys.made_by = pg_current_xact_id())
+        order by d.place),
+    changed as (
+        update public.tasks t
+        set title = coalesce(d.title, t.title),
+            description = case when d.sets_description then d.description else t.description end,
+            completed = case when d.toggles then not t.completed else coalesce(d.completed, t.completed) end,
+            updated_at = greatest(clock_timestamp() at time zone 'utc', t.updated_at + interval '1 microsecond')
+        from s cross join go cross join decided d
+        where t.user_id = s.user_id and t.id = d.id and d.outcome = 200
+        returning t.*),
+    deleted as (
+        delete from public.tasks t using s cross join go cross join decided d
+        where t.user_id = s.user_id and t.id = d.id and d.outcome = 204),
+    earlier as (
+        select request_hash, results, created_at from used
+        union all
+        select request_hash, results, created_at from whole where made_by <> pg_current_xact_id())
+    select ", caller_columns!(), ", ", columns!("now"), ",
+        $14 is null or exists (select from used) or exists (select from whole) as has_key_or_needs_none,
+        earlier.request_hash = $15 as is_same,
+        case
+            when earlier.results is not null then earlier.results[d.place]
+            when keys.made_by <> pg_current_xact_id() and keys.request_hash <> d.hash then 409
+            else d.outcome end as outcome,
+        coalesce(d.known_id is not null or keys.made_by <> pg_current_xact_id(), false) as is_replay,
+        coalesce(earlier.results[cardinality($3) + d.place], keys.task_id, d.known_id, d.new_id) as made_id,
+        coalesce(earlier.created_at, keys.created_at, d.known_at, go.at) as made_at
+    from s left join decided d on true
+        left join earlier on true
+        left join go on true
+        left join keys on keys.key = d.key
+        left join (
+            select * from changed
+            union all
+            select * from locked where locked.id not in (select id from changed)
+        ) now on now.id = d.id and coalesce(earlier.results[d.place], d.outcome) in (200, 412)
+    order by d.place"
+);
+
+/// Does what the operations of a batch ask for, each by itself: what is refused does not keep the others from being done.
+///
+/// # Errors
+/// [`Error::Invalid`] if the key of the batch was used for something else, [`Error::LimitReached`] if the user has too many
+/// keys for another one, [`Error::Unauthenticated`] without a live session, [`Error::Forbidden`] on another user's path.
+pub async fn batch(caller: &Caller, batch: &Batch) -> Result<BatchResults, Error> {
+    let Columns {
+        kinds,
+        ids,
+        tags,
+        titles,
+        sets_description,
+        descriptions,
+        toggles,
+        completed,
+        keys,
+        hashes,
+        key,
+        hash,
+    } = &batch.columns();
+    let max_tasks = caller.max_tasks();
+    let values: Values<'_> = &[
+        kinds,
+        ids,
+        tags,
+        titles,
+        sets_description,
+        descriptions,
+        toggles,
+        completed,
+        keys,
+        hashes,
+        &max_tasks,
+        key,
+        hash,
+    ];
+    let statement = if batch.has_key() { RUN_BATCH } else { RUN_BATCH.never_repeated() };
+    BatchResults::new(&caller.query(statement, values).await?, batch, max_tasks)
 }

@@ -519,9 +519,14 @@ impl History {
         let free = "select id from tasks where user_id = $1 order by random() limit 1 for update skip locked";
         let free = api.database.sql(free, &[&self.user.id]).await;
         let task = free.first().map(|row| row.get::<_, i32>(0));
-        let request = match (self.random.random_range(0..3), task) {
+        let request = match (self.random.random_range(0..4), task) {
             (0, Some(task)) => patch(&format!("/api/tasks/{task}")).json(json!({"completed": true, "title": "api"})),
             (1, Some(task)) => delete(&format!("/api/tasks/{task}")),
+            (2, Some(task)) => {
+                let other = if self.random.random_bool(0.5) { "delete" } else { "complete" };
+                let create = json!({"op": "create", "title": "batch"});
+                post("/api/tasks/batch").json(json!({"operations": [create, {"op": other, "id": task}, create]}))
+            }
             _ => post("/api/tasks").json(json!({"title": "api"})),
         };
         let answer = api.call(request.bearer(&self.user.token)).await;

@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _}
 use serde_json::{Map, Number, Value, json};
 use shared::{
     Config, Error, Request, Response,
-    tasks::{IdempotencyKey, IfMatch, ListQuery, NewTask, TaskChanges, TaskId},
+    tasks::{Batch, ChangesQuery, IdempotencyKey, IfMatch, ListQuery, NewTask, TaskChanges, TaskId},
     testing_support::{Access, DryRun},
 };
 use std::{
@@ -368,6 +368,8 @@ fn mutate_bytes(bytes: &mut Vec<u8>, random: &mut StdRng) {
 fn parse_request(route: &Route, request: &Request) -> Result<Response, Error> {
     match &*route.function {
         "list-tasks" => drop(ListQuery::from_request(request)?),
+        "task-changes" => drop(ChangesQuery::from_request(request)?),
+        "batch-tasks" => drop(Batch::from_request(request)?),
         "create-task" => {
             NewTask::from_request(request)?;
             IdempotencyKey::from_request(request)?;

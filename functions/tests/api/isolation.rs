@@ -91,6 +91,19 @@ enum Action {
         limit: Option<usize>,
         cursor: Option<(Index, bool)>,
     },
+    Batch {
+        operations: Vec<Operation>,
+        key: Option<&'static str>,
+    },
+}
+
+/// An operation of a batch.
+#[derive(Debug, Clone)]
+enum Operation {
+    Create { title: &'static str },
+    Update { task: Index, title: &'static str, if_match: Tag },
+    Complete { task: Index, set: Option<bool>, if_match: Tag },
+    Delete { task: Index, if_match: Tag },
 }
 
 /// The entity tag in a conditional request.
@@ -119,15 +132,6 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let title = || select(&["milk", "bread", "tea"][..]);
-    let tag = || {
-        prop_oneof![
-            4 => Just(Tag::None),
-            1 => Just(Tag::Any),
-            2 => Just(Tag::Current),
-            2 => any::<Index>().prop_map(Tag::Seen),
-        ]
-    };
     let task = any::<Index>;
     prop_oneof![
         1 => Just(Action::Session),
@@ -151,6 +155,32 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Clear),
         4 => (option::of(1..4_usize), option::weighted(0.8, (any::<Index>(), any::<bool>())))
             .prop_map(|(limit, cursor)| Action::Changes { limit, cursor }),
+        3 => (vec(operation(), 1..4), option::of(select(&["b1", "b2"][..])))
+            .prop_map(|(operations, key)| Action::Batch { operations, key }),
+    ]
+}
+
+fn title() -> impl Strategy<Value = &'static str> {
+    select(&["milk", "bread", "tea"][..])
+}
+
+fn tag() -> impl Strategy<Value = Tag> {
+    prop_oneof![
+        4 => Just(Tag::None),
+        1 => Just(Tag::Any),
+        2 => Just(Tag::Current),
+        2 => any::<Index>().prop_map(Tag::Seen),
+    ]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let task = any::<Index>;
+    prop_oneof![
+        2 => title().prop_map(|title| Operation::Create { title }),
+        2 => (task(), title(), tag()).prop_map(|(task, title, if_match)| Operation::Update { task, title, if_match }),
+        2 => (task(), option::of(any::<bool>()), tag())
+            .prop_map(|(task, set, if_match)| Operation::Complete { task, set, if_match }),
+        1 => (task(), tag()).prop_map(|(task, if_match)| Operation::Delete { task, if_match }),
     ]
 }
 
@@ -233,6 +263,8 @@ struct Model {
     copies: Vec<Copy>,
     /// The title and the response text of each creation, by user and key.
     keys: HashMap<(usize, &'static str), (&'static str, String)>,
+    /// The operations and the results of each batch, by user and key.
+    batches: HashMap<(usize, &'static str), (Value, Value)>,
 }
 
 impl Model {
@@ -263,13 +295,20 @@ impl Model {
 
     fn record(&mut self, owner: usize, answer: &Answer) {
         let tag = answer.header("etag").expect("a tag").to_owned();
-        self.tags.push(tag.clone());
-        let task = Task { owner, json: answer.body.clone(), tag, exists: true };
+        self.record_task(Task { owner, json: answer.body.clone(), tag, exists: true });
+    }
+
+    fn record_task(&mut self, task: Task) {
+        self.tags.push(task.tag.clone());
         match self.tasks.iter_mut().find(|known| known.json["id"] == task.json["id"]) {
             Some(known) => *known = task,
             None => self.tasks.push(task),
         }
     }
+}
+
+fn results_of(body: &Value) -> &Vec<Value> {
+    body["results"].as_array().expect("results")
 }
 
 /// A running series of requests.
@@ -308,6 +347,7 @@ impl Series<'_> {
         };
         let mut cursor = None;
         let mut copy = None;
+        let mut batch = Vec::new();
         let sent = match &step.action {
             Action::Session => get("/api/session"),
             Action::Create { title, key } => {
@@ -366,6 +406,15 @@ impl Series<'_> {
                     copy = Some(known);
                 }
                 conditional(get(&path), "if-none-match", &tag)
+            }
+            Action::Batch { operations, key } => {
+                batch = operations.iter().map(|operation| self.operation(operation)).collect();
+                let operations: Vec<_> = batch.iter().map(|(json, _)| json).collect();
+                let request = post(&format!("{base}/batch")).json(json!({"operations": operations}));
+                match key {
+                    Some(key) => request.header("idempotency-key", key),
+                    None => request,
+                }
             }
         };
         let is_write = sent.method != "GET";
@@ -447,7 +496,27 @@ impl Series<'_> {
                 assert_eq!((answer.status, &answer.body), (200, &json!({"deleted": deleted})));
             }
             Action::Changes { .. } => self.check_changes(person, copy, &answer),
+            Action::Batch { key, .. } => self.check_batch(person, batch, *key, &answer),
         }
+    }
+
+    /// An operation as it is sent, and the task that it is for.
+    fn operation(&self, operation: &Operation) -> (Value, Option<usize>) {
+        let (task, if_match, mut json) = match operation {
+            Operation::Create { title } => return (json!({"op": "create", "title": title}), None),
+            Operation::Update { task, title, if_match } => (task, if_match, json!({"op": "update", "title": title})),
+            Operation::Complete { task, set: Some(set), if_match } => {
+                (task, if_match, json!({"op": "complete", "completed": set}))
+            }
+            Operation::Complete { task, set: None, if_match } => (task, if_match, json!({"op": "complete"})),
+            Operation::Delete { task, if_match } => (task, if_match, json!({"op": "delete"})),
+        };
+        let task = self.model.pick(task);
+        json["id"] = json!(task.map_or(2_000_000_000, |task| self.model.tasks[task].id()));
+        if let Some(tag) = self.model.tag(if_match, task) {
+            json["if_match"] = json!(tag);
+        }
+        (json, task)
     }
 
     fn with_credential(&self, request: Request, step: &Step) -> Request {
@@ -520,6 +589,89 @@ impl Series<'_> {
         expected["updated_at"] = answer.body["updated_at"].clone();
         assert_eq!((answer.status, &answer.body), (200, &expected));
         self.model.record(person, answer);
+    }
+
+    fn check_batch(
+        &mut self,
+        person: usize,
+        batch: Vec<(Value, Option<usize>)>,
+        key: Option<&'static str>,
+        answer: &Answer,
+    ) {
+        let mut ids: Vec<_> = batch.iter().filter_map(|(json, _)| json["id"].as_i64()).collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|two| two[0] == two[1]) {
+            assert_eq!(answer.status, 422, "{answer:?}");
+            return;
+        }
+        let operations: Value = batch.iter().map(|(json, _)| json.clone()).collect();
+        let earlier = key.and_then(|key| self.model.batches.get(&(person, key))).cloned();
+        if let Some((known, results)) = earlier {
+            if known != operations {
+                assert_eq!(answer.status, 422, "{answer:?}");
+                return;
+            }
+            assert_eq!((answer.status, answer.header("idempotent-replayed")), (200, Some("true")), "{answer:?}");
+            for (((_, task), result), before) in batch.iter().zip(results_of(&answer.body)).zip(results_of(&results)) {
+                assert_eq!((&result["status"], &result["id"]), (&before["status"], &before["id"]), "{answer:?}");
+                if result["status"] == 201 {
+                    assert_eq!(result, before);
+                } else if [json!(200), json!(412)].contains(&result["status"]) {
+                    let task = &self.model.tasks[task.expect("its task")];
+                    assert_eq!(result["task"], if task.exists { task.json.clone() } else { Value::Null }, "{answer:?}");
+                }
+            }
+            return;
+        }
+        assert_eq!((answer.status, answer.header("idempotent-replayed")), (200, None), "{answer:?}");
+        let results = results_of(&answer.body);
+        assert_eq!(results.len(), batch.len(), "{answer:?}");
+        let mut refused = 0;
+        for ((operation, task), result) in batch.iter().zip(results) {
+            refused += usize::from(result["problem"].is_object());
+            self.check_operation(person, operation, *task, result);
+        }
+        assert_eq!(answer.body["refused"], json!(refused));
+        if let Some(key) = key {
+            self.model.batches.insert((person, key), (operations, answer.body.clone()));
+        }
+    }
+
+    fn check_operation(&mut self, person: usize, operation: &Value, task: Option<usize>, result: &Value) {
+        let tag = || result["etag"].as_str().expect("a tag").to_owned();
+        if operation["op"] == "create" {
+            let json = &result["task"];
+            assert_eq!((&result["status"], &json["title"]), (&json!(201), &operation["title"]), "{result}");
+            assert_eq!((&json["user_id"], &json["completed"]), (&json!(self.people[person].id), &json!(false)));
+            assert!(self.model.tasks.iter().all(|task| task.json["id"] != json["id"]), "another task's id: {result}");
+            self.model.record_task(Task { owner: person, json: json.clone(), tag: tag(), exists: true });
+            return;
+        }
+        let known = task.map(|task| self.model.tasks[task].clone());
+        let Some(known) = known.filter(|task| task.owner == person && task.exists) else {
+            assert_eq!((&result["status"], &result["task"]), (&json!(404), &Value::Null), "{result}");
+            return;
+        };
+        if operation["if_match"].as_str().is_some_and(|tag| tag != "*" && tag != known.tag) {
+            assert_eq!((&result["status"], &result["task"]), (&json!(412), &known.json), "{result}");
+            return;
+        }
+        if operation["op"] == "delete" {
+            assert_eq!((&result["status"], &result["task"]), (&json!(204), &Value::Null), "{result}");
+            self.model.tasks[task.expect("its task")].exists = false;
+            return;
+        }
+        let mut expected = known.json;
+        if let Some(title) = operation.get("title") {
+            expected["title"] = title.clone();
+        } else {
+            let toggled = json!(expected["completed"] == false);
+            expected["completed"] = operation.get("completed").cloned().unwrap_or(toggled);
+        }
+        assert!(result["task"]["updated_at"].as_str() > expected["updated_at"].as_str(), "{result}");
+        expected["updated_at"] = result["task"]["updated_at"].clone();
+        assert_eq!((&result["status"], &result["task"]), (&json!(200), &expected));
+        self.model.record_task(Task { owner: person, json: expected, tag: tag(), exists: true });
     }
 
     fn check_page(&mut self, person: usize, list: List, limit: usize, after: Option<&Cursor>, answer: &Answer) {

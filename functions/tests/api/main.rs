@@ -2,6 +2,7 @@
 //! behind a real PgBouncer in transaction mode. `cargo xtask test api` starts these servers.
 mod access;
 mod api;
+mod batch;
 mod changes;
 mod conditional;
 mod contract;

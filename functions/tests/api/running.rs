@@ -38,6 +38,10 @@ async fn every_route_makes_one_round_trip_to_the_database() {
         ("create-task", post("/api/tasks").header("idempotency-key", "k").json(json!({"title": "y"}))),
         ("update-task", put("/api/tasks/1").header("if-match", "\"5f\"").json(json!({"title": "x"}))),
         ("get-task", get("/api/tasks/1").header("if-none-match", "*")),
+        ("batch-tasks", post("/api/tasks/batch").header("idempotency-key", "b").json(json!({"operations": [
+            {"op": "create", "title": "x"}, {"op": "update", "id": 1, "title": "x", "if_match": "\"5f\""}, {"op": "delete", "id": 2},
+        ]}))),
+        ("batch-tasks", post("/api/tasks/batch").header("idempotency-key", "b").json(json!({"operations": [{"op": "delete", "id": 2}]}))),
         ("task-changes", get("/api/tasks/changes?limit=5").header("if-none-match", "*")),
         ("list-tasks", get("/api/tasks?sort=updated_at&q=x&status=pending&offset=5")),
     ] {
@@ -48,6 +52,7 @@ async fn every_route_makes_one_round_trip_to_the_database() {
     requests.push(("update-task".into(), put("/api/tasks/x").bearer(&ada.token).text("nonsense")));
     requests.push(("complete-task".into(), patch("/api/tasks/99999999999/complete").bearer(&ada.token)));
     requests.push(("list-tasks".into(), get("/api/tasks?limit=0").bearer(&ada.token)));
+    requests.push(("batch-tasks".into(), post("/api/tasks/batch").bearer(&ada.token).json(json!({"operations": []}))));
     requests.push(("task-changes".into(), get("/api/tasks/changes?cursor=x").bearer(&ada.token)));
     // Start each function, which connects to the database in Init.
     for request in warm_up {

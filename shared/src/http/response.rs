@@ -14,6 +14,7 @@ use lambda_http::{
     },
 };
 use serde::Serialize;
+use std::borrow::Cow;
 
 /// A response in the format of API Gateway's HTTP API (payload format 2.0).
 #[derive(Serialize)]
@@ -85,15 +86,8 @@ impl Response {
     /// everything.
     pub(crate) fn problem(error: &Error, path: &str) -> Self {
         let status = error.status();
-        let body = Problem {
-            problem_type: "about:blank",
-            title: status.canonical_reason().unwrap_or_default(),
-            status: status.as_u16(),
-            detail: &error.detail(),
-            instance: path,
-            errors: &error.fields(),
-        };
-        let response = Self::with_media_type(status, "application/problem+json", Body::json(&body));
+        let body = Body::json(&Problem::new(error, path));
+        let response = Self::with_media_type(status, "application/problem+json", body);
         match error {
             Error::Unauthenticated(AuthFailure::Jwt(failure)) => {
                 let why = failure.description();
@@ -180,15 +174,30 @@ impl Response {
     }
 }
 
-/// The body of an error response.
+/// Problem details, the body of an error response.
 #[derive(Serialize)]
-struct Problem<'a> {
+pub(crate) struct Problem<'a> {
     #[serde(rename = "type")]
-    problem_type: &'a str,
-    title: &'a str,
+    problem_type: &'static str,
+    title: &'static str,
     status: u16,
-    detail: &'a str,
+    detail: Cow<'static, str>,
     instance: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [FieldError],
+    errors: Cow<'a, [FieldError]>,
+}
+
+impl<'a> Problem<'a> {
+    /// `instance` is the path of the request, or of the part of it that failed.
+    pub(crate) fn new(error: &'a Error, instance: &'a str) -> Self {
+        let status = error.status();
+        Self {
+            problem_type: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: error.detail(),
+            instance,
+            errors: error.fields(),
+        }
+    }
 }

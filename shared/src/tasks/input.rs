@@ -96,13 +96,16 @@ impl NewTask {
     pub fn from_request(request: &Request) -> Result<Self, Error> {
         let body = request.json_object()?;
         let mut fields = Fields::new(&body);
-        let title = fields.required("title", Title::parse);
-        let description = fields.optional("description", Description::parse);
-        fields.finish(|| Some(Self { title: title?, description: description? }))
+        let task = Self::read(&mut fields);
+        fields.finish(|| task)
     }
-}
 
-impl NewTask {
+    pub(crate) fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let title = fields.required("title", text(Title::parse));
+        let description = fields.optional("description", Description::parse);
+        Some(Self { title: title?, description: description? })
+    }
+
     /// A fingerprint of the task, stored with its idempotency key: SHA-256 over title and description.
     pub(crate) fn hash(&self) -> Vec<u8> {
         let description = self.description.as_ref().map(|it| &it.0);
@@ -158,23 +161,33 @@ impl TaskChanges {
     pub fn from_completion_request(request: &Request) -> Result<Self, Error> {
         let body = if request.has_no_body() { Map::new() } else { request.json_object()? };
         let mut fields = Fields::new(&body);
-        let completed = fields.value("completed", boolean);
+        let changes = Self::read_completion(&mut fields);
         fields.refuse_only_unknown();
-        fields.finish(|| {
-            let completed = completed?.map_or(Completed::Toggle, Completed::Set);
-            Some(Self { title: None, description: None, completed })
-        })
+        fields.finish(|| changes)
     }
 
     fn from_fields(mut fields: Fields<'_>) -> Result<Self, Error> {
+        let changes = Self::read(&mut fields);
+        fields.refuse_only_unknown();
+        fields.finish(|| changes)
+    }
+
+    pub(crate) fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let title = fields.value("title", text(Title::parse));
         let description = fields.value("description", or_null(text(Description::parse)));
         let completed = fields.value("completed", boolean);
-        fields.refuse_only_unknown();
-        fields.finish(|| {
-            let completed = completed?.map_or(Completed::Keep, Completed::Set);
-            Some(Self { title: title?, description: description?, completed })
-        })
+        let completed = completed?.map_or(Completed::Keep, Completed::Set);
+        Some(Self { title: title?, description: description?, completed })
+    }
+
+    pub(crate) fn read_completion(fields: &mut Fields<'_>) -> Option<Self> {
+        let completed = fields.value("completed", boolean)?.map_or(Completed::Toggle, Completed::Set);
+        Some(Self { title: None, description: None, completed })
+    }
+
+    /// Whether a task with these changes is as it was before.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.title.is_none() && self.description.is_none() && self.completed == Completed::Keep
     }
 }
 
@@ -197,16 +210,19 @@ impl IdempotencyKey {
     /// [`Error::Invalid`] if the key is empty, too long, or contains U+0000.
     pub fn from_request(request: &Request) -> Result<Option<Self>, Error> {
         let Some(key) = request.header("idempotency-key") else { return Ok(None) };
-        let parsed = match key.chars().count() {
+        Self::parse(key).map(Some).map_err(|message| Error::invalid("Idempotency-Key", message))
+    }
+
+    pub(crate) fn parse(key: &str) -> Result<Self, String> {
+        match key.chars().count() {
             1..=MAX_KEY_CHARACTERS => storable(key).map(Self),
             _ => Err(format!("must have 1 to {MAX_KEY_CHARACTERS} characters")),
-        };
-        parsed.map(Some).map_err(|message| Error::invalid("Idempotency-Key", message))
+        }
     }
 }
 
 /// Reads the fields of a body. A field with an error is read as `None`.
-struct Fields<'b> {
+pub(crate) struct Fields<'b> {
     body: &'b Map<String, Value>,
     /// Whether a field that is null counts as absent.
     ignores_null: bool,
@@ -216,21 +232,29 @@ struct Fields<'b> {
 }
 
 impl<'b> Fields<'b> {
-    fn new(body: &'b Map<String, Value>) -> Self {
+    pub(crate) fn new(body: &'b Map<String, Value>) -> Self {
         Self { body, ignores_null: false, known: Vec::new(), errors: FieldErrors::default() }
     }
 
-    /// A text that has to be there.
-    fn required<T>(&mut self, field: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let text = self.optional(field, parse)?;
-        if text.is_none() {
+    /// A value that has to be there.
+    pub(crate) fn required<T>(
+        &mut self,
+        field: &'static str,
+        parse: impl Fn(&Value) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.value(field, or_null(parse))?.flatten();
+        if value.is_none() {
             self.errors.add(field, "is required");
         }
-        text
+        value
     }
 
     /// A text that may be absent or null.
-    fn optional<T>(&mut self, field: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Option<T>> {
+    pub(crate) fn optional<T>(
+        &mut self,
+        field: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Option<T>> {
         self.value(field, or_null(text(parse))).map(Option::flatten)
     }
 
@@ -249,13 +273,18 @@ impl<'b> Fields<'b> {
         }
     }
 
+    /// Refuses the body for what its fields say together.
+    pub(crate) fn refuse(&mut self, message: impl Into<String>) {
+        self.errors.add("body", message);
+    }
+
     /// What `make` makes of the fields, or all that is wrong with them.
-    fn finish<T>(self, make: impl FnOnce() -> Option<T>) -> Result<T, Error> {
+    pub(crate) fn finish<T>(self, make: impl FnOnce() -> Option<T>) -> Result<T, Error> {
         self.errors.finish(make())
     }
 }
 
-fn text<T>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&Value) -> Result<T, String> {
+pub(crate) fn text<T>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&Value) -> Result<T, String> {
     move |value| value.as_str().ok_or_else(|| "must be a string".to_owned()).and_then(&parse)
 }
 

@@ -3,7 +3,7 @@ use crate::{
     caller::Caller,
     error::Error,
     http::{request::Request, response::Response},
-    tasks::{changes::Changes, page::Page, precondition, task::Task},
+    tasks::{batch::BatchResults, changes::Changes, page::Page, precondition, task::Task},
 };
 use lambda_http::http::{
     HeaderName,
@@ -30,6 +30,9 @@ const NOT_IN_SEGMENT: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
+/// Marks the response to a request that an earlier one with the same key has done.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
 impl Response {
     /// 200 with a task that was changed, and its entity tag.
     pub fn task(task: &Task) -> Self {
@@ -52,7 +55,7 @@ impl Response {
         let path = format!("{}/{}", path_of_tasks(caller), task.id);
         let response = Self::created(task, &path).with_tag(task);
         if is_replay {
-            return response.with_header(HeaderName::from_static("idempotent-replayed"), "true");
+            return response.with_header(REPLAYED, "true");
         }
         response
     }
@@ -73,6 +76,12 @@ impl Response {
             Some(tag) => response.with_header(ETAG, &tag),
             None => response,
         }
+    }
+
+    /// 200 with the results of a batch. A header marks those of an earlier request.
+    pub fn batch(results: BatchResults) -> Self {
+        let response = Self::ok_body(results.body);
+        if results.is_replay { response.with_header(REPLAYED, "true") } else { response }
     }
 
     fn with_tag(self, task: &Task) -> Self {
