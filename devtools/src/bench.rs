@@ -1,10 +1,12 @@
 //! `cargo xtask bench`: compares the API with common alternatives, on one database, in one run.
+mod batch;
 mod credentials;
 mod fair;
 mod ours;
 mod scale;
 
 use self::{
+    batch::batch,
     credentials::credentials,
     fair::fair,
     ours::{build_ours, ours, pack},
@@ -73,6 +75,7 @@ pub async fn bench(options: &Bench) -> Result<()> {
         Subject::Programs => programs(options).await,
         Subject::Scale => scale(options.quick).await,
         Subject::Credentials => credentials(options.quick, options.before.as_deref()).await,
+        Subject::Batch => batch(options.quick).await,
         Subject::Fair => fair(options).await,
     }
 }

@@ -348,6 +348,8 @@ pub enum Subject {
     Scale,
     /// A list by JWT beside one by the session's token
     Credentials,
+    /// A hundred operations in one batch beside a hundred calls
+    Batch,
     /// One person's lists while another person searches among many large tasks
     Fair,
 }
