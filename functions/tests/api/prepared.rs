@@ -5,6 +5,9 @@ use crate::api::{Answer, Api, Request, binary, delete, get, patch, post, put};
 use serde_json::{Value, json};
 use testing::{Client, Lambda, Messages, Proxy, SERVICES, Side, SimpleQueryMessage, User};
 
+/// Round trips of Init without TLS: the start and the password in 3, and one statement.
+const INIT_ROUND_TRIPS: usize = 4;
+
 /// Starts the API with prepared statements, connected to `port` without TLS.
 async fn start_preparing(port: u16) -> Api {
     let mut api = Api::with_settings(&[("PREPARED_STATEMENTS", "true")]).await;
@@ -55,6 +58,7 @@ fn calls(user: &User, task: i64) -> Vec<(&'static str, Request)> {
         ),
         ("complete-task", patch(&format!("/api/tasks/{task}/complete"))),
         ("clear-completed", delete("/api/tasks?status=completed")),
+        ("batch-tasks", post("/api/tasks/batch").json(json!({"operations": [{"op": "create", "title": "x"}]}))),
         ("delete-task", delete(&format!("/api/tasks/{task}"))),
     ];
     calls.into_iter().map(|(function, request)| (function, request.bearer(&user.token))).collect()
@@ -86,9 +90,12 @@ async fn init_prepares_what_the_function_runs_without_a_round_trip_and_each_call
             }
         }
     }
-    let round_trips: Vec<_> = inits.iter().map(|(_, _, round_trips)| round_trips).collect();
-    assert_eq!(inits.len(), 18, "{inits:?}");
-    assert!(round_trips.iter().all(|it| *it == round_trips[0]), "preparing costs Init a round trip: {inits:?}");
+    assert_eq!(inits.len(), 20, "{inits:?}");
+    let is_usual = |(_, _, round_trips): &(&str, &str, usize)| *round_trips == INIT_ROUND_TRIPS;
+    assert!(
+        inits.iter().all(is_usual),
+        "Init takes {INIT_ROUND_TRIPS} round trips, with prepared statements too: {inits:?}"
+    );
 }
 
 #[tokio::test]
@@ -107,7 +114,13 @@ async fn after_a_lost_connection_the_first_call_is_one_round_trip_and_prepares_a
     assert!(text.contains(&format!("]PBDES{prepared}[")), "{text}");
     for path in ["/api/tasks", "/api/tasks?status=pending"] {
         assert_eq!(api.call(get(path).bearer(&ada.token)).await.status, 200);
-        assert_eq!(sent(&messages), ("BES".to_owned(), 1), "{path}");
+        let mut second = sent(&messages);
+        // On a busy machine, the call may not have waited for the last of them. Then its statement is prepared now.
+        if second == ("PBDESPDS".to_owned(), 1) {
+            assert_eq!(api.call(get(path).bearer(&ada.token)).await.status, 200);
+            second = sent(&messages);
+        }
+        assert_eq!(second, ("BES".to_owned(), 1), "{path}");
     }
     // A list that is planned for its cursor, order or text is not prepared.
     for path in ["/api/tasks?sort=title", "/api/tasks?q=x", "/api/tasks?offset=1"] {
