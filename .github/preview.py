@@ -18,16 +18,21 @@ import urllib.parse
 import urllib.request
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 NEON = os.environ.get("NEON_API", "https://console.neon.tech/api/v2")
-# Seconds that a new branch may take.
+# Seconds that a new branch may take, and for which other operations of the project may keep it locked.
 NEON_LIMIT = 120
+# Seconds between two looks at it.
+NEON_PAUSE = 2
+# Neon's status while another operation of the project runs: "Locked". Nothing was done then.
+LOCKED = 423
 DATABASE, OWNER = "neondb", "neondb_owner"
 SECRETS = ["api", "database", "owner"]
 
 
 def neon(method, path, body=None):
-    """Calls Neon's API, and returns the answer."""
+    """Calls Neon's API, and returns the answer. While another operation keeps the project locked, it waits."""
     request = urllib.request.Request(
         f"{NEON}/projects/{os.environ['NEON_PROJECT_ID']}{path}",
         method=method,
@@ -38,18 +43,33 @@ def neon(method, path, body=None):
             "Content-Type": "application/json",
         },
     )
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)
+    call = f"{method} {request.full_url.split('?')[0]}"
+    until = time.monotonic() + NEON_LIMIT
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            if error.code != LOCKED or time.monotonic() > until:
+                # Not the body, in case it repeats what was sent.
+                sys.exit(f"Neon answered {error.code} to {call}")
+        except OSError as error:
+            sys.exit(f"Neon cannot be reached for {call}: {getattr(error, 'reason', error)}")
+        except ValueError:
+            sys.exit(f"Neon's answer to {call} is not JSON")
+        time.sleep(NEON_PAUSE)
 
 
 def find_branch(name):
     """Returns the id of the branch with this name, or None."""
-    branches = neon("GET", f"/branches?search={urllib.parse.quote(name)}")["branches"]
+    # The search finds parts of names too, and more of them than a page has by default.
+    query = urllib.parse.urlencode({"search": name, "limit": 10000})
+    branches = neon("GET", f"/branches?{query}")["branches"]
     return next((branch["id"] for branch in branches if branch["name"] == name), None)
 
 
 def make_branch(name):
-    """Creates the branch if it is missing, and returns the owner's URL without the pooler."""
+    """Creates the branch if it is missing. Returns its id, and the owner's URL without the pooler."""
     branch = find_branch(name)
     if branch is None:
         wanted = {"branch": {"name": name, "parent_id": os.environ["NEON_PARENT_BRANCH"]}, "endpoints": [{"type": "read_write"}]}
@@ -58,9 +78,9 @@ def make_branch(name):
     while neon("GET", f"/branches/{branch}")["branch"]["current_state"] != "ready":
         if time.monotonic() > until:
             sys.exit(f"Neon's branch {name} is not ready after {NEON_LIMIT} s")
-        time.sleep(2)
+        time.sleep(NEON_PAUSE)
     query = urllib.parse.urlencode({"branch_id": branch, "database_name": DATABASE, "role_name": OWNER, "pooled": "false"})
-    return neon("GET", f"/connection_uri?{query}")["uri"]
+    return branch, neon("GET", f"/connection_uri?{query}")["uri"]
 
 
 def contents(owner_url):
@@ -76,22 +96,26 @@ def contents(owner_url):
     }
 
 
-def make_secrets(client, number, owner_url):
-    """Creates the secrets, unless all of them exist, and returns their ARNs by name."""
-    arns = {}
+def make_secrets(client, number, branch, owner_url):
+    """Creates the secrets, unless all of them exist for this branch, and returns their ARNs by name."""
+    arns, branches = {}, set()
     for name in SECRETS:
         try:
-            arns[name] = client.describe_secret(SecretId=f"task-api/preview-{number}/{name}")["ARN"]
+            secret = client.describe_secret(SecretId=f"task-api/preview-{number}/{name}")
         except client.exceptions.ResourceNotFoundException:
-            pass
-    if len(arns) == len(SECRETS):
+            continue
+        arns[name] = secret["ARN"]
+        branches.add(secret.get("Description"))
+    # The role may not read secrets, so their description says whose URLs they have: somebody may have removed the branch.
+    description = f"Neon's branch {branch}"
+    if len(arns) == len(SECRETS) and branches == {description}:
         return arns
     for name, content in contents(owner_url).items():
-        text = json.dumps(content)
+        values = {"Description": description, "SecretString": json.dumps(content)}
         if name in arns:
-            client.put_secret_value(SecretId=arns[name], SecretString=text)
+            client.update_secret(SecretId=arns[name], **values)
         else:
-            arns[name] = client.create_secret(Name=f"task-api/preview-{number}/{name}", SecretString=text)["ARN"]
+            arns[name] = client.create_secret(Name=f"task-api/preview-{number}/{name}", **values)["ARN"]
     return arns
 
 
@@ -123,15 +147,21 @@ parameter_overrides = [
 """
 
 
+def aws(service):
+    """Returns a client of an AWS service. botocore itself reads another variable than AWS_REGION."""
+    return boto3.client(service, region_name=os.environ["AWS_REGION"])
+
+
 def up(number, file):
-    arns = make_secrets(boto3.client("secretsmanager"), number, make_branch(f"preview/pr-{number}"))
+    branch, owner_url = make_branch(f"preview/pr-{number}")
+    arns = make_secrets(aws("secretsmanager"), number, branch, owner_url)
     with open(file, "w") as output:
         output.write(settings(number, arns))
 
 
 def delete_logs(stack):
     """Deletes the log groups, which outlive their stack: with them, a stack of the same name could not be created."""
-    logs = boto3.client("logs")
+    logs = aws("logs")
     for prefix in [f"/aws/lambda/{stack}-", f"/aws/vendedlogs/{stack}-"]:
         for page in logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix):
             for group in page["logGroups"]:
@@ -140,11 +170,11 @@ def delete_logs(stack):
 
 def down(number):
     stack = f"task-api-pr-{number}"
-    cloudformation = boto3.client("cloudformation")
+    cloudformation = aws("cloudformation")
     cloudformation.delete_stack(StackName=stack)
     cloudformation.get_waiter("stack_delete_complete").wait(StackName=stack)
     delete_logs(stack)
-    client = boto3.client("secretsmanager")
+    client = aws("secretsmanager")
     for name in SECRETS:
         try:
             client.delete_secret(SecretId=f"task-api/preview-{number}/{name}", ForceDeleteWithoutRecovery=True)
@@ -168,5 +198,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except urllib.error.HTTPError as error:
-        sys.exit(f"Neon answered {error.code} to {error.geturl().split('?')[0]}")
+    except (BotoCoreError, ClientError) as error:
+        sys.exit(f"AWS: {error}")
