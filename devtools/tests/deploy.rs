@@ -1,4 +1,5 @@
-//! Tests of `cargo xtask deploy` with a stand-in for the SAM CLI: what it runs, writes and refuses.
+//! Tests of `cargo xtask deploy` with a stand-in for the SAM CLI: what it runs, writes and refuses. And of the scripts of a
+//! deployment, in tests/scripts. `cargo xtask test deploy` installs what those need.
 mod deployment;
 
 use axum::http::StatusCode;
@@ -7,7 +8,7 @@ use deployment::{
     elf::{ARM64, X86_64},
 };
 use regex::Regex;
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 /// The arguments of a complete deployment.
 fn with_flags<'a>(args: &[&'a str]) -> Vec<&'a str> {
@@ -21,6 +22,18 @@ fn assert_refused(run: &Run, words: &[&str]) {
     for words in words {
         assert!(error.contains(words), "'{words}' is not in: {error}");
     }
+}
+
+/// Runs Python's tests of a script, with moto.
+fn run_python_tests(module: &str) {
+    let python = std::env::var_os("PYTHON").expect("run this with 'cargo xtask test deploy'");
+    let mut command = Command::new(python);
+    command.args(["-m", "unittest", module]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts"));
+    command.env("DEVTOOLS", env!("CARGO_BIN_EXE_devtools")).env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.output().unwrap();
+    let report = String::from_utf8_lossy(&output.stderr);
+    println!("{report}");
+    assert!(output.status.success() && report.contains("\nOK\n"), "{module}: its report is above");
 }
 
 /// Returns the deployment id of a `sam deploy` call.
@@ -286,4 +299,14 @@ async fn old_versions_are_removed_after_a_good_deployment_and_it_stays_good_if_t
     let failed = Rig::new("no-sweep", StatusCode::SERVICE_UNAVAILABLE).await;
     assert_refused(&failed.deploy(&with_flags(&[])).await, &["GET /health?deep=true returned 503"]);
     assert!(!std::path::Path::new(&failed.path("bin/python")).exists(), "the old versions are still needed");
+}
+
+#[test]
+fn the_script_that_removes_old_versions_keeps_what_is_needed() {
+    run_python_tests("test_sweep");
+}
+
+#[test]
+fn the_script_of_previews_makes_and_removes_everything_and_prints_no_secret() {
+    run_python_tests("test_preview");
 }

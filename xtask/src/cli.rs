@@ -283,7 +283,7 @@ pub enum Part {
     Template,
     /// template.yaml, checked with checkov's rules (5 s)
     Checkov,
-    /// 'cargo xtask deploy' with a fake SAM CLI (17 s)
+    /// 'cargo xtask deploy' with a fake SAM CLI; the scripts for old versions and previews, with moto and a fake Neon (30 s)
     Deploy,
     /// 'sam build' (13 min)
     Package,

@@ -1,4 +1,4 @@
-//! moto's server, a stand-in for AWS Secrets Manager in tests.
+//! moto, a stand-in for AWS in tests: its server for Secrets Manager, and its Python for the deployment's scripts.
 use crate::{
     system::process::Running,
     system::tools::{free_port, from_pypi},
@@ -18,6 +18,11 @@ const MOTO: &str = "moto[secretsmanager,server]==5.2.5";
 /// Timeout of the server's start, in seconds.
 const START_TIMEOUT_S: u64 = 60;
 
+/// Installs moto if needed, and returns the folder of its programs.
+pub async fn install() -> Result<PathBuf> {
+    from_pypi("moto", &[MOTO]).await
+}
+
 /// A running server. Dropping it stops it.
 pub struct Moto {
     _server: Running,
@@ -28,7 +33,7 @@ pub struct Moto {
 impl Moto {
     /// Starts the server on a free port.
     pub async fn start() -> Result<Self> {
-        let program = from_pypi("moto", &[MOTO]).await?.join("moto_server");
+        let program = install().await?.join("moto_server");
         let port = free_port()?;
         let file = target().join("test/moto.log");
         let log = File::create(&file)?;

@@ -3,7 +3,7 @@ use crate::{
     checks::{openapi, orm, sam, supply_chain},
     faults::{matrix, soak},
     fuzz, generate,
-    servers::{better_auth, front_end, pgbouncer::Pooling, services::Services},
+    servers::{better_auth, front_end, moto, pgbouncer::Pooling, services::Services},
     system::{
         build::{cargo_test, workspace_cargo},
         process::{run_command, run_tests},
@@ -121,7 +121,7 @@ pub fn definition(part: Part) -> Definition {
         Part::Contract => Definition::alone(|_| Box::pin(openapi::lint())),
         Part::Template => Definition::alone(|_| Box::pin(sam::check_template())),
         Part::Checkov => Definition::alone(|_| Box::pin(sam::checkov())),
-        Part::Deploy => Definition::alone(|context| Box::pin(context.test_alone("deploy"))),
+        Part::Deploy => Definition::alone(|context| Box::pin(deploy(context))),
         Part::Package => Definition::alone(|_| Box::pin(sam::build())),
         Part::SamBuild => Definition::with_services(|context| Box::pin(sam_build(context))),
         Part::Guard => Definition::with_services(|context| Box::pin(guard(context))),
@@ -177,6 +177,11 @@ async fn migrate(context: &Context<'_>) -> Result<()> {
     command.env("MOTO_URL", context.services()?.moto_url());
     context.with_services(&mut command).await
 }
+async fn deploy(context: &Context<'_>) -> Result<()> {
+    let mut command = context.test(&["--test", "deploy"]);
+    run_tests(command.env("PYTHON", moto::install().await?.join("python"))).await
+}
+
 
 async fn sam_build(context: &Context<'_>) -> Result<()> {
     context.package().await?;
