@@ -1314,7 +1314,8 @@ export interface components {
         "If-None-Match": string;
         /**
          * @description The `ETag` values that the client has, or `*` for any. If what the response would have is among them, it is 304.
-         *     That needs a cursor with which a round begins, and which is younger than a day.
+         *     That needs a cursor with which a round begins, and which is younger than a day. With `latest`, the
+         *     response is never 304, because it has a new cursor.
          */
         "changes-If-None-Match": string;
     };
@@ -1504,7 +1505,8 @@ export interface operations {
             header?: {
                 /**
                  * @description The `ETag` values that the client has, or `*` for any. If what the response would have is among them, it is 304.
-                 *     That needs a cursor with which a round begins, and which is younger than a day.
+                 *     That needs a cursor with which a round begins, and which is younger than a day. With `latest`, the
+                 *     response is never 304, because it has a new cursor.
                  */
                 "If-None-Match"?: components["parameters"]["changes-If-None-Match"];
             };
@@ -1803,7 +1805,8 @@ export interface operations {
             header?: {
                 /**
                  * @description The `ETag` values that the client has, or `*` for any. If what the response would have is among them, it is 304.
-                 *     That needs a cursor with which a round begins, and which is younger than a day.
+                 *     That needs a cursor with which a round begins, and which is younger than a day. With `latest`, the
+                 *     response is never 304, because it has a new cursor.
                  */
                 "If-None-Match"?: components["parameters"]["changes-If-None-Match"];
             };

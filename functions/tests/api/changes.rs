@@ -355,6 +355,28 @@ async fn a_tag_is_answered_with_304_only_where_nothing_can_be_missed() {
 }
 
 #[tokio::test]
+async fn latest_is_never_answered_with_304_because_its_cursor_is_what_the_client_wants() {
+    let mut ada = Person::sign_up().await;
+    let user = ada.user.clone();
+    ada.api.make_task(&user, "milk").await;
+    let latest = "/api/tasks/changes?cursor=latest";
+    let with = |path: &str, tag: &str| get(path).header("if-none-match", tag);
+    let first = poll(&mut ada, latest).await;
+    let tag = first.header("etag").expect("a tag").to_owned();
+    for known in [&*tag, "*"] {
+        quiet(&ada.api).await;
+        let again = ada.call(with(latest, known)).await;
+        assert_eq!((changed(&again), again.header("etag")), ((vec![], vec![]), Some(&*tag)), "{known}");
+        let next = ada.call(with(&after(&again), &tag)).await;
+        assert_eq!((next.status, &*next.text), (304, ""), "its cursor begins a round: {known}");
+    }
+    let bread = ada.api.make_task(&user, "bread").await;
+    let next = ada.call(with(&after(&first), &tag)).await;
+    assert_eq!(changed(&next), (vec![bread], vec![]));
+    assert_eq!(changed(&ada.call(with(latest, &tag)).await), (vec![], vec![]));
+}
+
+#[tokio::test]
 async fn what_others_write_is_synced_too() {
     let mut ada = Person::sign_up().await;
     let user = ada.user.clone();
