@@ -107,8 +107,8 @@ impl Database {
 
     /// Runs a statement in one round trip. If the connection is lost, it runs once more where that is safe.
     ///
-    /// Where statements are prepared, a connection prepares them behind the first statement that it runs. If the server refuses
-    /// to execute a prepared one, it runs once more, unnamed: the refusal had no effect.
+    /// Where statements are prepared, a connection prepares them behind the first statement that it runs or, if that writes, after
+    /// its answer. If the server refuses to execute a prepared one, it runs once more, unnamed: the refusal had no effect.
     pub(crate) async fn run(&self, statement: &Statement, parameters: Parameters<'_>) -> Result<Vec<Row>, Failure> {
         let began = Instant::now();
         let mut may_repeat = statement.is_repeatable();
@@ -160,7 +160,7 @@ impl Database {
     }
 
     /// Executes the statement if the connection has prepared it. Otherwise it runs unnamed, and what the connection lacks is
-    /// prepared behind it.
+    /// prepared behind it, or after it if it writes.
     async fn send(
         &self,
         connection: &Connection,
@@ -177,11 +177,22 @@ impl Database {
             let refusal = |error| Refusal { error, prepared: Some(prepared.id) };
             return connection.execute(&prepared, parameters).await.map_err(refusal);
         }
-        let mut to_prepare = if connection.begins_to_prepare() { self.usual_statements() } else { Vec::new() };
-        if let Some(id) = id.filter(|id| to_prepare.iter().all(|it| it.id != *id)) {
-            to_prepare.push(to_prepare_with(statement, id, types().cloned().collect()));
-        }
-        let (rows, known_name) = connection.send_and_prepare(statement.sql(), parameters, &to_prepare).await;
+        let to_prepare = || {
+            let mut statements = if connection.begins_to_prepare() { self.usual_statements() } else { Vec::new() };
+            if let Some(id) = id.filter(|id| statements.iter().all(|it| it.id != *id)) {
+                statements.push(to_prepare_with(statement, id, types().cloned().collect()));
+            }
+            statements
+        };
+        let (rows, known_name) = if statement.is_write() {
+            // Nothing is sent behind a write. PgBouncer has a buffer of 4 kB for a client that waits for a server connection.
+            // If the client closes, and has sent no more than that, PgBouncer forgets it. Otherwise it delivers what it has
+            // to the server, and the write would be committed after its 503.
+            let rows = connection.send(statement.sql(), parameters).await.map_err(unnamed)?;
+            (Ok(rows), connection.prepare(&to_prepare()).await)
+        } else {
+            connection.send_and_prepare(statement.sql(), parameters, &to_prepare()).await
+        };
         if let Some(error) = known_name {
             self.stop_preparing(&error, None);
         }

@@ -32,7 +32,7 @@ fn conversation(messages: &Messages) -> String {
 }
 
 /// What the client sent, and in how many round trips.
-fn sent(messages: &Messages) -> (String, usize) {
+pub fn sent(messages: &Messages) -> (String, usize) {
     let text = conversation(messages);
     let round_trips = text.matches('[').count();
     let client = text.split('[').map(|part| part.rsplit(']').next().unwrap_or_default());
@@ -126,6 +126,27 @@ async fn after_a_lost_connection_the_first_call_is_one_round_trip_and_prepares_a
     for path in ["/api/tasks?sort=title", "/api/tasks?q=x", "/api/tasks?offset=1"] {
         assert_eq!(api.call(get(path).bearer(&ada.token)).await.status, 200);
         assert_eq!(sent(&messages), ("PBDES".to_owned(), 1), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_behind_a_write_because_a_pooler_could_deliver_it_after_the_503() {
+    let (network, messages) = Proxy::start_recording(SERVICES.postgres_port).await.expect("a free port");
+    let mut api = start_preparing(network.port()).await;
+    let ada = api.database.sign_up("ada").await;
+    let title = json!({"title": "x"});
+    let create = || post("/api/tasks").bearer(&ada.token).json(title.clone());
+    for request in [create(), create().header("idempotency-key", "once")] {
+        assert_eq!(api.call(request.clone()).await.status, 201);
+        network.close_all().await;
+        messages.take();
+        assert_eq!(api.call(request.clone()).await.status, 201);
+        let text = conversation(&messages);
+        let prepared = "PDS".repeat(4);
+        let (_, after) = text.split_once("]PBDES[").unwrap_or_else(|| panic!("the write is not alone: {text}"));
+        assert!(after.contains(&format!("]{prepared}[")), "prepared after its answer: {text}");
+        assert_eq!(api.call(request).await.status, 201);
+        assert_eq!(sent(&messages), ("BES".to_owned(), 1));
     }
 }
 

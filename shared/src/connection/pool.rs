@@ -132,16 +132,25 @@ impl Connection {
         parameters: Parameters<'_>,
         to_prepare: &[ToPrepare],
     ) -> (Result<Vec<Row>, Error>, Option<Error>) {
-        let prepare = async |it: &ToPrepare| self.client.prepare_typed(&it.sql, &it.types).await;
         // Each future sends its messages as it is first polled, and `select` polls the statement's first.
         let rows = pin!(self.send(sql, parameters));
-        let (rows, results) = match select(rows, join_all(to_prepare.iter().map(prepare))).await {
-            Either::Left((rows, results)) => {
-                let limit = Duration::from_millis(PREPARE_TIMEOUT_MS);
-                (rows, timeout(limit, results).await.unwrap_or_default())
-            }
+        let (rows, results) = match select(rows, pin!(self.send_to_prepare(to_prepare))).await {
+            Either::Left((rows, results)) => (rows, within_prepare_timeout(results).await),
             Either::Right((results, rows)) => (rows.await, results),
         };
+        (rows, self.keep(to_prepare, results))
+    }
+
+    /// Prepares statements in one round trip. Returns an error as [`Connection::send_and_prepare`] does.
+    pub(crate) async fn prepare(&self, to_prepare: &[ToPrepare]) -> Option<Error> {
+        self.keep(to_prepare, within_prepare_timeout(self.send_to_prepare(to_prepare)).await)
+    }
+
+    async fn send_to_prepare(&self, to_prepare: &[ToPrepare]) -> Vec<Result<Statement, Error>> {
+        join_all(to_prepare.iter().map(|it| self.client.prepare_typed(&it.sql, &it.types))).await
+    }
+
+    fn keep(&self, to_prepare: &[ToPrepare], results: Vec<Result<Statement, Error>>) -> Option<Error> {
         let mut known_name = None;
         for (it, result) in to_prepare.iter().zip(results) {
             match result {
@@ -154,7 +163,7 @@ impl Connection {
                 }
             }
         }
-        (rows, known_name)
+        known_name
     }
 
     /// Returns the prepared statement with this id, or `None` if this connection has not prepared it.
@@ -195,6 +204,13 @@ impl Connection {
     pub(crate) fn close(self) {
         drop(Object::take(self.client));
     }
+}
+
+/// Waits for prepared statements as long as a call may. None of them counts after that.
+async fn within_prepare_timeout(
+    results: impl Future<Output = Vec<Result<Statement, Error>>>,
+) -> Vec<Result<Statement, Error>> {
+    timeout(Duration::from_millis(PREPARE_TIMEOUT_MS), results).await.unwrap_or_default()
 }
 
 /// A statement to prepare.
