@@ -1,13 +1,16 @@
 //! Settings from Secrets Manager, and changes to them: with moto behind TLS, and with AWS errors that moto does not
 //! produce.
-use crate::api::{Api, Request, SECRET, binary, get, post, session_cookie};
+use crate::{
+    api::{Api, Request, SECRET, binary, get, post, session_cookie},
+    prepared::sent,
+};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-use testing::{Lambda, SERVICES, SecretsManager, User};
+use testing::{Lambda, Proxy, SERVICES, SecretsManager, User};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -95,35 +98,45 @@ async fn without_better_auths_secret_a_bare_token_is_a_credential_and_nothing_el
 
 #[tokio::test]
 async fn a_rotated_password_is_noticed_by_the_next_call() {
-    let (api, secrets, ada) = set_up().await;
-    // A separate role, because other tests depend on the password of tasks_api.
-    let role = format!("{}_api", api.database.name);
-    let statement = format!("create role {role} login password 'the-first-password' in role tasks_api");
-    api.database.sql(&statement, &[]).await;
-    let secret = |password: &str| {
-        let usual = api.database.plain_api_url(SERVICES.postgres_port);
-        let url = usual.replace("tasks_api:", &format!("{role}:")).replace(&SERVICES.api_password, password);
-        json!({"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET})
-    };
-    secrets.put(&secret("the-first-password")).await;
-    let mut function = start("create-task", &secrets).await;
-    let create = post("/api/tasks").bearer(&ada.token).json(json!({"title": "x"}));
-    assert_eq!(status(&mut function, &create).await, 201);
+    for prepared in ["false", "true"] {
+        let (api, secrets, ada) = set_up().await;
+        let (network, messages) = Proxy::start_recording(SERVICES.postgres_port).await.expect("a free port");
+        // A separate role, because other tests depend on the password of tasks_api.
+        let role = format!("{}_api", api.database.name);
+        let statement = format!("create role {role} login password 'the-first-password' in role tasks_api");
+        api.database.sql(&statement, &[]).await;
+        let secret = |password: &str| {
+            let usual = api.database.plain_api_url(network.port());
+            let url = usual.replace("tasks_api:", &format!("{role}:")).replace(&SERVICES.api_password, password);
+            json!({"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET})
+        };
+        secrets.put(&secret("the-first-password")).await;
+        let mut settings = secrets.settings();
+        settings.push(("PREPARED_STATEMENTS".to_owned(), prepared.to_owned()));
+        let mut function = Lambda::start(&binary("create-task"), &settings).await;
+        let create = post("/api/tasks").bearer(&ada.token).json(json!({"title": "x"}));
+        assert_eq!(status(&mut function, &create).await, 201);
 
-    // A secret fetched less than a second ago is not fetched again after a refused password.
-    tokio::time::sleep(Duration::from_millis(2100)).await;
-    secrets.put(&secret("the-second-password")).await;
-    api.database.sql(&format!("alter role {role} password 'the-second-password'"), &[]).await;
-    api.database.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", &[&role]).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(status(&mut function, &create).await, 201, "{:?}", function.log_lines(2).await);
-    assert_eq!(secrets.request_count(), 2);
-    assert_eq!(api.database.number("select count(*) from tasks").await, 2, "each creation was written once");
-    for line in function.log_lines(3).await {
-        assert!(!line.contains("-password"), "{line}");
+        // A secret fetched less than a second ago is not fetched again after a refused password.
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+        secrets.put(&secret("the-second-password")).await;
+        api.database.sql(&format!("alter role {role} password 'the-second-password'"), &[]).await;
+        api.database.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", &[&role]).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(status(&mut function, &create).await, 201, "{:?}", function.log_lines(2).await);
+        assert_eq!(secrets.request_count(), 2);
+        assert_eq!(api.database.number("select count(*) from tasks").await, 2, "each creation was written once");
+
+        messages.take();
+        assert_eq!(status(&mut function, &create).await, 201);
+        let expected = if prepared == "true" { "BES" } else { "PBDES" };
+        assert_eq!(sent(&messages), (expected.to_owned(), 1), "the new connection has prepared it: {prepared}");
+        for line in function.log_lines(4).await {
+            assert!(!line.contains("-password") && !line.contains("no longer prepared"), "{line}");
+        }
+        drop(function);
+        api.database.sql(&format!("drop role {role}"), &[]).await;
     }
-    drop(function);
-    api.database.sql(&format!("drop role {role}"), &[]).await;
 }
 
 /// The error types are from the API reference of GetSecretValue. moto's errors differ from AWS's only in parts that the
