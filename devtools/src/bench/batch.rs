@@ -1,6 +1,6 @@
 //! `cargo xtask bench batch`: a hundred operations in one batch beside a hundred calls, to warm functions.
 use crate::{
-    bench::{milliseconds, ours::our_environment},
+    bench::ours::our_environment,
     servers::{cluster::start_migrated, postgres::Purpose},
     system::{process::run_command, tools::cargo},
 };
@@ -14,14 +14,14 @@ use bench::{
     statistics::{Estimate, median},
 };
 use serde_json::{Value, json};
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 use xtask::{place::target, step};
 
 /// Operations in a batch.
 const OPERATIONS: usize = 100;
 const TOKEN: &str = "a-token-of-the-benchmark";
-/// Delay of a round trip to the database, in ms.
-const DELAY_MS: f64 = 2.0;
+/// Delay of a round trip to the database.
+const DELAY: Duration = Duration::from_millis(2);
 /// A user with a session, and with as many tasks as a batch has operations beside those of others.
 const USER: [&str; 4] = [
     "insert into \"user\" (id, email) values ('bench', 'bench@example.com'), ('other', 'other@example.com')",
@@ -61,7 +61,7 @@ pub async fn batch(quick: bool) -> Result<()> {
     let ids: Vec<i32> =
         sqlx::query_scalar("select id from tasks where user_id = 'bench'").fetch_all(&mut connection).await?;
     let backends = Backends::of_postmaster(postgres.process_id()?);
-    let relay = Relay::start(postgres.port(), milliseconds(DELAY_MS))?;
+    let relay = Relay::start(postgres.port(), DELAY)?;
     let near = our_environment(postgres.api_url())?;
     let (from, to) = (format!("127.0.0.1:{}", postgres.port()), format!("127.0.0.1:{}", relay.port()));
     let far = our_environment(postgres.api_url().replace(&from, &to))?;

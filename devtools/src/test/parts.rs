@@ -182,7 +182,6 @@ async fn deploy(context: &Context<'_>) -> Result<()> {
     run_tests(command.env("PYTHON", moto::install().await?.join("python"))).await
 }
 
-
 async fn sam_build(context: &Context<'_>) -> Result<()> {
     context.package().await?;
     let mut command = context.test(&["--test", "emulator"]);
