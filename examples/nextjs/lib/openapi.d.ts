@@ -75,6 +75,39 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/tasks/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create, change and delete several tasks
+         * @description Does up to 100 operations, each by itself: one that is refused does not keep the others from being done. `results` has
+         *     a result for each operation, in their order: its `status` is that of a request of its own, and a refused one has a
+         *     `problem`. A result has the task as it is now, so a client whose `if_match` was refused (412) has the new version at
+         *     once. If the response would be too large, its last results have no `task`, but still the `etag`.
+         *
+         *     If the request itself is invalid, nothing is done, and the response is 422. So it is with two operations for the same
+         *     task, or two with the same key.
+         *
+         *     With an `Idempotency-Key`, a repeated request does nothing, and has the results of the first: the same `status` and
+         *     `id`, and of a changed task what it is now. A created task is returned as it was created. A client that does not
+         *     repeat whole requests can give each creation a `key` of its own, which works like the `Idempotency-Key` of a creation
+         *     (one of them can repeat the other). A request cannot have both.
+         *
+         *     The limits of one user are the same as for single requests. The tasks are counted before the batch.
+         */
+        post: operations["changeTasks"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/tasks/{id}": {
         parameters: {
             query?: never;
@@ -206,6 +239,42 @@ export interface paths {
         get: operations["getTaskChangesOfUser"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/{user_id}/tasks/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The caller's user id. */
+                user_id: components["parameters"]["user_id"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create, change and delete several tasks
+         * @description Does up to 100 operations, each by itself: one that is refused does not keep the others from being done. `results` has
+         *     a result for each operation, in their order: its `status` is that of a request of its own, and a refused one has a
+         *     `problem`. A result has the task as it is now, so a client whose `if_match` was refused (412) has the new version at
+         *     once. If the response would be too large, its last results have no `task`, but still the `etag`.
+         *
+         *     If the request itself is invalid, nothing is done, and the response is 422. So it is with two operations for the same
+         *     task, or two with the same key.
+         *
+         *     With an `Idempotency-Key`, a repeated request does nothing, and has the results of the first: the same `status` and
+         *     `id`, and of a changed task what it is now. A created task is returned as it was created. A client that does not
+         *     repeat whole requests can give each creation a `key` of its own, which works like the `Idempotency-Key` of a creation
+         *     (one of them can repeat the other). A request cannot have both.
+         *
+         *     The limits of one user are the same as for single requests. The tasks are counted before the batch.
+         */
+        post: operations["changeTasksOfUser"];
         delete?: never;
         options?: never;
         head?: never;
@@ -449,6 +518,99 @@ export interface components {
             /** @description If it is absent, the value is toggled. */
             completed?: boolean;
         } | unknown | unknown;
+        Batch: {
+            /** @description Each is done by itself. No two can be for the same task, or have the same key. */
+            operations: components["schemas"]["Operation"][];
+        };
+        Operation: components["schemas"]["CreateOperation"] | components["schemas"]["UpdateOperation"] | components["schemas"]["CompleteOperation"] | components["schemas"]["DeleteOperation"];
+        CreateOperation: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            op: "create";
+            /**
+             * @description White space at the start and end is removed first. At least one character must be visible: a zero-width space alone
+             *     is no title. Length is counted in Unicode scalar values. U+0000 is not allowed.
+             */
+            title: string;
+            /** @description Stored unchanged. U+0000 is not allowed. */
+            description?: string | null;
+            /**
+             * @description For 24 hours, a creation with the same key, title and description adds no second task, and returns the first
+             *     response again, with `replayed`.
+             */
+            key?: string | null;
+        };
+        /** @description Absent fields stay unchanged. */
+        UpdateOperation: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            op: "update";
+            id: components["schemas"]["TaskId"];
+            if_match?: components["schemas"]["IfMatch"];
+            /**
+             * @description White space at the start and end is removed first. At least one character must be visible: a zero-width space alone
+             *     is no title. Length is counted in Unicode scalar values. U+0000 is not allowed.
+             */
+            title?: string;
+            /** @description Null deletes the description. */
+            description?: string | null;
+            completed?: boolean;
+        } | unknown | unknown | unknown;
+        CompleteOperation: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            op: "complete";
+            id: components["schemas"]["TaskId"];
+            if_match?: components["schemas"]["IfMatch"];
+            /** @description If it is absent, the value is toggled. */
+            completed?: boolean;
+        };
+        DeleteOperation: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            op: "delete";
+            id: components["schemas"]["TaskId"];
+            if_match?: components["schemas"]["IfMatch"];
+        };
+        /** @description The task's `ETag`. If it has another one by now, the result is 412. `*` is any. An invalid tag never matches. */
+        IfMatch: string | null;
+        BatchResults: {
+            /** @description One for each operation, in their order. */
+            results: components["schemas"]["OperationResult"][];
+            /**
+             * Format: int32
+             * @description How many of the results have a `problem`.
+             */
+            refused: number;
+        };
+        OperationResult: {
+            /**
+             * Format: int32
+             * @description 201 created, 200 changed, 204 deleted, 404 no such task, 412 changed by somebody else since, 422 too many tasks or
+             *     the key of another task, 429 too many keys.
+             * @enum {integer}
+             */
+            status: 200 | 201 | 204 | 404 | 412 | 422 | 429;
+            id?: components["schemas"]["TaskId"];
+            /** @description The task's `ETag`, for the next `if_match`. */
+            etag?: string;
+            /**
+             * @description The task was created by an earlier request with the same key.
+             * @constant
+             */
+            replayed?: true;
+            /** @description The task as it is now. It is absent if the task was deleted meanwhile. */
+            task?: components["schemas"]["Task"];
+            problem?: components["schemas"]["Problem"] | components["schemas"]["InvalidProblem"];
+        };
         ClearedTasks: {
             /** Format: int32 */
             deleted: number;
@@ -516,10 +678,10 @@ export interface components {
         FieldError: {
             /**
              * @description The name of the field, parameter or header. It is `body` if the body is JSON but not an object, or if all of its
-             *     fields are unknown. It is `tasks` if the user has too many of them.
-             * @enum {string}
+             *     fields are unknown. It is `tasks` if the user has too many of them. In a batch, it begins with the place of the
+             *     operation, such as `operations[3].title`; of many errors, the first ten are listed.
              */
-            field: "body" | "title" | "description" | "completed" | "status" | "sort" | "q" | "limit" | "cursor" | "offset" | "order" | "search" | "Idempotency-Key" | "If-Match" | "If-None-Match" | "deep" | "tasks";
+            field: string;
             /** @description What is wrong. `field` and `message` together are a sentence. */
             message: string;
         };
@@ -618,6 +780,59 @@ export interface components {
                  *     }
                  */
                 "application/json": components["schemas"]["ChangesPage"];
+            };
+        };
+        /** @description What became of the operations, now or in an earlier request with the same `Idempotency-Key`. */
+        BatchResults: {
+            headers: {
+                "X-Request-Id": components["headers"]["X-Request-Id"];
+                "X-Content-Type-Options": components["headers"]["X-Content-Type-Options"];
+                "Strict-Transport-Security": components["headers"]["Strict-Transport-Security"];
+                "Referrer-Policy": components["headers"]["Referrer-Policy"];
+                "Content-Security-Policy": components["headers"]["Content-Security-Policy"];
+                "Cache-Control": components["headers"]["Cache-Control"];
+                "Access-Control-Allow-Origin": components["headers"]["Access-Control-Allow-Origin"];
+                "Idempotent-Replayed": components["headers"]["Idempotent-Replayed"];
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "results": [
+                 *         {
+                 *           "status": 201,
+                 *           "id": 7,
+                 *           "etag": "\"649a4a8e9c0c0\"",
+                 *           "task": {
+                 *             "id": 7,
+                 *             "user_id": "6dec149e-644a-4543-970a-cc83e325d455",
+                 *             "title": "Buy milk",
+                 *             "description": null,
+                 *             "completed": false,
+                 *             "created_at": "2026-01-31T12:34:56.123456Z",
+                 *             "updated_at": "2026-01-31T12:34:56.123456Z"
+                 *           }
+                 *         },
+                 *         {
+                 *           "status": 404,
+                 *           "id": 8,
+                 *           "problem": {
+                 *             "type": "about:blank",
+                 *             "title": "Not Found",
+                 *             "status": 404,
+                 *             "detail": "There is no such task.",
+                 *             "instance": "/api/tasks/batch#/operations/1"
+                 *           }
+                 *         },
+                 *         {
+                 *           "status": 204,
+                 *           "id": 9
+                 *         }
+                 *       ],
+                 *       "refused": 1
+                 *     }
+                 */
+                "application/json": components["schemas"]["BatchResults"];
             };
         };
         /** @description Nothing has changed that the client does not have. The response has no body, and the cursor stays valid. */
@@ -1303,6 +1518,12 @@ export interface components {
          */
         "Idempotency-Key": string;
         /**
+         * @description A unique key that the client chooses for the whole batch: 1 to 255 characters. For 24 hours, a request with the same
+         *     key and operations does nothing and returns the same results, with `Idempotent-Replayed`. The same key with other
+         *     operations is 422.
+         */
+        "batch-Idempotency-Key": string;
+        /**
          * @description Changes the task only if its `ETag` is in this list (RFC 9110, section 13.1.1); otherwise the response is 412. `*`
          *     matches any tag. Weak tags and invalid tags never match. A task that does not exist is 404.
          */
@@ -1520,6 +1741,38 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             410: components["responses"]["HistoryGone"];
             422: components["responses"]["Invalid"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    changeTasks: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description A unique key that the client chooses for the whole batch: 1 to 255 characters. For 24 hours, a request with the same
+                 *     key and operations does nothing and returns the same results, with `Idempotent-Replayed`. The same key with other
+                 *     operations is 422.
+                 */
+                "Idempotency-Key"?: components["parameters"]["batch-Idempotency-Key"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Batch"];
+            };
+        };
+        responses: {
+            200: components["responses"]["BatchResults"];
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyKeys"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
@@ -1824,6 +2077,41 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             410: components["responses"]["HistoryGone"];
             422: components["responses"]["Invalid"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    changeTasksOfUser: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description A unique key that the client chooses for the whole batch: 1 to 255 characters. For 24 hours, a request with the same
+                 *     key and operations does nothing and returns the same results, with `Idempotent-Replayed`. The same key with other
+                 *     operations is 422.
+                 */
+                "Idempotency-Key"?: components["parameters"]["batch-Idempotency-Key"];
+            };
+            path: {
+                /** @description The caller's user id. */
+                user_id: components["parameters"]["user_id"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Batch"];
+            };
+        };
+        responses: {
+            200: components["responses"]["BatchResults"];
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyKeys"];
             500: components["responses"]["Internal"];
             503: components["responses"]["Unavailable"];
         };
