@@ -14,7 +14,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use testing::{Lambda, SERVICES};
+use testing::{Lambda, SERVICES, program};
 use tokio::{net::TcpListener, sync::mpsc};
 
 /// A path that must not be logged: whoever has it can respond in the function's place.
@@ -67,7 +67,7 @@ impl Deployment {
             ("OWNER_SECRET_ID".to_owned(), format!("owner-{number}")),
             ("API_SECRET_ID".to_owned(), format!("api-{number}")),
         ];
-        let function = Lambda::start(env!("CARGO_BIN_EXE_migrate"), &[&*settings, &secrets].concat()).await;
+        let function = Lambda::start(&program(env!("CARGO_BIN_EXE_migrate")), &[&*settings, &secrets].concat()).await;
 
         let (heard, answers) = mpsc::channel(4);
         let listen = move |headers: HeaderMap, body: Bytes| async move {
@@ -82,7 +82,7 @@ impl Deployment {
     async fn restart_function(&mut self, settings: &[(&str, &str)]) {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let settings: Vec<_> = self.settings.iter().cloned().chain(settings).collect();
-        self.function = Lambda::start(env!("CARGO_BIN_EXE_migrate"), &settings).await;
+        self.function = Lambda::start(&program(env!("CARGO_BIN_EXE_migrate")), &settings).await;
     }
 
     fn set_stack(&self, stack: StackReply) {

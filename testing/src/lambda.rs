@@ -5,7 +5,7 @@
 use crate::logs::append_line;
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{self, DefaultBodyLimit, State},
     http::{HeaderMap, HeaderValue, StatusCode},
     response::IntoResponse,
     routing::{get, post},
@@ -17,6 +17,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 use std::{
+    path::Path,
     process::Stdio,
     sync::{
         Arc, Mutex as StdMutex,
@@ -40,6 +41,15 @@ const MAX_LOG_LINES: usize = 2_000;
 
 /// The outcome of an invocation: a response, or the error that the function reported.
 pub type Invoked = Result<Value, Value>;
+
+/// Returns the path of the program to test: `built`, which Cargo made for this test, or the program of the same name in
+/// the folder that `TASKS_TEST_PROGRAMS` names.
+pub fn program(built: &str) -> String {
+    let (Some(folder), Some(name)) = (std::env::var_os("TASKS_TEST_PROGRAMS"), Path::new(built).file_name()) else {
+        return built.to_owned();
+    };
+    Path::new(&folder).join(name).display().to_string()
+}
 
 /// A running function process.
 pub struct Lambda {
@@ -230,7 +240,11 @@ async fn answer(State(api): State<Arc<RuntimeApi>>, body: String) -> StatusCode 
     StatusCode::ACCEPTED
 }
 
-async fn failure(State(api): State<Arc<RuntimeApi>>, Path(id): Path<String>, body: String) -> StatusCode {
+async fn failure(
+    State(api): State<Arc<RuntimeApi>>,
+    extract::Path(id): extract::Path<String>,
+    body: String,
+) -> StatusCode {
     let _ = api.answers.send(Err(json!({"request": id, "error": body}))).await;
     StatusCode::ACCEPTED
 }

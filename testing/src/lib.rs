@@ -16,7 +16,7 @@ mod services;
 
 pub use database::{Database, User};
 pub use gateway::GatewayRequest;
-pub use lambda::{Invoked, Lambda};
+pub use lambda::{Invoked, Lambda, program};
 pub use logs::{PostgresLog, keep_logs_in, remember_secret};
 pub use openapi::{OpenApi, Route, Secret, Throttle, logical_id};
 pub use proxy::{Messages, Network, Proxy, Side};

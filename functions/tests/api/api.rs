@@ -139,9 +139,9 @@ impl Person {
     }
 }
 
-/// Returns the path of a function's binary, as Cargo built it for this test.
+/// Returns the path of a function's binary.
 pub fn binary(name: &str) -> String {
-    let program = Path::new(env!("CARGO_BIN_EXE_health")).with_file_name(name);
+    let program = Path::new(&testing::program(env!("CARGO_BIN_EXE_health"))).with_file_name(name);
     assert!(program.is_file(), "there is no function {name}: functions/src/bin/{name}.rs");
     program.display().to_string()
 }
