@@ -1,10 +1,10 @@
 //! Checks whether a Linux program can run on Lambda: processor, GLIBC version and shared libraries.
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use goblin::elf::{
     Elf,
     header::{EM_AARCH64, EM_X86_64},
 };
-use std::fmt;
+use std::{fmt, fs, path::PathBuf};
 
 /// The GLIBC version of Amazon Linux 2023 (provided.al2023).
 const GLIBC_OF_LAMBDA: (u32, u32) = (2, 34);
@@ -83,9 +83,9 @@ pub struct Program {
     /// `None` if Lambda does not have the processor.
     architecture: Option<Architecture>,
     /// The newest GLIBC version that the program needs; (0, 0) if none.
-    pub glibc: (u32, u32),
+    glibc: (u32, u32),
     /// Shared libraries that the program is linked with.
-    pub libraries: Vec<String>,
+    libraries: Vec<String>,
 }
 
 impl Program {
@@ -119,11 +119,27 @@ impl Program {
     }
 
     /// Like [`Self::unfit_for`], but for any processor.
-    pub fn unfit(&self) -> Option<Unfit> {
+    fn unfit(&self) -> Option<Unfit> {
         if self.glibc > GLIBC_OF_LAMBDA {
             return Some(Unfit::Glibc(self.glibc));
         }
         let library = self.libraries.iter().find(|library| !ALLOWED_LIBRARIES.contains(&library.as_str()));
         library.map(|library| Unfit::Library(library.clone()))
     }
+}
+
+/// Prints a line for each program: its size, GLIBC version and libraries. Fails if Lambda cannot run one, on this
+/// processor if one is given.
+pub fn check_all<'n>(programs: impl Iterator<Item = (&'n str, PathBuf)>, wanted: Option<Architecture>) -> Result<()> {
+    println!("{:16} {:>9}  {:10}  shared libraries", "function", "bytes", "GLIBC");
+    for (name, file) in programs {
+        let data = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let program = Program::read(&data).with_context(|| format!("{name} cannot be deployed"))?;
+        let (major, minor) = program.glibc;
+        println!("{name:16} {:>9}  {:10}  {}", data.len(), format!("{major}.{minor}"), program.libraries.join(" "));
+        if let Some(reason) = wanted.map_or_else(|| program.unfit(), |wanted| program.unfit_for(wanted)) {
+            bail!("{name} {reason}");
+        }
+    }
+    Ok(())
 }
