@@ -229,7 +229,7 @@ pub struct Test {
     /// migrations contract template]
     #[arg(value_enum)]
     pub parts: Vec<Part>,
-    /// Run every part, as CI does
+    /// Run every part except arm64, as CI does
     #[arg(long, conflicts_with = "parts")]
     pub all: bool,
     /// Run one part at a time and print all output here. By default, parts that only read or compile run in parallel
@@ -239,8 +239,8 @@ pub struct Test {
     /// Continue after a part fails, and list the failed parts at the end
     #[arg(long)]
     pub keep_going: bool,
-    /// Run only tests whose name contains this (for unit, api, migrations, migrate, deploy, sam-build, guard, dev,
-    /// faults, reference, better-auth and versions)
+    /// Run only tests whose name contains this (for unit, api, migrations, migrate, deploy, arm64, sam-build, guard,
+    /// dev, faults, reference, better-auth and versions)
     #[arg(long)]
     pub filter: Option<String>,
 }
@@ -287,6 +287,9 @@ pub enum Part {
     Deploy,
     /// 'sam build' (13 min)
     Package,
+    /// Every function, built for arm64 with Zig, and the API's tests with them under qemu-user. Runs only if it is named:
+    /// it needs root on Debian or Ubuntu (30 min, x min once they are built)
+    Arm64,
     /// Every function from 'sam build', under AWS's Runtime Interface Emulator (12 s)
     SamBuild,
     /// Limits on the output of 'sam build': package size, files opened, and instructions per call (17 s)

@@ -51,7 +51,11 @@ pub const BEFORE_A_PUSH: Plan = Plan {
     last: &[],
 };
 
-/// Every part except `Clippy`, which `ClippyAll` includes.
+/// Parts that run only if they are named. `Arm64` needs root, a gigabyte, and half an hour the first time.
+#[cfg(test)]
+pub const ONLY_IF_NAMED: [Part; 1] = [Part::Arm64];
+
+/// Every part except `Clippy`, which `ClippyAll` includes, and [`ONLY_IF_NAMED`].
 pub const ALL: Plan = Plan {
     servers: &[
         Part::Unit,

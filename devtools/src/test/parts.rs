@@ -1,4 +1,5 @@
 //! The parts of `cargo xtask test`.
+use super::arm64;
 use crate::{
     checks::{openapi, orm, sam, supply_chain},
     faults::{matrix, soak},
@@ -123,6 +124,7 @@ pub fn definition(part: Part) -> Definition {
         Part::Checkov => Definition::alone(|_| Box::pin(sam::checkov())),
         Part::Deploy => Definition::alone(|context| Box::pin(deploy(context))),
         Part::Package => Definition::alone(|_| Box::pin(sam::build())),
+        Part::Arm64 => Definition::with_services(|context| Box::pin(arm64(context))),
         Part::SamBuild => Definition::with_services(|context| Box::pin(sam_build(context))),
         Part::Guard => Definition::with_services(|context| Box::pin(guard(context))),
         Part::Dev => Definition::alone(|context| Box::pin(context.test_alone("dev"))),
@@ -187,6 +189,12 @@ async fn sam_build(context: &Context<'_>) -> Result<()> {
     let mut command = context.test(&["--test", "emulator"]);
     command.args(["--", "--nocapture"]).env("RUNTIME_INTERFACE_EMULATOR", sam::emulator().await?);
     context.with_services(&mut command).await
+}
+
+/// Runs the API's tests with the functions for arm64.
+async fn arm64(context: &Context<'_>) -> Result<()> {
+    let programs = arm64::programs().await?;
+    context.with_services(context.test(&["--test", "api"]).env("TASKS_TEST_PROGRAMS", programs)).await
 }
 
 async fn guard(context: &Context<'_>) -> Result<()> {
