@@ -192,6 +192,12 @@ async fn a_repeated_batch_does_nothing_and_has_the_same_results() {
     assert_eq!(statuses(&first), [201, 200, 200, 204, 404]);
     let replay = ada.call(with_key("k", operations.clone())).await;
     assert_eq!((&replay.text, replay.header("idempotent-replayed")), (&first.text, Some("true")));
+    // The same operations, with other white space and another order of the fields.
+    let text = operations.to_string().replace(r#""op":"create","title":"eggs""#, r#""title": "eggs", "op" :"create""#);
+    assert_ne!(text, operations.to_string());
+    let text = format!(r#"{{ "operations": {text} }}"#);
+    let spaced = post("/api/tasks/batch").header("idempotency-key", "k").header("content-type", "application/json");
+    assert_eq!(ada.call(spaced.text(&text)).await.text, first.text);
     // What changed meanwhile is as it is now; what was created is as it was.
     let eggs = results(&first)[0]["id"].clone();
     ada.call(batch(json!([{"op": "delete", "id": eggs}, {"op": "update", "id": milk, "title": "oat milk"}, {"op": "delete", "id": bread}]))).await;
