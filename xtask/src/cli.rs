@@ -287,8 +287,8 @@ pub enum Part {
     Deploy,
     /// 'sam build' (13 min)
     Package,
-    /// Every function, built for arm64 with Zig, and the API's tests with them under qemu-user. Runs only if it is named:
-    /// it needs root on Debian or Ubuntu (30 min, x min once they are built)
+    /// Every function, built for arm64 with Zig, and the parts api and migrate with them under qemu-user. Runs only if it is
+    /// named: it needs root on Debian or Ubuntu (over an hour, 10 min once they are built)
     Arm64,
     /// Every function from 'sam build', under AWS's Runtime Interface Emulator (12 s)
     SamBuild,

@@ -5,8 +5,8 @@ use std::{num::NonZero, path::PathBuf, thread::available_parallelism};
 use tokio::process::Command;
 use xtask::place::target;
 
-/// Number of tests that run at a time, per processor.
-const THREADS_PER_PROCESSOR: usize = 3;
+/// Number of tests that run at a time, per processor: they wait for servers most of the time.
+const TESTS_PER_PROCESSOR: usize = 3;
 
 /// Returns `cargo SUBCOMMAND` for the packages that are built together.
 pub fn workspace_cargo(subcommand: &str) -> Command {
@@ -17,12 +17,16 @@ pub fn workspace_cargo(subcommand: &str) -> Command {
 pub fn cargo_test(target: &[&str]) -> Command {
     let mut command = workspace_cargo("test");
     command.arg("--locked").args(target);
-    if std::env::var_os("RUST_TEST_THREADS").is_none() {
-        // Tests wait for servers most of the time.
-        let processors = available_parallelism().map_or(1, NonZero::get);
-        command.env("RUST_TEST_THREADS", (THREADS_PER_PROCESSOR * processors).to_string());
-    }
+    limit_tests(&mut command, TESTS_PER_PROCESSOR);
     command
+}
+
+/// Sets how many tests run at a time, per processor, unless `RUST_TEST_THREADS` does.
+pub fn limit_tests(command: &mut Command, per_processor: usize) {
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        let processors = available_parallelism().map_or(1, NonZero::get);
+        command.env("RUST_TEST_THREADS", (per_processor * processors).to_string());
+    }
 }
 
 /// Builds the functions, and returns the folder of their binaries.

@@ -6,7 +6,7 @@ use crate::{
     fuzz, generate,
     servers::{better_auth, front_end, moto, pgbouncer::Pooling, services::Services},
     system::{
-        build::{cargo_test, workspace_cargo},
+        build::{cargo_test, limit_tests, workspace_cargo},
         process::{run_command, run_tests},
         tools::{cargo, find_or_install},
     },
@@ -174,14 +174,20 @@ async fn doc() -> Result<()> {
 
 /// Tests the packages that other parts exclude: the migrate function and the benchmarks.
 async fn migrate(context: &Context<'_>) -> Result<()> {
-    let mut command = Command::from(build::cargo_everything("test"));
-    command.args(["--locked", "--test", "migrate", "--bin", "migrate", "--lib"]).args(context.filter);
-    command.env("MOTO_URL", context.services()?.moto_url());
+    let mut command = test_migrate(context)?;
+    command.args(["--bin", "migrate", "--lib"]).args(context.filter);
     context.with_services(&mut command).await
 }
 async fn deploy(context: &Context<'_>) -> Result<()> {
     let mut command = context.test(&["--test", "deploy"]);
     run_tests(command.env("PYTHON", moto::install().await?.join("python"))).await
+}
+
+/// Returns `cargo test` for the migrate function.
+fn test_migrate(context: &Context<'_>) -> Result<Command> {
+    let mut command = Command::from(build::cargo_everything("test"));
+    command.args(["--locked", "--test", "migrate"]).env("MOTO_URL", context.services()?.moto_url());
+    Ok(command)
 }
 
 async fn sam_build(context: &Context<'_>) -> Result<()> {
@@ -191,10 +197,18 @@ async fn sam_build(context: &Context<'_>) -> Result<()> {
     context.with_services(&mut command).await
 }
 
-/// Runs the API's tests with the functions for arm64.
+/// Runs the tests of the API and of the migrate function with the programs for arm64. A filter chooses among the API's.
 async fn arm64(context: &Context<'_>) -> Result<()> {
+    const FOLDER: &str = "TASKS_TEST_PROGRAMS";
     let programs = arm64::programs().await?;
-    context.with_services(context.test(&["--test", "api"]).env("TASKS_TEST_PROGRAMS", programs)).await
+    let mut api = context.test(&["--test", "api"]);
+    // Emulated programs are slow. With more of them at a time, Init exceeds its two seconds.
+    limit_tests(&mut api, 1);
+    context.with_services(api.env(FOLDER, &programs)).await?;
+    if context.filter.is_some() {
+        return Ok(());
+    }
+    context.with_services(test_migrate(context)?.env(FOLDER, &programs)).await
 }
 
 async fn guard(context: &Context<'_>) -> Result<()> {
