@@ -8,7 +8,7 @@ use self::{
     parts::Context,
     run::{run, summarise},
 };
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use std::time::Duration;
 use xtask::{
     cli::{Part, Test},
@@ -20,6 +20,8 @@ pub async fn test(options: &Test) -> Result<()> {
     let durations = Durations::read();
     let plan = if options.all { &lanes::ALL } else { &lanes::BEFORE_A_PUSH };
     let parts = if options.parts.is_empty() { plan.parts() } else { options.parts.clone() };
+    let can_prepare = |part: &Part| [Part::Faults, Part::Soak].contains(part);
+    ensure!(!options.prepared || parts.iter().any(can_prepare), "--prepared is for the parts faults and soak");
     if parts.len() > 1 {
         println!("{}", list(&durations, &parts));
     }

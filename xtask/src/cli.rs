@@ -243,6 +243,10 @@ pub struct Test {
     /// dev, faults, reference, better-auth and versions)
     #[arg(long)]
     pub filter: Option<String>,
+    /// Run faults and soak with PREPARED_STATEMENTS=true, behind a PgBouncer that tracks the statements' names: the machine's,
+    /// or Debian 13's
+    #[arg(long)]
+    pub prepared: bool,
 }
 
 /// A part of the tests. Each help text ends with the approximate duration on two cores.
@@ -365,6 +369,10 @@ pub struct Soak {
     /// Number of function processes [default: 24 per core, at most 200]
     #[arg(long)]
     pub processes: Option<usize>,
+    /// Run the functions with PREPARED_STATEMENTS=true, behind a PgBouncer that tracks the statements' names: the machine's, or
+    /// Debian 13's
+    #[arg(long)]
+    pub prepared: bool,
 }
 
 #[derive(Args)]

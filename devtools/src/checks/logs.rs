@@ -1,4 +1,4 @@
-//! Searches the functions' logs for secrets.
+//! Searches the functions' logs for secrets, and for what a run must not have.
 use anyhow::{Result, bail};
 use std::{fs, path::Path};
 
@@ -37,4 +37,32 @@ pub fn check(folder: &Path, secrets: &[&str]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Fails if a process has stopped preparing statements: behind a pooler that tracks their names, it has no reason to.
+pub fn check_still_prepared(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let text = String::from_utf8_lossy(&fs::read(entry?.path())?).into_owned();
+        if let Some(line) = text.lines().find(|line| line.contains("no longer prepared")) {
+            bail!("a function has stopped preparing statements: {line}");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_stopped_preparing_is_found() {
+        let folder = std::env::temp_dir().join(format!("task-api-logs-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("one"), "{\"message\":\"started\"}\n").unwrap();
+        assert!(check_still_prepared(&folder).is_ok());
+        let line = r#"{"message":"statements are no longer prepared by this process: see PREPARED_STATEMENTS"}"#;
+        fs::write(folder.join("two"), format!("{line}\n")).unwrap();
+        assert!(check_still_prepared(&folder).unwrap_err().to_string().ends_with(line));
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

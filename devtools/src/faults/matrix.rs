@@ -2,7 +2,7 @@
 //! [`Operation`]. Checks the client's answer, its latency, and the writes in the database.
 use crate::{
     checks::logs,
-    faults::rig::{Call, Rig, prepared_statements},
+    faults::rig::{Call, Rig},
     system::build::build_functions,
     system::tools::find_or_install,
 };
@@ -85,8 +85,9 @@ const OPERATIONS: [Operation; 6] = [
     Operation::Delete,
 ];
 
-/// Runs all faults, or those whose name contains `filter`. Prints the matrix, and fails if a cell has a problem.
-pub async fn faults(filter: Option<&str>) -> Result<()> {
+/// Runs all faults, or those whose name contains `filter`. Prints the matrix, and fails if a cell has a problem. `prepares` is
+/// whether the functions prepare statements.
+pub async fn faults(filter: Option<&str>, prepares: bool) -> Result<()> {
     let folder = target().join("faults");
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
@@ -99,6 +100,7 @@ pub async fn faults(filter: Option<&str>) -> Result<()> {
         nss_wrapper: nss_wrapper().await?,
         openapi: OpenApi::read()?,
         starting: Mutex::new(()),
+        prepares,
         folder,
     };
 
@@ -114,6 +116,9 @@ pub async fn faults(filter: Option<&str>) -> Result<()> {
         .await;
     print(&tried);
     logs::check(&logs, &[])?;
+    if prepares {
+        logs::check_still_prepared(&logs)?;
+    }
     let problems: Vec<_> = tried.iter().flat_map(|(_, rows)| rows).flat_map(|row| &row.problems).collect();
     if !problems.is_empty() {
         bail!(
@@ -134,6 +139,8 @@ struct Bench {
     openapi: OpenApi,
     /// Held while servers start, so that no two pick the same free port.
     starting: Mutex<()>,
+    /// Whether the functions prepare statements.
+    prepares: bool,
 }
 
 /// The matrix line of one state.
@@ -156,7 +163,7 @@ impl Bench {
         let folder = self.folder.join(fault.id());
         let starting = self.starting.lock().await;
         step(format!("Trying: {}", fault.title()));
-        let mut rig = Rig::start(&folder, POOL_SIZE, fault != Fault::BackendKilled).await?;
+        let mut rig = Rig::start(&folder, POOL_SIZE, fault != Fault::BackendKilled, self.prepares).await?;
         drop(starting);
         let hosts = folder.join("hosts");
         if fault == Fault::NameUnknown {
@@ -172,7 +179,11 @@ impl Bench {
         let mut cells = Vec::new();
         for state in STATES.into_iter().filter(|state| fault.not_applicable(*state).is_none()) {
             for operation in OPERATIONS {
-                cells.push(Cell::start(self, &rig, &hosts, fault, state, operation).await?);
+                let cell = Cell::start(self, &rig, &hosts, fault, state, operation).await?;
+                if cells.is_empty() {
+                    rig.check_prepared(&cell.database).await?;
+                }
+                cells.push(cell);
             }
         }
         for cell in &mut cells {
@@ -281,18 +292,16 @@ async fn judge(fault: Fault, cells: &[Cell]) -> Vec<Line> {
 }
 
 /// The environment of a cell's function.
-fn settings(bench: &Bench, hosts: &Path, fault: Fault, mut url: String) -> Result<Vec<(String, String)>> {
-    let mut settings = vec![("BETTER_AUTH_SECRET".to_owned(), testing::SECRET.to_owned())];
+fn settings(bench: &Bench, rig: &Rig, hosts: &Path, fault: Fault, mut url: String) -> Result<Vec<(String, String)>> {
+    let mut names = Vec::new();
     if fault == Fault::NameUnknown {
         url = url.replace("@127.0.0.1:", &format!("@{HOST}:"));
         let (start, _) = url.split_once("sslrootcert=").context("a certificate in the URL")?;
         url = format!("{start}sslrootcert={}", hosts.with_extension("crt").display());
-        settings.push(("LD_PRELOAD".to_owned(), bench.nss_wrapper.display().to_string()));
-        settings.push(("NSS_WRAPPER_HOSTS".to_owned(), hosts.display().to_string()));
+        names.push(("LD_PRELOAD".to_owned(), bench.nss_wrapper.display().to_string()));
+        names.push(("NSS_WRAPPER_HOSTS".to_owned(), hosts.display().to_string()));
     }
-    settings.push(("DATABASE_URL".to_owned(), url));
-    settings.extend(prepared_statements());
-    Ok(settings)
+    Ok(rig.settings(&url).into_iter().chain(names).collect())
 }
 
 /// One process of a function with its own database, for one operation in one state.
@@ -344,7 +353,7 @@ impl Cell {
         ] {
             database.sql(statement, &[]).await;
         }
-        let settings = settings(bench, hosts, fault, database.api_url())?;
+        let settings = settings(bench, rig, hosts, fault, database.api_url())?;
         let mut cell = Self {
             fault,
             state,
@@ -471,6 +480,8 @@ impl Cell {
         if self.operation != Operation::Read {
             require(written <= 1, "written twice");
             require(!is_success || written == 1, "a success, but nothing was written");
+            let is_late = writes.first().is_some_and(|at| written == 1 && *at > first.at);
+            require(is_success || !is_late, "written after the client was told that it failed");
             text += &match (is_success, writes.first()) {
                 (true, _) => String::new(),
                 (false, Some(at)) if written == 1 => match at.duration_since(first.at) {

@@ -5,45 +5,69 @@ use crate::{
     servers::pgbouncer::{Names, Pooling},
     servers::postgres::Purpose,
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use axum::{body::Bytes, http};
 use serde_json::Value;
 use std::{
-    env,
     path::Path,
     time::{Duration, Instant},
 };
-use testing::{Client, Database, OpenApi, Proxy, Services};
+use testing::{Client, Database, OpenApi, Proxy, Services, SimpleQueryMessage};
 use tokio::time::{sleep, timeout};
 
 /// Seconds within which the database must be reachable after a fault.
 const REACHABLE_TIMEOUT_S: u64 = 30;
-
-/// The setting with which the functions run, from the environment of the command. With it, the pooler tracks statements.
-pub fn prepared_statements() -> Option<(String, String)> {
-    const NAME: &str = "PREPARED_STATEMENTS";
-    env::var(NAME).ok().map(|value| (NAME.to_owned(), value))
-}
 
 /// The running servers. Dropping them stops them.
 pub struct Rig {
     pub proxy: Proxy,
     pub cluster: Cluster,
     services: &'static Services,
+    /// The pooler's connections per database, if there is a pooler.
+    pool_size: Option<u32>,
+    prepares: bool,
 }
 
 impl Rig {
     /// Starts the servers in `folder`, which is recreated. The proxy leads to PgBouncer (with `pool_size` connections
-    /// per database), or directly to PostgreSQL.
-    pub async fn start(folder: &Path, pool_size: u32, has_pooler: bool) -> Result<Self> {
-        let names = if prepared_statements().is_some() { Names::Tracked } else { Names::Any };
+    /// per database), or directly to PostgreSQL. If the functions prepare statements, PgBouncer tracks the names.
+    pub async fn start(folder: &Path, pool_size: u32, has_pooler: bool, prepares: bool) -> Result<Self> {
+        let names = if prepares { Names::Tracked } else { Names::Any };
         let pooling = Pooling { server_connections: pool_size, names, ..Pooling::TRANSACTION };
         let cluster = Cluster::start(folder, Purpose::Test, None, pooling).await?;
         let behind = if has_pooler { cluster.pooler.port() } else { cluster.postgres.port() };
         let proxy = Proxy::start(behind).await?;
         let services = cluster.services(folder, proxy.port());
         // Leaked, because `Database` needs a static reference. A run has at most a dozen.
-        Ok(Self { proxy, cluster, services: Box::leak(Box::new(services)) })
+        let pool_size = has_pooler.then_some(pool_size);
+        Ok(Self { proxy, cluster, services: Box::leak(Box::new(services)), pool_size, prepares })
+    }
+
+    /// The settings of a function that connects to `url`.
+    pub fn settings(&self, url: &str) -> Vec<(String, String)> {
+        let mut settings = vec![("BETTER_AUTH_SECRET", testing::SECRET), ("DATABASE_URL", url)];
+        if self.prepares {
+            settings.push(("PREPARED_STATEMENTS", "true"));
+        }
+        settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    /// If the functions should prepare statements, fails unless one of the pooler's connections to the database has some. Without
+    /// a pooler, nobody else sees what a connection has prepared.
+    pub async fn check_prepared(&self, database: &Database) -> Result<()> {
+        let Some(pool_size) = self.pool_size.filter(|_| self.prepares) else { return Ok(()) };
+        // Each client keeps its connection to the server, so that the next one gets another.
+        let mut clients = Vec::new();
+        for _ in 0..pool_size {
+            let client = self.client(database).await?;
+            let named = "begin; select from pg_prepared_statements where name like 'PGBOUNCER%'";
+            let found = client.simple_query(named).await?;
+            if found.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_))) {
+                return Ok(());
+            }
+            clients.push(client);
+        }
+        bail!("the functions have prepared nothing")
     }
 
     /// Creates a database whose URLs lead through the proxy.

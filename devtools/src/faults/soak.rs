@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: many processes and clients read and write while the servers fail. Then every write is counted.
 use crate::{
     checks::logs,
-    faults::rig::{Call, Rig, prepared_statements},
+    faults::rig::{Call, Rig},
     servers::gateway::{Backend, Gateway, Watch},
     servers::watch::watch,
     system::build::build_functions,
@@ -74,7 +74,7 @@ pub async fn soak(options: &Soak) -> Result<()> {
     fs::create_dir_all(&logs)?;
     testing::keep_logs_in(&logs.to_string_lossy());
     let binaries = build_functions().await?;
-    let mut rig = Rig::start(&folder, POOL_SIZE, true).await?;
+    let mut rig = Rig::start(&folder, POOL_SIZE, true, options.prepared).await?;
     let database = rig.database().await;
     let mut users = Vec::new();
     for number in 0..USERS {
@@ -83,12 +83,13 @@ pub async fn soak(options: &Soak) -> Result<()> {
     for statement in AUDIT {
         database.sql(statement, &[]).await;
     }
-    let settings = settings(&database);
+    let settings = settings(&rig, &database);
     let loaded = load(options, &mut rig, &database, &users, &binaries, &logs).await?;
 
     let calls = if options.quick { 20_000 } else { 100_000 };
     step(format!("One process for {calls} calls"));
     let (start, end) = drive_one(&binaries, &settings, &users[0], calls).await?;
+    rig.check_prepared(&database).await?;
     let report = loaded.report(calls, &start, &end);
     let text = serde_json::to_string_pretty(&report)?;
     let file = folder.join("report.json");
@@ -98,6 +99,9 @@ pub async fn soak(options: &Soak) -> Result<()> {
         eprintln!("outside a fault: {failure}");
     }
     logs::check(&logs, &rig.cluster.secrets())?;
+    if options.prepared {
+        logs::check_still_prepared(&logs)?;
+    }
     loaded.check(&file)?;
     if end.rss_mb > start.rss_mb + MAX_GROWTH_MB || end.fds > start.fds {
         bail!("the memory or the file descriptors of the process have grown: see {}", file.display());
@@ -165,7 +169,7 @@ async fn load(
 ) -> Result<LoadResults> {
     let cores = available_parallelism()?.get();
     let processes = options.processes.unwrap_or((cores * PROCESSES_PER_CORE).min(MAX_PROCESSES));
-    let settings = settings(database);
+    let settings = settings(rig, database);
     step(format!("Starting {processes} processes of the functions"));
     let fleet = Arc::new(Fleet::start(binaries, processes, &settings).await?);
     let (watch_port, port) = (free_port()?, free_port()?);
@@ -221,15 +225,11 @@ const AUDIT: [&str; 3] = [
     "create trigger audit after insert or update or delete on tasks for each row execute function audit()",
 ];
 
-fn settings(database: &Database) -> Vec<(String, String)> {
+fn settings(rig: &Rig, database: &Database) -> Vec<(String, String)> {
+    let mut settings = rig.settings(&database.api_url());
     // Few users write as much as many would.
-    let max_tasks = &i32::MAX.to_string();
-    let (secret, url) = (testing::SECRET, &database.api_url());
-    [("BETTER_AUTH_SECRET", secret), ("DATABASE_URL", url), ("MAX_TASKS_PER_USER", max_tasks)]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into_iter()
-        .chain(prepared_statements())
-        .collect()
+    settings.push(("MAX_TASKS_PER_USER".to_owned(), i32::MAX.to_string()));
+    settings
 }
 
 /// Processes of each function. Like on Lambda, a process handles one request at a time.

@@ -27,9 +27,6 @@ const OTHER_VERSIONS: [(Option<u32>, Pooling); 3] =
 /// The tests of the part `databases`.
 const DATABASES: &str = "databases::";
 
-/// `cargo xtask soak --quick`.
-const QUICK_SOAK: Soak = Soak { quick: true, processes: None };
-
 /// Shared by the parts of a run.
 pub struct Context<'o> {
     /// The test servers, once they have started.
@@ -40,13 +37,15 @@ pub struct Context<'o> {
     pub keep_going: bool,
     /// Whether `sam build` has already run.
     is_packaged: bool,
+    /// Whether the functions prepare statements in `faults` and `soak`.
+    prepares: bool,
 }
 
 impl<'o> Context<'o> {
     /// Creates the context from the command line's options.
     pub fn new(options: &'o Test, is_packaged: bool) -> Self {
         let filter = options.filter.as_deref();
-        Self { services: None, filter, keep_going: options.keep_going, is_packaged }
+        Self { services: None, filter, keep_going: options.keep_going, is_packaged, prepares: options.prepared }
     }
 
     fn services(&self) -> Result<&Services> {
@@ -128,8 +127,8 @@ pub fn definition(part: Part) -> Definition {
         Part::SamBuild => Definition::with_services(|context| Box::pin(sam_build(context))),
         Part::Guard => Definition::with_services(|context| Box::pin(guard(context))),
         Part::Dev => Definition::alone(|context| Box::pin(context.test_alone("dev"))),
-        Part::Faults => Definition::alone(|context| Box::pin(matrix::faults(context.filter))),
-        Part::Soak => Definition::alone(|_| Box::pin(soak::soak(&QUICK_SOAK))),
+        Part::Faults => Definition::alone(|context| Box::pin(matrix::faults(context.filter, context.prepares))),
+        Part::Soak => Definition::alone(|context| Box::pin(quick_soak(context))),
         Part::Reference => Definition::alone(|context| Box::pin(reference(context))),
         Part::FrontEnd => Definition::alone(|context| Box::pin(front_end(context))),
         Part::BetterAuth => Definition::with_services(|context| Box::pin(better_auth(context))),
@@ -178,6 +177,7 @@ async fn migrate(context: &Context<'_>) -> Result<()> {
     command.args(["--bin", "migrate", "--lib"]).args(context.filter);
     context.with_services(&mut command).await
 }
+
 async fn deploy(context: &Context<'_>) -> Result<()> {
     let mut command = context.test(&["--test", "deploy"]);
     run_tests(command.env("PYTHON", moto::install().await?.join("python"))).await
@@ -219,6 +219,11 @@ async fn guard(context: &Context<'_>) -> Result<()> {
         command.env(tool.to_uppercase(), find_or_install(tool, || find_in_path(tool), tool).await?);
     }
     context.with_services(&mut command).await
+}
+
+/// `cargo xtask soak --quick`.
+async fn quick_soak(context: &Context<'_>) -> Result<()> {
+    soak::soak(&Soak { quick: true, processes: None, prepared: context.prepares }).await
 }
 
 async fn reference(context: &Context<'_>) -> Result<()> {
