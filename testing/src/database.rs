@@ -2,7 +2,7 @@
 //! PgBouncer.
 use crate::{
     logs::remember_secret,
-    services::{SERVICES, Services},
+    services::{RunningApi, SERVICES, Services},
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio_postgres::{Client, NoTls, Row, types::ToSql};
@@ -33,6 +33,10 @@ impl Database {
     pub async fn create_in(services: &'static Services) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Self::create_as(services, name).await
+    }
+
+    async fn create_as(services: &'static Services, name: String) -> Self {
         let maintenance = connect(services, "postgres").await;
         let statement = format!("create database {name} template {}", services.template);
         // Concurrent copies of one template can conflict, so they take turns.
@@ -58,6 +62,15 @@ impl Database {
     /// Connects to a database that exists.
     pub async fn open(services: &'static Services, name: &str) -> Self {
         Self { admin: connect(services, name).await, services, name: name.to_owned() }
+    }
+
+    /// Replaces the database of an API that runs already by a copy of the migrated template. The pooler connects the
+    /// API's functions to the new one.
+    pub async fn of_running_api(api: &RunningApi) -> Self {
+        let services = &*SERVICES;
+        let statement = format!("drop database if exists {} with (force)", api.database);
+        connect(services, "postgres").await.batch_execute(&statement).await.expect("the old database is dropped");
+        Self::create_as(services, api.database.clone()).await
     }
 
     /// Creates an empty database that belongs to the owner role.

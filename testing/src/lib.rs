@@ -21,7 +21,7 @@ pub use logs::{PostgresLog, keep_logs_in, remember_secret};
 pub use openapi::{OpenApi, Route, Secret, Throttle, logical_id};
 pub use proxy::{Messages, Network, Proxy, Side};
 pub use secrets_manager::SecretsManager;
-pub use services::{SERVICES, Services};
+pub use services::{RunningApi, SERVICES, Services};
 pub use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// The secret that signs cookies in the tests.

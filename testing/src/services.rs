@@ -31,6 +31,18 @@ pub struct Services {
     pub postgres_log: String,
     /// The folder with the functions' logs and the secrets that must not appear in them.
     pub logs: String,
+    /// The API that the tests call over HTTP. `None` if each test starts the functions that it calls.
+    #[serde(default)]
+    pub running_api: Option<RunningApi>,
+}
+
+/// An API that runs already, and its database, which the tests take turns to use.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct RunningApi {
+    /// Host and port.
+    pub address: String,
+    /// The name of the database.
+    pub database: String,
 }
 
 /// The servers of this run, from the file that `TASKS_TEST_SERVICES` names.

@@ -42,6 +42,7 @@ impl Cluster {
             moto_server: String::new(),
             postgres_log: text(&folder.join("postgres/postgres.log")),
             logs: String::new(),
+            running_api: None,
         }
     }
 

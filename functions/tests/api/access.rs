@@ -37,6 +37,16 @@ async fn every_route_serves_its_owner_by_every_kind_of_credential() {
 }
 
 #[tokio::test]
+async fn every_route_without_a_session_serves_anybody() {
+    let mut api = Api::start().await;
+    let nobody = User { id: String::new(), token: String::new() };
+    for route in ROUTES.iter().filter(|route| !route.needs_session()) {
+        let answer = api.call(valid_request(route, &nobody, 0)).await;
+        assert_eq!(answer.status, u64::from(route.status), "{route:?}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_without_a_live_session_gets_anywhere() {
     let mut api = Api::start().await;
     let ada = api.database.sign_up("ada").await;
@@ -72,6 +82,9 @@ async fn nobody_without_a_live_session_gets_anywhere() {
             ("U+0000", request().bearer(&format!("{}\0", ada.token))),
             ("the session's id", request().bearer("session-id")),
         ] {
+            if !api.can_send(&request) {
+                continue;
+            }
             let answer = api.call(request).await;
             assert_eq!(answer.status, 401, "{kind} on {route:?}: {answer:?}");
             assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
@@ -188,10 +201,16 @@ async fn the_session_is_checked_before_anything_else() {
         ]
     };
     for request in wrong("/api/tasks") {
+        if !api.can_send(&request) {
+            continue;
+        }
         assert_eq!(api.call(request.clone().bearer("unknown")).await.status, 401);
         assert!([400, 404, 413, 415, 422].contains(&api.call(request.bearer(&ada.token)).await.status));
     }
     for request in wrong(&format!("/api/{}/tasks", ada.id)) {
+        if !api.can_send(&request) {
+            continue;
+        }
         assert_eq!(api.call(request.clone().bearer("unknown")).await.status, 401);
         assert_eq!(api.call(request.bearer(&bob.token)).await.status, 403);
     }

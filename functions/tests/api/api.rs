@@ -1,11 +1,14 @@
 //! The API as a client sees it: requests take the routes of openapi.yaml to the real functions.
-use crate::contract::{self, OPENAPI};
+use crate::{
+    contract::{self, OPENAPI},
+    http,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 use std::{collections::HashMap, path::Path};
-use testing::{Database, GatewayRequest, Lambda, Route, User};
+use testing::{Database, GatewayRequest, Lambda, Route, SERVICES, User};
 
 /// The secret that signs cookies in the tests.
 pub const SECRET: &str = testing::SECRET;
@@ -17,6 +20,8 @@ pub struct Api {
     pub database: Database,
     settings: Vec<(String, String)>,
     functions: HashMap<String, Lambda>,
+    /// Host and port of the API, if it runs already.
+    address: Option<String>,
 }
 
 impl Api {
@@ -26,7 +31,13 @@ impl Api {
 
     /// Like [`Api::start`], with additional or replaced settings.
     pub async fn with_settings(changes: &[(&str, &str)]) -> Self {
-        Self::over(Database::create().await).with_changes(changes)
+        match &SERVICES.running_api {
+            None => Self::over(Database::create().await).with_changes(changes),
+            Some(running) => {
+                let database = Database::of_running_api(running).await;
+                Self { address: Some(running.address.clone()), ..Self::over(database).with_changes(changes) }
+            }
+        }
     }
 
     /// New functions, with the usual settings, on an existing database.
@@ -34,13 +45,13 @@ impl Api {
         let usual =
             [("DATABASE_URL", &*database.api_url()), ("BETTER_AUTH_SECRET", SECRET), ("TRUSTED_ORIGINS", ORIGIN)];
         let settings = usual.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Self { database, settings, functions: HashMap::new() }
+        Self { database, settings, functions: HashMap::new(), address: None }
     }
 
     /// The same API with new functions, on another database behind a pooler without TLS.
     pub fn moved_to(self, database: Database, pooler_port: u16) -> Self {
         let url = database.plain_api_url(pooler_port);
-        let mut moved = Self { database, settings: self.settings, functions: HashMap::new() };
+        let mut moved = Self { database, functions: HashMap::new(), ..self };
         moved.set("DATABASE_URL", &url);
         moved
     }
@@ -54,6 +65,7 @@ impl Api {
 
     /// Changes a setting for all functions that have not been started yet.
     pub fn set(&mut self, name: &str, value: &str) {
+        assert_starts_functions();
         self.settings.retain(|(known, _)| known != name);
         self.settings.push((name.to_owned(), value.to_owned()));
     }
@@ -68,18 +80,25 @@ impl Api {
 
     /// Sends a request and checks that the response has a request id and matches openapi.yaml.
     pub async fn call(&mut self, request: Request) -> Answer {
-        let (route, parameters) = request.route();
-        let answer = self.function(&route.function).await.invoke(request.event(&route, &parameters)).await;
-        let answer = Answer::new(&answer);
+        let (route, _) = request.route();
+        let answer = self.call_undeclared(request).await;
         assert!(answer.header("x-request-id").is_some(), "{answer:?}");
         contract::check_answer(&route, &answer);
         answer
     }
 
-    /// Like [`Api::call`], for an answer that only a setting makes possible, so that the route does not declare it.
+    /// Like [`Api::call`], for an answer that the route does not declare, such as one that only a setting makes possible.
     pub async fn call_undeclared(&mut self, request: Request) -> Answer {
+        if let Some(address) = &self.address {
+            return Answer::new(&http::send(address, &request).await);
+        }
         let (route, parameters) = request.route();
         Answer::new(&self.function(&route.function).await.invoke(request.event(&route, &parameters)).await)
+    }
+
+    /// Whether a request can be sent: an event can hold more than what arrives over HTTP.
+    pub fn can_send(&self, request: &Request) -> bool {
+        self.address.is_none() || http::is_sendable(request)
     }
 
     /// Returns a function by its binary's name; the first call starts it.
@@ -139,8 +158,17 @@ impl Person {
     }
 }
 
+/// Fails if the functions run already: a test that starts functions of its own would not test those.
+fn assert_starts_functions() {
+    assert!(
+        SERVICES.running_api.is_none(),
+        "this test starts functions or changes their settings, and so it is none for an API that runs already: exclude it in devtools/src/test/sam_local.rs"
+    );
+}
+
 /// Returns the path of a function's binary.
 pub fn binary(name: &str) -> String {
+    assert_starts_functions();
     let program = Path::new(&testing::program(env!("CARGO_BIN_EXE_health"))).with_file_name(name);
     assert!(program.is_file(), "there is no function {name}: functions/src/bin/{name}.rs");
     program.display().to_string()
@@ -161,11 +189,11 @@ pub fn valid_request(route: &Route, owner: &User, task: i64) -> Request {
 pub struct Request {
     pub method: String,
     pub path: String,
-    query: String,
-    headers: Map<String, Value>,
-    cookies: Vec<String>,
-    body: Option<String>,
-    is_base64: bool,
+    pub query: String,
+    pub headers: Map<String, Value>,
+    pub cookies: Vec<String>,
+    pub body: Option<String>,
+    pub is_base64: bool,
 }
 
 pub fn get(path: &str) -> Request {
