@@ -1,6 +1,7 @@
 //! The servers that commands and tests start on this machine, with their gateway, schema and seed data.
 pub mod better_auth;
 pub mod cluster;
+pub mod docker;
 pub mod front_end;
 pub mod functions;
 pub mod gateway;
@@ -9,6 +10,7 @@ pub mod pgbouncer;
 mod pgbouncer_binaries;
 pub mod postgres;
 mod postgres_binaries;
+pub mod sam_local;
 pub mod schema;
 pub mod seed;
 pub mod services;

@@ -3,6 +3,7 @@ mod arm64;
 mod lanes;
 mod parts;
 mod run;
+mod sam_local;
 
 use self::{
     parts::Context,

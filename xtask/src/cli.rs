@@ -229,7 +229,7 @@ pub struct Test {
     /// migrations contract template]
     #[arg(value_enum)]
     pub parts: Vec<Part>,
-    /// Run every part except arm64, as CI does
+    /// Run every part except arm64 and sam-local, as CI does
     #[arg(long, conflicts_with = "parts")]
     pub all: bool,
     /// Run one part at a time and print all output here. By default, parts that only read or compile run in parallel
@@ -239,8 +239,8 @@ pub struct Test {
     /// Continue after a part fails, and list the failed parts at the end
     #[arg(long)]
     pub keep_going: bool,
-    /// Run only tests whose name contains this (for unit, api, migrations, migrate, deploy, arm64, sam-build, guard,
-    /// dev, faults, reference, better-auth and versions)
+    /// Run only tests whose name contains this (for unit, api, migrations, migrate, deploy, arm64, sam-build, sam-local,
+    /// guard, dev, faults, reference, better-auth and versions)
     #[arg(long)]
     pub filter: Option<String>,
     /// Run faults and soak with PREPARED_STATEMENTS=true, behind a PgBouncer that tracks the statements' names: the machine's,
@@ -296,6 +296,9 @@ pub enum Part {
     Arm64,
     /// Every function from 'sam build', under AWS's Runtime Interface Emulator (12 s)
     SamBuild,
+    /// Tests of the API over HTTP, with every function from 'sam build' in AWS's 'sam local start-api'. Only if it is named:
+    /// needs Docker, or root on Linux to install and start it (3 min 40 s, after 'sam build')
+    SamLocal,
     /// Limits on the output of 'sam build': package size, files opened, and instructions per call (17 s)
     Guard,
     /// 'cargo xtask dev', from start to Ctrl-C, with each value of --watch (2 min 20 s)

@@ -178,6 +178,13 @@ pub async fn emulator() -> Result<PathBuf> {
     Ok(emulator)
 }
 
+/// A command of `sam local`, with the version that the tests use, and without its wait for log lines.
+pub async fn local(subcommand: &str) -> Result<Command> {
+    let mut command = command(&sam_folder().await?.join("python"));
+    command.arg(root().join("devtools/sam/local.py")).args(["local", subcommand]);
+    Ok(command)
+}
+
 async fn sam_folder() -> Result<PathBuf> {
     SAM.install().await
 }

@@ -31,14 +31,24 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Starts the server on a free port.
+    /// Starts the server on a free port, without TLS.
     pub async fn start() -> Result<Self> {
+        Self::start_with("moto", &[]).await
+    }
+
+    /// Starts a server with TLS and secrets of its own.
+    pub async fn start_with_tls(certificate: &Path, key: &Path) -> Result<Self> {
+        let (certificate, key) = (certificate.to_string_lossy(), key.to_string_lossy());
+        Self::start_with("moto-tls", &["--ssl", "--ssl-cert", &certificate, "--ssl-key", &key]).await
+    }
+
+    async fn start_with(name: &str, arguments: &[&str]) -> Result<Self> {
         let program = install().await?.join("moto_server");
         let port = free_port()?;
-        let file = target().join("test/moto.log");
+        let file = target().join("test").join(name).with_extension("log");
         let log = File::create(&file)?;
         let mut command = Command::new(&program);
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(log.try_clone()?).stderr(log);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).args(arguments).stdout(log.try_clone()?).stderr(log);
         let mut server = Running::start(&mut command, Signal::SIGTERM)?;
         let started = server.wait_for_port(port, Duration::from_secs(START_TIMEOUT_S)).await;
         started.with_context(|| format!("moto did not start: see {}", file.display()))?;
@@ -50,6 +60,12 @@ impl Moto {
         &self.program
     }
 
+    /// Port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address of a server without TLS.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

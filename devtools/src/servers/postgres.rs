@@ -26,6 +26,8 @@ const START_TIMEOUT_S: u64 = 60;
 const OWNER: &str = "tasks_owner";
 /// The development database.
 const DATABASE: &str = "tasks";
+/// This machine's name in a container, as in Docker Desktop.
+pub const THIS_MACHINE: &str = "host.docker.internal";
 
 /// The purpose of a server.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -280,7 +282,7 @@ async fn initialise(bin: &Path, folder: &Path, settings: &Settings, purpose: Pur
         bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    let key = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    let key = rcgen::generate_simple_self_signed(["localhost", "127.0.0.1", THIS_MACHINE].map(str::to_owned))?;
     fs::write(folder.join("server.crt"), key.cert.pem())?;
     write_private(&folder.join("server.key"), key.signing_key.serialize_pem().as_bytes())?;
     give_to_server_user(&folder.join("server.key"))?;

@@ -8,6 +8,7 @@ use super::{
 use crate::{checks::logs, system::tools::lock_folder};
 use anyhow::Result;
 use std::{fs::File, path::PathBuf};
+use testing::RunningApi;
 use tokio::process::Command;
 use xtask::place::target;
 
@@ -60,6 +61,19 @@ impl Services {
     /// Adds the environment variable by which tests find the servers.
     pub fn pass_to<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command.env("TASKS_TEST_SERVICES", &self.file)
+    }
+
+    /// Describes the servers, as the tests get it.
+    pub fn description(&self) -> Result<testing::Services> {
+        Ok(serde_json::from_slice(&std::fs::read(&self.file)?)?)
+    }
+
+    /// Like [`Services::pass_to`], for tests of an API that runs already.
+    pub fn pass_with_api<'c>(&self, api: RunningApi, command: &'c mut Command) -> Result<&'c mut Command> {
+        let file = self.file.with_file_name("services-with-api.json");
+        let services = testing::Services { running_api: Some(api), ..self.description()? };
+        write_private(&file, &serde_json::to_vec(&services)?)?;
+        Ok(command.env("TASKS_TEST_SERVICES", file))
     }
 
     /// Fails if the functions' logs contain a secret.

@@ -51,9 +51,10 @@ pub const BEFORE_A_PUSH: Plan = Plan {
     last: &[],
 };
 
-/// Parts that run only if they are named. `Arm64` needs root, a gigabyte, and half an hour the first time.
+/// Parts that run only if they are named. `Arm64` needs root, a gigabyte, and half an hour the first time, and `SamLocal`
+/// Docker.
 #[cfg(test)]
-pub const ONLY_IF_NAMED: [Part; 1] = [Part::Arm64];
+pub const ONLY_IF_NAMED: [Part; 2] = [Part::Arm64, Part::SamLocal];
 
 /// Every part except `Clippy`, which `ClippyAll` includes, and [`ONLY_IF_NAMED`].
 pub const ALL: Plan = Plan {

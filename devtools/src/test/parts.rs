@@ -1,5 +1,5 @@
 //! The parts of `cargo xtask test`.
-use super::arm64;
+use super::{arm64, sam_local};
 use crate::{
     checks::{openapi, orm, sam, supply_chain},
     faults::{matrix, soak},
@@ -125,6 +125,7 @@ pub fn definition(part: Part) -> Definition {
         Part::Package => Definition::alone(|_| Box::pin(sam::build())),
         Part::Arm64 => Definition::with_services(|context| Box::pin(arm64(context))),
         Part::SamBuild => Definition::with_services(|context| Box::pin(sam_build(context))),
+        Part::SamLocal => Definition::with_services(|context| Box::pin(sam_local(context))),
         Part::Guard => Definition::with_services(|context| Box::pin(guard(context))),
         Part::Dev => Definition::alone(|context| Box::pin(context.test_alone("dev"))),
         Part::Faults => Definition::alone(|context| Box::pin(matrix::faults(context.filter, context.prepares))),
@@ -209,6 +210,11 @@ async fn arm64(context: &Context<'_>) -> Result<()> {
         return Ok(());
     }
     context.with_services(test_migrate(context)?.env(FOLDER, &programs)).await
+}
+
+async fn sam_local(context: &Context<'_>) -> Result<()> {
+    context.package().await?;
+    sam_local::test(context.services()?, context.filter).await
 }
 
 async fn guard(context: &Context<'_>) -> Result<()> {
