@@ -5,6 +5,9 @@ import { collections, newKey, replicateTasks } from "docs/rxdb/tasks.js"; // Res
 
 const { api, token, name } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 document.querySelector("h1").textContent = name;
+const showState = () => (document.querySelector("small").textContent = navigator.onLine ? "online" : "offline");
+for (const event of ["online", "offline"]) addEventListener(event, showState);
+showState();
 
 const database = await createRxDatabase({ name: "tasks", storage: getRxStorageDexie(), multiInstance: false });
 await database.addCollections(collections);
@@ -16,7 +19,8 @@ replication.error$.subscribe((error) => errors.push(JSON.stringify(error.paramet
 tasks.find({ sort: [{ title: "asc" }] }).$.subscribe((documents) => {
   const rows = documents.map(({ title, description, completed }) => {
     const row = document.createElement("li");
-    row.textContent = `${completed ? "☑" : "☐"} ${title}${description ? ` (${description})` : ""}`;
+    row.className = completed ? "done" : "";
+    row.append(title, Object.assign(document.createElement("span"), { textContent: description ?? "" }));
     return row;
   });
   document.querySelector("ul").replaceChildren(...rows);

@@ -4,13 +4,26 @@
 //   API       URL of the task API    TOKEN      the person's session token    PICTURES  folder for screenshots
 //   REPLICATION  path of docs/rxdb/tasks.js
 import assert from "node:assert/strict";
+import { statSync } from "node:fs";
 import { createServer } from "node:http";
 import { build } from "esbuild";
 import { chromium } from "playwright-core";
 
 const { CHROMIUM, FRONT_END, API, TOKEN, PICTURES, REPLICATION } = process.env;
-const PAGE = `<!doctype html><html lang="en"><meta charset="utf-8"><title>Copy</title>
-<body style="font: 16px/1.6 sans-serif; margin: 24px"><h1></h1><ul></ul><script type="module" src="/page.js"></script></body></html>`;
+const WINDOW = { width: 380, height: 430 };
+/** Largest size of a picture, in bytes: it is committed. */
+const MAX_PICTURE = 60_000;
+const STYLE = `
+  body { margin: 20px; font: 15px/1.4 system-ui, sans-serif; color: #1f2328; background: #fff; }
+  header { display: flex; justify-content: space-between; align-items: baseline; }
+  h1 { margin: 0 0 8px; font-size: 18px; }
+  small, span { color: #59636e; font-size: 13px; }
+  ul { margin: 0; padding: 0; list-style: none; }
+  li { display: flex; gap: 8px; align-items: baseline; padding: 8px 0; border-top: 1px solid #d1d9e0; }
+  li::before { content: "○"; }
+  li.done::before { content: "✓"; }`;
+const PAGE = `<!doctype html><html lang="en"><meta charset="utf-8"><title>Copy</title><style>${STYLE}</style>
+<body><header><h1></h1><small></small></header><ul></ul><script type="module" src="/page.js"></script></body></html>`;
 
 const bundle = await build({
   entryPoints: ["sync-page.js"], bundle: true, format: "esm", write: false, logLevel: "error",
@@ -43,7 +56,7 @@ async function list() {
 const compared = (tasks) => tasks.map(({ title, description, completed }) => JSON.stringify([title, description, completed])).sort();
 
 async function open(name) {
-  const context = await browser.newContext({ viewport: { width: 480, height: 520 } });
+  const context = await browser.newContext({ viewport: WINDOW });
   const page = await context.newPage();
   page.on("pageerror", (error) => assert.fail(error.message));
   const statuses = [];
@@ -52,7 +65,24 @@ async function open(name) {
   await page.waitForFunction(() => globalThis.copy);
   const use = (what, ...values) => page.evaluate(([what, values]) => globalThis.copy[what](...values), [what, values]);
   return { page, context, statuses, name, add: (title) => use("add", title), change: (title, change) => use("change", title, change),
-    remove: (title) => use("remove", title), all: () => use("all"), picture: (file) => page.screenshot({ path: `${PICTURES}/${file}.png` }) };
+    remove: (title) => use("remove", title), all: () => use("all") };
+}
+
+/** Takes a picture of both windows beside each other. */
+async function picture(name) {
+  const path = `${PICTURES}/${name}.png`;
+  const windows = await Promise.all([laptop, phone].map(async ({ page, all }) => {
+    const titles = (await all()).map(({ title }) => title).sort().join("\n");
+    await page.waitForFunction((titles) => [...document.querySelectorAll("li")].map((row) => row.firstChild.textContent).sort().join("\n") === titles, titles);
+    return page.screenshot({ type: "png" });
+  }));
+  const page = await browser.newPage({ viewport: { width: 2 * WINDOW.width + 48, height: WINDOW.height + 32 } });
+  const images = windows.map((png) => `<img style="border: 1px solid #d1d9e0" src="data:image/png;base64,${png.toString("base64")}">`);
+  await page.setContent(`<body style="margin: 0; padding: 15px; display: flex; gap: 14px; background: #f6f8fa">${images.join("")}`);
+  await page.screenshot({ path });
+  await page.close();
+  const { size } = statSync(path);
+  assert.ok(size > 5_000 && size < MAX_PICTURE, `${path} has ${size} bytes`);
 }
 
 async function until(what, condition) {
@@ -95,7 +125,7 @@ await laptop.change("Rent", { title: "Rent, which went up" });
 await laptop.remove("Lemon tree");
 await until("the laptop's edits are sent", () => isEqual(laptop));
 assert.equal(await isEqual(phone), false, "the phone is offline");
-await phone.picture("offline-phone");
+await picture("offline");
 
 step("the same list on both, with nobody's edit lost");
 await phone.context.setOffline(false);
@@ -109,7 +139,7 @@ for (const copy of [laptop, phone]) {
   assert.equal((await task(copy, "Rent, which went up")).length, 1, "a changed task is not deleted unseen");
   for (const title of ["Lemon tree", "Lyon", "Piano, by the phone"]) assert.equal((await task(copy, title)).length, 0, title);
 }
-await Promise.all([laptop.picture("synced-laptop"), phone.picture("synced-phone")]);
+await picture("synced");
 
 step("a change that arrives between reading and writing: 412, and both changes stay");
 const { id } = (await list()).find(({ title }) => title === "Photos");
