@@ -142,6 +142,7 @@ async fn an_empty_database_gets_the_tables_of_the_specification() {
     idempotency_keys task_id integer NO
     idempotency_keys created_at timestamp without time zone NO
     idempotency_keys made_by xid8 NO pg_current_xact_id()
+    idempotency_keys results ARRAY YES
     removed_tasks user_id text NO
     removed_tasks changed xid8 NO pg_current_xact_id()
     removed_tasks task_id integer NO
