@@ -101,7 +101,7 @@ async fn build(folder: &Path, built: &Path) -> Result<()> {
 
 /// Returns the folder of the Zig compiler in the environment of a cargo-lambda.
 fn zig(cargo_lambda: &Path) -> Result<PathBuf> {
-    let libraries = cargo_lambda.with_file_name("../lib");
+    let libraries = cargo_lambda.with_file_name("../lib").canonicalize()?;
     fs::read_dir(&libraries)?
         .filter_map(Result::ok)
         .map(|python| python.path().join("site-packages/ziglang"))
