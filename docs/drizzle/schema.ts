@@ -117,6 +117,7 @@ export const idempotencyKeys = pgTable(
     taskId: integer("task_id").notNull(),
     createdAt: timestamp("created_at").notNull(),
     madeBy: xid8("made_by").default(sql`pg_current_xact_id()`).notNull(),
+    results: integer("results").array(),
   },
   (table) => [
     primaryKey({ name: "idempotency_keys_pkey", columns: [table.userId, table.key] }),
