@@ -162,7 +162,7 @@ impl Person {
 fn assert_starts_functions() {
     assert!(
         SERVICES.running_api.is_none(),
-        "this test starts functions or changes their settings, and so it is none for an API that runs already: exclude it in devtools/src/test/sam_local.rs"
+        "this test starts functions or changes their settings, which an API that runs already does not allow: exclude it in devtools/src/test/sam_local.rs"
     );
 }
 

@@ -45,7 +45,7 @@ pub async fn send(address: &str, request: &Request) -> Value {
     parse(&answer).unwrap_or_else(|| panic!("{what}: not an HTTP response: {}", String::from_utf8_lossy(&answer)))
 }
 
-/// Returns the body's bytes. `None` if the event marks it as base64, and it is none.
+/// Returns the body's bytes. `None` if the event marks it as base64, but it is not valid base64.
 fn body(request: &Request) -> Option<Vec<u8>> {
     let body = request.body.as_deref().unwrap_or_default();
     if request.is_base64 { STANDARD.decode(body).ok() } else { Some(body.as_bytes().to_vec()) }
