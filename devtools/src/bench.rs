@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: compares the API with common alternatives, on one database, in one run.
 mod batch;
 mod credentials;
+mod database;
 mod fair;
 mod ours;
 mod scale;

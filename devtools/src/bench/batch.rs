@@ -1,7 +1,6 @@
 //! `cargo xtask bench batch`: a hundred operations in one batch beside a hundred calls, to warm functions.
 use crate::{
-    bench::ours::our_environment,
-    servers::{cluster::start_migrated, postgres::Purpose},
+    bench::{database::start_empty, ours::our_environment},
     system::{process::run_command, tools::cargo},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -40,6 +39,9 @@ struct Cost {
     database_ms: f64,
 }
 
+/// One of the figures of a cost.
+type Part = fn(&Cost) -> f64;
+
 /// Runs all measurements, prints the table, and writes target/bench/batch.json.
 pub async fn batch(quick: bool) -> Result<()> {
     step("Building the functions for release (link-time optimisation takes minutes)");
@@ -49,12 +51,8 @@ pub async fn batch(quick: bool) -> Result<()> {
     }
     run_command(&mut build).await?;
     let folder = target().join("bench");
-    let data = folder.join("batch");
-    if data.exists() {
-        fs::remove_dir_all(&data)?;
-    }
     fs::create_dir_all(folder.join("logs"))?;
-    let (postgres, mut connection) = start_migrated(&data, Purpose::Benchmark, None).await?;
+    let (postgres, mut connection) = start_empty(&folder.join("batch")).await?;
     for statement in USER {
         sqlx::raw_sql(statement).execute(&mut connection).await?;
     }
@@ -153,7 +151,7 @@ fn report(rows: &[(String, Vec<[Cost; 2]>)]) -> Result<()> {
     for (title, costs) in rows {
         let mut line = vec![title.clone()];
         let mut fields = serde_json::Map::new();
-        let parts: [(&str, fn(&Cost) -> f64); 3] = [
+        let parts: [(&str, Part); 3] = [
             ("time_ms", |cost| cost.time_ms),
             ("function_cpu_ms", |cost| cost.function_ms),
             ("database_cpu_ms", |cost| cost.database_ms),

@@ -1,8 +1,7 @@
 //! `cargo xtask bench credentials`: a list by JWT beside the same list by the session's token, and with `--before` a cold
 //! start by token beside an earlier build's.
 use crate::{
-    bench::ours::our_environment,
-    servers::{cluster::start_migrated, postgres::Purpose},
+    bench::{database::start_empty, ours::our_environment},
     system::{process::run_command, tools::cargo},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -44,12 +43,8 @@ pub async fn credentials(quick: bool, before: Option<&Path>) -> Result<()> {
     let build = ["build", "--release", "--locked", "--package", "functions", "--bin", "list-tasks"];
     run_command(&mut cargo(&build)).await?;
     let folder = target().join("bench");
-    let data = folder.join("credentials");
-    if data.exists() {
-        fs::remove_dir_all(&data)?;
-    }
     fs::create_dir_all(folder.join("logs"))?;
-    let (postgres, mut connection) = start_migrated(&data, Purpose::Benchmark, None).await?;
+    let (postgres, mut connection) = start_empty(&folder.join("credentials")).await?;
     let credentials = sign_in(&mut connection).await?;
     let environment = our_environment(postgres.api_url())?;
 

@@ -1,9 +1,10 @@
 //! `cargo xtask bench fair`: what one person notices while another one, who has many large tasks, searches all the time.
 use crate::{
-    bench::ours::{build_ours, our_environment},
-    servers::cluster::start_migrated,
+    bench::{
+        database::start_empty,
+        ours::{build_ours, our_environment},
+    },
     servers::pgbouncer::{PgBouncer, Pooling},
-    servers::postgres::Purpose,
 };
 use anyhow::{Context as _, Result, ensure};
 use bench::{
@@ -49,12 +50,8 @@ const SEED: &str = "
 pub async fn fair(options: &Bench) -> Result<()> {
     build_ours().await?;
     let folder = target().join("bench");
-    let data = folder.join("fair");
-    if data.exists() {
-        fs::remove_dir_all(&data)?;
-    }
     fs::create_dir_all(folder.join("logs"))?;
-    let (postgres, mut connection) = start_migrated(&data, Purpose::Benchmark, None).await?;
+    let (postgres, mut connection) = start_empty(&folder.join("fair")).await?;
     step("Adding 10,000 tasks of 10,000 characters");
     sqlx::raw_sql(SEED).execute(&mut connection).await?;
     sqlx::raw_sql("vacuum analyze tasks").execute(&mut connection).await?;

@@ -1,10 +1,11 @@
 //! `cargo xtask bench scale`: how the cost of a call grows with the number of tasks, the page size and the number of
 //! processes.
 use crate::{
-    bench::ours::{build_ours, our_environment},
-    servers::cluster::start_migrated,
+    bench::{
+        database::start_empty,
+        ours::{build_ours, our_environment},
+    },
     servers::pgbouncer::{PgBouncer, Pooling},
-    servers::postgres::Purpose,
 };
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -45,12 +46,9 @@ const FLAT: f64 = 1.2;
 pub async fn scale(quick: bool) -> Result<()> {
     build_ours().await?;
     let folder = target().join("bench");
-    let data = folder.join("scale");
-    if data.exists() {
-        fs::remove_dir_all(&data)?;
-    }
     fs::create_dir_all(folder.join("logs"))?;
-    let (postgres, mut connection) = start_migrated(&data, Purpose::Benchmark, None).await?;
+    let data = folder.join("scale");
+    let (postgres, mut connection) = start_empty(&data).await?;
     // Autovacuum's reads would be counted as the calls'.
     sqlx::raw_sql("alter table tasks set (autovacuum_enabled = off)").execute(&mut connection).await?;
     let mut bench = Bench { connection, url: postgres.api_url(), folder };
