@@ -347,6 +347,26 @@ pub async fn create(caller: &Caller, new: &NewTask) -> Result<Task, Error> {
     Ok(task)
 }
 
+/// Whether `k`, a row of idempotency_keys, has not expired.
+macro_rules! key_is_valid {
+    () => {
+        concat!("k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'")
+    };
+}
+
+/// The end of an insert of idempotency keys as `k`: a key that is still valid stays as it is, an expired one is replaced.
+/// Either way the row is returned, and `made_by` tells which it was.
+macro_rules! keep_valid_keys {
+    ($first:literal $(, $column:literal)*) => {
+        concat!(
+            "on conflict (user_id, key) do update set (", $first $(, ", ", $column)*, ") = (
+            select old.* from (select k.", $first $(, ", k.", $column)*, ") old where ", key_is_valid!(), "
+            union all
+            select new.* from (select excluded.", $first $(, ", excluded.", $column)*, ") new where not ", key_is_valid!(), ")"
+        )
+    };
+}
+
 /// Of two simultaneous requests, the second waits until the first has committed, and then conflicts with its row. A
 /// key that has expired is treated as absent. The row holds no copy of the task: a replay must send the same body,
 /// so the first response can be rebuilt from it. A request that is replayed or refused takes no id from the sequence.
@@ -355,7 +375,7 @@ const CREATE_ONCE: Statement = authorised!(
     ", known as (
         select k.request_hash, k.task_id, k.created_at, true as is_replay
         from s join public.idempotency_keys k on k.user_id = s.user_id and k.key = $3
-        where s.mine and k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'),
+        where s.mine and ", key_is_valid!(), "),
     room as (
         select s.user_id,
             not exists (select from public.tasks own where own.user_id = s.user_id offset $7 limit 1) as for_task,
@@ -367,12 +387,7 @@ const CREATE_ONCE: Statement = authorised!(
         select room.user_id, $3, $4, nextval(pg_get_serial_sequence('public.tasks', 'id')), clock_timestamp() at time zone 'utc'
         from room
         where room.for_task and room.for_key
-        on conflict (user_id, key) do update set (request_hash, task_id, created_at, made_by) = (
-            select old.* from (select k.request_hash, k.task_id, k.created_at, k.made_by) old
-            where k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'
-            union all
-            select new.* from (select excluded.request_hash, excluded.task_id, excluded.created_at, excluded.made_by) new
-            where k.created_at <= now() at time zone 'utc' - interval '", key_lifetime!(), "')
+        ", keep_valid_keys!("request_hash", "task_id", "created_at", "made_by"), "
         returning *),
     made as (
         insert into public.tasks (", columns!(), ")
@@ -552,11 +567,11 @@ const RUN_BATCH: Statement = authorised!(
     used as (
         select k.request_hash, k.results, k.created_at
         from s join public.idempotency_keys k on k.user_id = s.user_id and k.key = $14
-        where s.mine and k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'),
+        where s.mine and ", key_is_valid!(), "),
     known as (
         select k.key, k.request_hash, k.task_id, k.created_at
         from s join public.idempotency_keys k on k.user_id = s.user_id and k.key = any ($11)
-        where s.mine and k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'),
+        where s.mine and ", key_is_valid!(), "),
     locked as (
         select t.* from s cross join op join public.tasks t on t.user_id = s.user_id and t.id = op.id
         where s.mine
@@ -596,13 +611,7 @@ const RUN_BATCH: Statement = authorised!(
             select array_agg(outcome order by place) || array_agg(coalesce(new_id, 0) order by place) from decided)
         from s cross join room
         where $14 is not null and room.for_key > 0 and not exists (select from used)
-        on conflict (user_id, key) do update set (request_hash, task_id, created_at, made_by, results) = (
-            select old.* from (select k.request_hash, k.task_id, k.created_at, k.made_by, k.results) old
-            where k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'
-            union all
-            select new.* from (
-                select excluded.request_hash, excluded.task_id, excluded.created_at, excluded.made_by, excluded.results) new
-            where k.created_at <= now() at time zone 'utc' - interval '", key_lifetime!(), "')
+        ", keep_valid_keys!("request_hash", "task_id", "created_at", "made_by", "results"), "
         returning *),
     go as (
         select coalesce(whole.created_at, now() at time zone 'utc') as at
@@ -614,12 +623,7 @@ const RUN_BATCH: Statement = authorised!(
         from s cross join go cross join decided d
         where d.new_id is not null and d.key is not null
         order by d.key
-        on conflict (user_id, key) do update set (request_hash, task_id, created_at, made_by) = (
-            select old.* from (select k.request_hash, k.task_id, k.created_at, k.made_by) old
-            where k.created_at > now() at time zone 'utc' - interval '", key_lifetime!(), "'
-            union all
-            select new.* from (select excluded.request_hash, excluded.task_id, excluded.created_at, excluded.made_by) new
-            where k.created_at <= now() at time zone 'utc' - interval '", key_lifetime!(), "')
+        ", keep_valid_keys!("request_hash", "task_id", "created_at", "made_by"), "
         returning *),
     made as (
         insert into public.tasks (", columns!(), ")
