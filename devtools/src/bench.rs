@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: compares the API with common alternatives, on one database, in one run.
 mod batch;
+mod changes;
+mod cost;
 mod credentials;
 mod database;
 mod fair;
@@ -8,6 +10,7 @@ mod scale;
 
 use self::{
     batch::batch,
+    changes::changes,
     credentials::credentials,
     fair::fair,
     ours::{build_ours, ours, pack},
@@ -77,6 +80,7 @@ pub async fn bench(options: &Bench) -> Result<()> {
         Subject::Scale => scale(options.quick).await,
         Subject::Credentials => credentials(options.quick, options.before.as_deref()).await,
         Subject::Batch => batch(options.quick).await,
+        Subject::Changes => changes(options.quick).await,
         Subject::Fair => fair(options).await,
     }
 }

@@ -360,6 +360,8 @@ pub enum Subject {
     Credentials,
     /// A hundred operations in one batch beside a hundred calls
     Batch,
+    /// What noting changes for sync costs each write
+    Changes,
     /// One person's lists while another person searches among many large tasks
     Fair,
 }

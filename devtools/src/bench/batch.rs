@@ -1,19 +1,21 @@
 //! `cargo xtask bench batch`: a hundred operations in one batch beside a hundred calls, to warm functions.
 use crate::{
-    bench::{database::start_empty, ours::our_environment},
+    bench::{
+        cost::{Comparison, Cost, report, start},
+        database::start_empty,
+        ours::our_environment,
+    },
     system::{process::run_command, tools::cargo},
 };
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bench::{
     backends::Backends,
     event::Call,
-    function::{Function, Invocation, Start},
+    function::{Function, Invocation},
     relay::Relay,
-    report::{number, table},
-    statistics::{Estimate, median},
 };
-use serde_json::{Value, json};
-use std::{fs, path::Path, time::Duration};
+use serde_json::json;
+use std::{fs, time::Duration};
 use xtask::{place::target, step};
 
 /// Operations in a batch.
@@ -30,17 +32,6 @@ const USER: [&str; 4] = [
         from generate_series(1, 100000) n",
     "vacuum analyze tasks",
 ];
-
-/// What is measured for one way to do all operations.
-#[derive(Clone, Copy, Default)]
-struct Cost {
-    time_ms: f64,
-    function_ms: f64,
-    database_ms: f64,
-}
-
-/// One of the figures of a cost.
-type Part = fn(&Cost) -> f64;
 
 /// Runs all measurements, prints the table, and writes target/bench/batch.json.
 pub async fn batch(quick: bool) -> Result<()> {
@@ -72,54 +63,22 @@ pub async fn batch(quick: bool) -> Result<()> {
             sqlx::raw_sql("delete from tasks where title = 'Buy milk'").execute(&mut connection).await?;
             let (environment, folder, ids) = (environment.clone(), folder.clone(), ids.clone());
             let costs = tokio::task::spawn_blocking(move || {
-                let mut single = start(name, &environment, &folder)?;
-                let mut together = start("batch-tasks", &environment, &folder)?;
+                let mut single = start(name, &environment, &folder, "batch.log")?;
+                let mut together = start("batch-tasks", &environment, &folder, "batch.log")?;
                 let mut costs = Vec::new();
                 for _ in 0..=rounds {
                     costs.push([
-                        measure(&backends, || single_calls(&mut single, what, &ids))?,
-                        measure(&backends, || one_batch(&mut together, what, &ids))?,
+                        Cost::measure(&backends, || single_calls(&mut single, what, &ids))?,
+                        Cost::measure(&backends, || one_batch(&mut together, what, &ids))?,
                     ]);
                 }
                 // The first round fills caches.
                 anyhow::Ok(costs.split_off(1))
             });
-            rows.push((format!("{what}, database {place}"), costs.await??));
+            rows.push(Comparison { what: format!("{what}, database {place}"), rounds: costs.await?? });
         }
     }
-    report(&rows)
-}
-
-fn start(name: &str, environment: &[(&'static str, String)], folder: &Path) -> Result<Function> {
-    Function::start(&Start {
-        command: &[target().join("release").join(name).display().to_string()],
-        folder,
-        handler: "bootstrap",
-        environment,
-        log: &folder.join("logs/batch.log"),
-        share: None,
-        cpus: None,
-    })
-}
-
-fn measure(backends: &Backends, run: impl FnOnce() -> Result<Vec<Invocation>>) -> Result<Cost> {
-    let before = backends.cpu_ms()?;
-    let invocations = run()?;
-    let database_ms = backends.cpu_ms()? - before;
-    let mut cost = Cost { database_ms, ..Cost::default() };
-    for invocation in invocations {
-        let answer: Value = serde_json::from_slice(&invocation.answer)?;
-        let status = answer["statusCode"].as_u64().unwrap_or_default();
-        let body: Value = serde_json::from_str(answer["body"].as_str().unwrap_or_default())?;
-        ensure!(
-            (200..300).contains(&status) && body["refused"].as_u64().unwrap_or_default() == 0,
-            "answered with {status}, {} refused",
-            body["refused"]
-        );
-        cost.time_ms += invocation.latency_ms;
-        cost.function_ms += invocation.cpu_ms;
-    }
-    Ok(cost)
+    report("batch.json", ["calls", "batch"], &rows)
 }
 
 fn single_calls(function: &mut Function, what: &str, ids: &[i32]) -> Result<Vec<Invocation>> {
@@ -143,45 +102,4 @@ fn one_batch(function: &mut Function, what: &str, ids: &[i32]) -> Result<Vec<Inv
     let body = Some(json!({"operations": operations}));
     let call = Call { method: "POST", path: "/api/tasks/batch".to_owned(), query: "", task: None, token: TOKEN, body };
     Ok(vec![function.invoke(&call.event())?])
-}
-
-fn report(rows: &[(String, Vec<[Cost; 2]>)]) -> Result<()> {
-    let mut lines = Vec::new();
-    let mut results = serde_json::Map::new();
-    for (title, costs) in rows {
-        let mut line = vec![title.clone()];
-        let mut fields = serde_json::Map::new();
-        let parts: [(&str, Part); 3] = [
-            ("time_ms", |cost| cost.time_ms),
-            ("function_cpu_ms", |cost| cost.function_ms),
-            ("database_cpu_ms", |cost| cost.database_ms),
-        ];
-        for (name, part) in parts {
-            let of = |index: usize| median(costs.iter().filter_map(|both| both.get(index)).map(part)).context("rounds");
-            let (single, together) = (of(0)?, of(1)?);
-            let ratios: Vec<_> = costs.iter().map(|[single, together]| part(together) / part(single)).collect();
-            let ratio = Estimate::from_values(&ratios).context("rounds")?;
-            line.extend([number(single), number(together), number(ratio.median)]);
-            fields.insert(name.to_owned(), json!({"calls": single, "batch": together, "ratio": ratio}));
-        }
-        lines.push(line);
-        results.insert(title.clone(), fields.into());
-    }
-    let heads = [
-        "100 operations",
-        "calls ms",
-        "batch ms",
-        "ratio",
-        "function's CPU ms",
-        "batch",
-        "ratio",
-        "database's CPU ms",
-        "batch",
-        "ratio",
-    ];
-    println!("{}", table(&heads, &lines));
-    let file = target().join("bench/batch.json");
-    fs::write(&file, serde_json::to_vec_pretty(&results)?)?;
-    println!("\nWritten: {}", file.display());
-    Ok(())
 }
