@@ -56,7 +56,7 @@ pub const BEFORE_A_PUSH: Plan = Plan {
 #[cfg(test)]
 pub const ONLY_IF_NAMED: [Part; 2] = [Part::Arm64, Part::SamLocal];
 
-/// Every part except `Clippy`, which `ClippyAll` includes, and [`ONLY_IF_NAMED`].
+/// Every part except `Clippy`, which `ClippyAll` includes, and the two that run only if they are named.
 pub const ALL: Plan = Plan {
     servers: &[
         Part::Unit,
