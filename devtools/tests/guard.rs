@@ -26,7 +26,7 @@ const TOLERANCE: f64 = 0.05;
 const COUNTED: u64 = 100;
 const WARM_UP: u64 = 20;
 /// Maximum number of starts until a process connects in Init.
-const ATTEMPTS: u32 = 10;
+const ATTEMPTS: u32 = 30;
 
 const TASKS: i32 = 50;
 

@@ -220,7 +220,8 @@ async fn sam_local(context: &Context<'_>) -> Result<()> {
 async fn guard(context: &Context<'_>) -> Result<()> {
     context.package().await?;
     let mut command = context.test(&["--test", "guard"]);
-    command.args(["--", "--nocapture"]);
+    // One test at a time: another one beside it makes Init, which is slow under Valgrind, miss its time.
+    command.args(["--", "--nocapture", "--test-threads=1"]);
     for tool in ["valgrind", "strace"] {
         command.env(tool.to_uppercase(), find_or_install(tool, || find_in_path(tool), tool).await?);
     }
