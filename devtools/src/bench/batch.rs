@@ -1,11 +1,8 @@
 //! `cargo xtask bench batch`: a hundred operations in one batch beside a hundred calls, to warm functions.
-use crate::{
-    bench::{
-        cost::{Comparison, Cost, report, start},
-        database::start_empty,
-        ours::our_environment,
-    },
-    system::{process::run_command, tools::cargo},
+use crate::bench::{
+    cost::{Comparison, Cost, report},
+    database::{TOKEN, sign_in, start_empty},
+    ours::{build_some, our_environment, start},
 };
 use anyhow::{Result, ensure};
 use bench::{
@@ -20,14 +17,11 @@ use xtask::{place::target, step};
 
 /// Operations in a batch.
 const OPERATIONS: usize = 100;
-const TOKEN: &str = "a-token-of-the-benchmark";
 /// Delay of a round trip to the database.
 const DELAY: Duration = Duration::from_millis(2);
-/// A user with a session, and with as many tasks as a batch has operations beside those of others.
-const USER: [&str; 4] = [
-    "insert into \"user\" (id, email) values ('bench', 'bench@example.com'), ('other', 'other@example.com')",
-    "insert into session (id, user_id, token, created_at, expires_at)
-        select 'bench', 'bench', 'a-token-of-the-benchmark', at, at + interval '1 day' from (select now() at time zone 'utc') as now (at)",
+/// As many tasks of the user as a batch has operations, beside those of another one.
+const TASKS: [&str; 3] = [
+    "insert into \"user\" (id, email) values ('other', 'other@example.com')",
     "insert into tasks (user_id, title) select case when n <= 100 then 'bench' else 'other' end, 'Task ' || n
         from generate_series(1, 100000) n",
     "vacuum analyze tasks",
@@ -35,16 +29,12 @@ const USER: [&str; 4] = [
 
 /// Runs all measurements, prints the table, and writes target/bench/batch.json.
 pub async fn batch(quick: bool) -> Result<()> {
-    step("Building the functions for release (link-time optimisation takes minutes)");
-    let mut build = cargo(&["build", "--release", "--locked", "--package", "functions"]);
-    for name in ["batch-tasks", "create-task", "complete-task"] {
-        build.args(["--bin", name]);
-    }
-    run_command(&mut build).await?;
+    build_some(&["batch-tasks", "create-task", "complete-task"]).await?;
     let folder = target().join("bench");
     fs::create_dir_all(folder.join("logs"))?;
     let (postgres, mut connection) = start_empty(&folder.join("batch")).await?;
-    for statement in USER {
+    sign_in(&mut connection).await?;
+    for statement in TASKS {
         sqlx::raw_sql(statement).execute(&mut connection).await?;
     }
     let ids: Vec<i32> =
@@ -63,8 +53,9 @@ pub async fn batch(quick: bool) -> Result<()> {
             sqlx::raw_sql("delete from tasks where title = 'Buy milk'").execute(&mut connection).await?;
             let (environment, folder, ids) = (environment.clone(), folder.clone(), ids.clone());
             let costs = tokio::task::spawn_blocking(move || {
-                let mut single = start(name, &environment, &folder, "batch.log")?;
-                let mut together = start("batch-tasks", &environment, &folder, "batch.log")?;
+                let start =
+                    |name: &str| start(&target().join("release").join(name), &environment, &folder, "batch.log");
+                let (mut single, mut together) = (start(name)?, start("batch-tasks")?);
                 let mut costs = Vec::new();
                 for _ in 0..=rounds {
                     costs.push([

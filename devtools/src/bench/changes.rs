@@ -1,40 +1,31 @@
 //! `cargo xtask bench changes`: what a write costs by noting, for clients that keep a copy, what has changed.
-use crate::{
-    bench::{
-        cost::{Comparison, Cost, report, start},
-        database::start_empty,
-        ours::our_environment,
-    },
-    system::{process::run_command, tools::cargo},
+use crate::bench::{
+    cost::{Comparison, Cost, report},
+    database::{TOKEN, sign_in, start_empty},
+    ours::{build_some, our_environment, start},
 };
 use anyhow::{Context as _, Result, ensure};
-use bench::{
-    backends::Backends,
-    event::Call,
-    function::{Function, Invocation},
-    report::number,
-};
+use bench::{backends::Backends, event::Call, function::Function, report::number};
 use serde_json::{Value, json};
-use std::fs;
+use std::{collections::HashMap, fs};
 use xtask::{place::target, step};
 
 /// Calls of each kind in a round.
 const CALLS: usize = 100;
-const TOKEN: &str = "a-token-of-the-benchmark";
-/// A user with a session and 1,000 tasks, beside 100,000 tasks of another one.
-const USER: [&str; 4] = [
-    "insert into \"user\" (id, email) values ('bench', 'bench@example.com'), ('other', 'other@example.com')",
-    "insert into session (id, user_id, token, created_at, expires_at)
-        select 'bench', 'bench', 'a-token-of-the-benchmark', at, at + interval '1 day' from (select now() at time zone 'utc') as now (at)",
+/// 1,000 tasks of the user, beside 100,000 of another one. Both tables are rewritten, so that their indexes are as dense.
+const TASKS: [&str; 5] = [
+    "insert into \"user\" (id, email) values ('other', 'other@example.com')",
     "insert into tasks (user_id, title) select case when n <= 1000 then 'bench' else 'other' end, 'Task ' || n
         from generate_series(1, 101000) n",
     // Otherwise autovacuum would work for one database while the other one is measured.
-    "alter table tasks set (autovacuum_enabled = off); alter table removed_tasks set (autovacuum_enabled = off); vacuum full analyze tasks",
+    "alter table tasks set (autovacuum_enabled = off)",
+    "alter table removed_tasks set (autovacuum_enabled = off)",
+    "vacuum full analyze tasks",
 ];
 /// Takes away what migration 0018 made in the table of the tasks. The column's index goes with it.
 const WITHOUT_CHANGES: &str = "
     drop trigger note_insert on tasks; drop trigger note_update on tasks; drop trigger note_delete on tasks;
-    drop trigger note_truncate on tasks; alter table tasks drop column changed; vacuum full analyze tasks";
+    drop trigger note_truncate on tasks; alter table tasks drop column changed";
 /// Bytes of the index for a task, and of the row and the index entries for a deleted one.
 const BYTES: &str = "
     select pg_relation_size('idx_tasks_user_changed')::float8 / (select count(*) from tasks),
@@ -45,36 +36,29 @@ const KINDS: [(&str, &str); 4] =
 
 /// Runs all measurements, prints the table, and writes target/bench/changes.json.
 pub async fn changes(quick: bool) -> Result<()> {
-    step("Building the functions for release (link-time optimisation takes minutes)");
-    let mut build = cargo(&["build", "--release", "--locked", "--package", "functions"]);
-    for (_, name) in KINDS {
-        build.args(["--bin", name]);
-    }
-    run_command(&mut build).await?;
+    build_some(&KINDS.map(|(_, program)| program)).await?;
     let folder = target().join("bench");
     fs::create_dir_all(folder.join("logs"))?;
     let mut servers = Vec::new();
     let mut sides = Vec::new();
     for name in ["without-changes", "with-changes"] {
         let (postgres, mut connection) = start_empty(&folder.join(name)).await?;
-        for statement in USER {
-            for statement in statement.split("; ") {
-                sqlx::raw_sql(statement).execute(&mut connection).await?;
-            }
-        }
+        sign_in(&mut connection).await?;
         if name == "without-changes" {
-            for statement in WITHOUT_CHANGES.split(';') {
-                sqlx::raw_sql(statement).execute(&mut connection).await?;
-            }
+            sqlx::raw_sql(WITHOUT_CHANGES).execute(&mut connection).await?;
+        }
+        for statement in TASKS {
+            sqlx::raw_sql(statement).execute(&mut connection).await?;
         }
         let ids = "select id from tasks where user_id = 'bench' order by id limit 100";
         let ids: Vec<i32> = sqlx::query_scalar(ids).fetch_all(&mut connection).await?;
         ensure!(ids.len() == CALLS, "{} tasks", ids.len());
         let environment = our_environment(postgres.api_url())?;
-        let functions = KINDS.iter().map(|(_, program)| start(program, &environment, &folder, &format!("{name}.log")));
+        let start =
+            |program: &str| start(&target().join("release").join(program), &environment, &folder, "changes.log");
         sides.push(Side {
             backends: Backends::of_postmaster(postgres.process_id()?),
-            functions: functions.collect::<Result<_>>()?,
+            functions: KINDS.iter().map(|(what, program)| Ok((*what, start(program)?))).collect::<Result<_>>()?,
             ids,
             created: Vec::new(),
         });
@@ -93,7 +77,8 @@ pub async fn changes(quick: bool) -> Result<()> {
 /// One of the two databases, with functions that use it.
 struct Side {
     backends: Backends,
-    functions: Vec<Function>,
+    /// By what is measured.
+    functions: HashMap<&'static str, Function>,
     /// The tasks that are updated.
     ids: Vec<i32>,
     /// The tasks that are deleted.
@@ -101,12 +86,9 @@ struct Side {
 }
 
 impl Side {
-    fn run(&mut self, kind: usize, round: usize) -> Result<Cost> {
+    fn run(&mut self, what: &str, round: usize) -> Result<Cost> {
         let Self { backends, functions, ids, created } = self;
-        let function = functions.get_mut(kind).context("a function for each kind")?;
-        let mut run = |calls: Vec<Call<'_>>| -> Result<Vec<Invocation>> {
-            calls.iter().map(|call| function.invoke(&call.event())).collect()
-        };
+        let function = functions.get_mut(what).context("a function for each kind")?;
         let call = |method, id: Option<&i32>, body| Call {
             method,
             path: id.map_or_else(|| "/api/tasks".to_owned(), |id| format!("/api/tasks/{id}")),
@@ -115,19 +97,21 @@ impl Side {
             token: TOKEN,
             body,
         };
-        let calls = match kind {
-            0 => (0..CALLS).map(|_| call("GET", None, None)).collect(),
-            1 => (0..CALLS).map(|_| call("POST", None, Some(json!({"title": "Buy milk"})))).collect(),
-            2 => ids.iter().map(|id| call("PUT", Some(id), Some(json!({"title": format!("Round {round}")})))).collect(),
+        let calls: Vec<_> = match what {
+            "list" => (0..CALLS).map(|_| call("GET", None, None)).collect(),
+            "create" => (0..CALLS).map(|_| call("POST", None, Some(json!({"title": "Buy milk"})))).collect(),
+            "update" => {
+                ids.iter().map(|id| call("PUT", Some(id), Some(json!({"title": format!("Round {round}")})))).collect()
+            }
             _ => created.iter().map(|id| call("DELETE", Some(id), None)).collect(),
         };
         let mut answers = Vec::new();
         let cost = Cost::measure(backends, || {
-            let invocations = run(calls)?;
+            let invocations: Vec<_> = calls.iter().map(|call| function.invoke(&call.event())).collect::<Result<_>>()?;
             answers.extend(invocations.iter().map(|invocation| invocation.answer.clone()));
             Ok(invocations)
         })?;
-        if kind == 1 {
+        if what == "create" {
             *created = answers.iter().map(|answer| id(answer)).collect::<Result<_>>()?;
         }
         Ok(cost)
@@ -146,13 +130,13 @@ fn measure(mut sides: Vec<Side>, rounds: usize) -> Result<Vec<Comparison>> {
         KINDS.map(|(what, _)| Comparison { what: what.to_owned(), rounds: Vec::with_capacity(rounds) });
     // The first round fills caches.
     for round in 0..=rounds {
-        for (kind, comparison) in comparisons.iter_mut().enumerate() {
+        for comparison in &mut comparisons {
             let mut costs = [Cost::default(); 2];
             // Each side goes first in every second round.
             for turn in 0..2 {
                 let index = (round + turn) % 2;
                 let (side, cost) = (sides.get_mut(index), costs.get_mut(index));
-                *cost.context("two costs")? = side.context("two sides")?.run(kind, round)?;
+                *cost.context("two costs")? = side.context("two sides")?.run(&comparison.what, round)?;
             }
             if round > 0 {
                 comparison.rounds.push(costs);

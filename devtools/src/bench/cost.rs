@@ -2,12 +2,12 @@
 use anyhow::{Context as _, Result, ensure};
 use bench::{
     backends::Backends,
-    function::{Function, Invocation, Start},
+    function::Invocation,
     report::{number, table},
     statistics::{Estimate, median},
 };
 use serde_json::{Value, json};
-use std::{fs, path::Path};
+use std::fs;
 use xtask::place::target;
 
 /// What some calls took together, in milliseconds.
@@ -27,7 +27,11 @@ impl Cost {
         for invocation in invocations {
             let answer: Value = serde_json::from_slice(&invocation.answer)?;
             let status = answer["statusCode"].as_u64().unwrap_or_default();
-            let body: Value = serde_json::from_str(answer["body"].as_str().unwrap_or_default()).unwrap_or_default();
+            // A deletion answers without a body.
+            let body = match answer["body"].as_str().unwrap_or_default() {
+                "" if status == 204 => Value::Null,
+                body => serde_json::from_str(body)?,
+            };
             ensure!(
                 (200..300).contains(&status) && body["refused"].as_u64().unwrap_or_default() == 0,
                 "answered with {status}, {} refused",
@@ -43,10 +47,11 @@ impl Cost {
 /// One of the figures of a cost.
 type Part = fn(&Cost) -> f64;
 
-const PARTS: [(&str, Part); 3] = [
-    ("time", |cost| cost.time_ms),
-    ("function's CPU", |cost| cost.function_ms),
-    ("database's CPU", |cost| cost.database_ms),
+/// The figures, with their titles and their names in the file.
+const PARTS: [(&str, &str, Part); 3] = [
+    ("time", "time_ms", |cost| cost.time_ms),
+    ("function's CPU", "function_cpu_ms", |cost| cost.function_ms),
+    ("database's CPU", "database_cpu_ms", |cost| cost.database_ms),
 ];
 
 /// The costs of two ways, a pair for each round.
@@ -62,13 +67,13 @@ pub fn report(file: &str, ways: [&str; 2], comparisons: &[Comparison]) -> Result
     let mut results = serde_json::Map::new();
     for Comparison { what, rounds } in comparisons {
         let mut fields = serde_json::Map::new();
-        for (name, part) in PARTS {
+        for (title, name, part) in PARTS {
             let of = |way: usize| median(rounds.iter().filter_map(|both| both.get(way)).map(part)).context("rounds");
             let (first, second) = (of(0)?, of(1)?);
             let ratios: Vec<_> = rounds.iter().map(|[first, second]| part(second) / part(first)).collect();
             let ratio = Estimate::from_values(&ratios).context("rounds")?;
             let interval = format!("{} ({} to {})", number(ratio.median), number(ratio.low), number(ratio.high));
-            lines.push(vec![what.clone(), name.to_owned(), number(first), number(second), interval]);
+            lines.push(vec![what.clone(), title.to_owned(), number(first), number(second), interval]);
             fields.insert(name.to_owned(), json!({ways[0]: first, ways[1]: second, "ratio": ratio}));
         }
         results.insert(what.clone(), fields.into());
@@ -79,17 +84,4 @@ pub fn report(file: &str, ways: [&str; 2], comparisons: &[Comparison]) -> Result
     fs::write(&file, serde_json::to_vec_pretty(&results)?)?;
     println!("\nWritten: {}", file.display());
     Ok(())
-}
-
-/// Starts a function that was built for release.
-pub fn start(name: &str, environment: &[(&'static str, String)], folder: &Path, log: &str) -> Result<Function> {
-    Function::start(&Start {
-        command: &[target().join("release").join(name).display().to_string()],
-        folder,
-        handler: "bootstrap",
-        environment,
-        log: &folder.join("logs").join(log),
-        share: None,
-        cpus: None,
-    })
 }

@@ -1,14 +1,14 @@
 //! `cargo xtask bench credentials`: a list by JWT beside the same list by the session's token, and with `--before` a cold
 //! start by token beside an earlier build's.
-use crate::{
-    bench::{database::start_empty, ours::our_environment},
-    system::{process::run_command, tools::cargo},
+use crate::bench::{
+    database::{TOKEN, sign_in, start_empty},
+    ours::{build_some, our_environment, start},
 };
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bench::{
     event::Call,
-    function::{Function, Start},
+    function::Function,
     report::{number, table},
     statistics::{Estimate, median},
 };
@@ -23,7 +23,7 @@ use std::{
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
-use xtask::{place::target, step};
+use xtask::place::target;
 
 /// Pairs of calls to one process, after as many that are not counted.
 const PAIRS: usize = 100;
@@ -39,19 +39,17 @@ struct Credentials {
 
 /// Runs all measurements, prints the ratios, and writes target/bench/credentials.json.
 pub async fn credentials(quick: bool, before: Option<&Path>) -> Result<()> {
-    step("Building the list for release (link-time optimisation takes minutes)");
-    let build = ["build", "--release", "--locked", "--package", "functions", "--bin", "list-tasks"];
-    run_command(&mut cargo(&build)).await?;
+    build_some(&["list-tasks"]).await?;
     let folder = target().join("bench");
     fs::create_dir_all(folder.join("logs"))?;
     let (postgres, mut connection) = start_empty(&folder.join("credentials")).await?;
-    let credentials = sign_in(&mut connection).await?;
+    let credentials = add_credentials(&mut connection).await?;
     let environment = our_environment(postgres.api_url())?;
 
     let rounds = if quick { 10 } else { 40 };
     let program = target().join("release/list-tasks");
     let before = before.map(|folder| folder.join("list-tasks"));
-    let start = move |program: &Path| start(program, &environment, &folder);
+    let start = move |program: &Path| start(program, &environment, &folder, "credentials.log");
     let results = tokio::task::spawn_blocking(move || {
         let mut results = vec![("warm list by JWT, of the token's", warm(rounds, &credentials, || start(&program))?)];
         if let Some(before) = before {
@@ -72,13 +70,11 @@ pub async fn credentials(quick: bool, before: Option<&Path>) -> Result<()> {
 }
 
 /// Adds a user with a session, tasks and a key of Better Auth's `jwt` plugin.
-async fn sign_in(connection: &mut PgConnection) -> Result<Credentials> {
+async fn add_credentials(connection: &mut PgConnection) -> Result<Credentials> {
+    sign_in(connection).await?;
     let key = PKey::generate_ed25519()?;
     let x = URL_SAFE_NO_PAD.encode(key.raw_public_key()?);
     for statement in [
-        "insert into \"user\" (id, email) values ('bench', 'bench@example.com')",
-        "insert into session (id, user_id, token, created_at, expires_at)
-            select 'bench', 'bench', 'a-token-of-the-benchmark', at, at + interval '1 day' from (select now() at time zone 'utc') as now (at)",
         "create table jwks (id text primary key, \"publicKey\" text not null, \"privateKey\" text not null, \"createdAt\" timestamptz not null)",
         TASKS,
     ] {
@@ -89,7 +85,7 @@ async fn sign_in(connection: &mut PgConnection) -> Result<Credentials> {
         .execute(&mut *connection)
         .await?;
     sqlx::raw_sql("vacuum analyze").execute(connection).await?;
-    Ok(Credentials { token: "a-token-of-the-benchmark".to_owned(), jwt: jwt(&key)? })
+    Ok(Credentials { token: TOKEN.to_owned(), jwt: jwt(&key)? })
 }
 
 /// A JWT with the claims that Better Auth writes, for a day.
@@ -102,18 +98,6 @@ fn jwt(key: &PKey<Private>) -> Result<String> {
     let signed = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
     let signature = Signer::new_without_digest(key)?.sign_oneshot_to_vec(signed.as_bytes())?;
     Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
-}
-
-fn start(program: &Path, environment: &[(&'static str, String)], folder: &Path) -> Result<Function> {
-    Function::start(&Start {
-        command: &[program.display().to_string()],
-        folder,
-        handler: "bootstrap",
-        environment,
-        log: &folder.join("logs/credentials.log"),
-        share: None,
-        cpus: None,
-    })
 }
 
 /// Lists, and returns the latency in ms.

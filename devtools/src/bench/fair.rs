@@ -2,21 +2,21 @@
 use crate::{
     bench::{
         database::start_empty,
-        ours::{build_ours, our_environment},
+        ours::{build_ours, our_environment, start},
     },
     servers::pgbouncer::{PgBouncer, Pooling},
 };
 use anyhow::{Context as _, Result, ensure};
 use bench::{
     event::Call,
-    function::{Function, Start},
+    function::Function,
     report::{number, table},
     statistics::{median, quantile},
 };
 use serde_json::{Value, json};
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -159,15 +159,7 @@ impl Run {
     }
 
     fn start(&self) -> Result<Function> {
-        Function::start(&Start {
-            command: &[self.built.join("list-tasks").display().to_string()],
-            folder: Path::new(&self.folder),
-            handler: "bootstrap",
-            environment: &self.environment,
-            log: &self.folder.join("logs/fair.log"),
-            share: None,
-            cpus: None,
-        })
+        start(&self.built.join("list-tasks"), &self.environment, &self.folder, "fair.log")
     }
 }
 

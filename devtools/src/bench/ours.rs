@@ -4,7 +4,10 @@ use crate::{
     system::{process::run_command, tools::cargo},
 };
 use anyhow::{Context as _, Result};
-use bench::program::{Extent, Program, Route};
+use bench::{
+    function::{Function, Start},
+    program::{Extent, Program, Route},
+};
 use std::{
     fs::{self, File},
     io::{self, Write as _},
@@ -18,6 +21,29 @@ pub async fn build_ours() -> Result<()> {
     step("Building the functions and the floor for release (link-time optimisation takes minutes)");
     run_command(&mut cargo(&["build", "--release", "--locked", "--package", "functions", "--bins"])).await?;
     run_command(&mut cargo(&["build", "--release", "--locked", "--package", "bench", "--bins"])).await
+}
+
+/// Builds some of our functions.
+pub async fn build_some(names: &[&str]) -> Result<()> {
+    step("Building the functions for release (link-time optimisation takes minutes)");
+    let mut build = cargo(&["build", "--release", "--locked", "--package", "functions"]);
+    for name in names {
+        build.args(["--bin", name]);
+    }
+    run_command(&mut build).await
+}
+
+/// Starts a function in `folder`, where its lines are added to `logs/LOG`.
+pub fn start(program: &Path, environment: &[(&'static str, String)], folder: &Path, log: &str) -> Result<Function> {
+    Function::start(&Start {
+        command: &[program.display().to_string()],
+        folder,
+        handler: "bootstrap",
+        environment,
+        log: &folder.join("logs").join(log),
+        share: None,
+        cpus: None,
+    })
 }
 
 /// Our functions with the settings of template.yaml; `built` is the folder of the binaries.

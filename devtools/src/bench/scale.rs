@@ -3,7 +3,7 @@
 use crate::{
     bench::{
         database::start_empty,
-        ours::{build_ours, our_environment},
+        ours::{self, build_ours, our_environment},
     },
     servers::pgbouncer::{PgBouncer, Pooling},
 };
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bench::{
     event::Call,
-    function::{Function, Start},
+    function::Function,
     relay::Relay,
     report::{number, table},
     statistics::{mean, median, quantile},
@@ -324,17 +324,7 @@ impl Bench {
 }
 
 fn start(function: &str, environment: &[(&'static str, String)], folder: &Path) -> Result<Function> {
-    let command = [target().join("release").join(function).display().to_string()];
-    let log = folder.join("logs/scale.log");
-    Function::start(&Start {
-        command: &command,
-        folder,
-        handler: "bootstrap",
-        environment,
-        log: &log,
-        share: None,
-        cpus: None,
-    })
+    ours::start(&target().join("release").join(function), environment, folder, "scale.log")
 }
 
 fn call<'c>(function: &str, token: &'c str, task: i64, query: &'c str) -> Call<'c> {
